@@ -1,0 +1,95 @@
+"""What the entry points share: Hydra's configuration as checked objects, and errors as one line."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hdc import records
+from hdc.config import Config, from_dict, schema
+from hdc.errors import InputError
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def register_schema() -> None:
+    """Give Hydra the types that configurations are checked against."""
+    ConfigStore.instance().store(name="schema", node=schema())
+
+
+@contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """Turn input that cannot be used into one line on stderr and exit code 2; Ctrl-C into 130."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        message = _first_line(error)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    else:
+        return
+    print(f"{program}: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def checked(config: DictConfig) -> tuple[Config, Path]:
+    """The checked configuration of one run, and the folder of its study.
+
+    Raises:
+        InputError: for a value out of its range, or a key that the schema does not have.
+    """
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    folder = records.study_folder(values.pop("results"), values.pop("name"))
+    return from_dict(values), folder
+
+
+def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
+    """Every run that a command line asks for, checked, before the first of them begins.
+
+    Hydra's sweeper composes the same runs one by one as it launches them; composing them here
+    first is what lets one bad value in a sweep stop it before anything is trained.
+
+    Raises:
+        InputError: for bad values.
+        HydraException, OmegaConfBaseException: for keys and options that are not there.
+    """
+    parser = OverridesParser.create()
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
+        single = [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
+        whole = compose("config", single, return_hydra_config=True)
+        hydra = whole.hydra
+        if not multirun and hydra.mode != "MULTIRUN" and str(hydra.mode) != "RunMode.MULTIRUN":
+            jobs = [overrides]
+        elif hydra.runtime.choices["hydra/sweeper"] != "basic":
+            jobs = [single]  # another sweeper draws its runs as it goes
+        else:
+            params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
+            (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
+        pairs = [checked(compose("config", job)) for job in jobs]
+    folders = {folder for _, folder in pairs}
+    if len(folders) > 1:
+        raise InputError("name and results cannot be swept: the runs of one launch belong to one study")
+    unique = {config.run_id: config for config, _ in pairs}
+    return list(unique.values()), folders.pop()
+
+
+def _first_line(error: BaseException) -> str:
+    """The part of Hydra's or OmegaConf's message that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    cause = error.__cause__
+    if cause is not None and (detail := str(cause).splitlines()):
+        kept.append(detail[0])
+    return "; ".join(dict.fromkeys(kept)) or type(error).__name__

@@ -1,0 +1,57 @@
+"""Train and measure one network, or sweep over many: `python -m experiments.train --help`."""
+
+import sys
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+from rich.console import Console
+
+from experiments import launch
+from hdc import records, tables
+
+console = Console()
+
+
+def main() -> None:
+    """The command. Exit code 0: all runs done, 1: some failed, 2: bad input, 130: interrupted."""
+    launch.register_schema()
+    arguments = get_args_parser().parse_args()
+    shows_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
+    if shows_only or arguments.shell_completion:
+        _task()
+        return
+    with launch.one_line_errors("experiments.train"):
+        from hdc import experiment
+
+        experiment.enable_compilation_cache()
+        configs, folder = launch.expand(arguments.overrides, arguments.multirun)
+        for config in configs:
+            experiment.check(config)
+        runs = records.plan(folder, configs)
+        _task()
+        console.print(tables.render(tables.build(tables.TableConfig(study=folder.name), runs)))
+    unfinished = [run for run in runs if run.state != "done"]
+    for run in unfinished:
+        print(f"experiments.train: {run.state}: {run.folder}", file=sys.stderr)
+    raise SystemExit(1 if unfinished else 0)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def _task(config: DictConfig) -> None:
+    """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
+    and ends here, so that the other runs of a sweep go on."""
+    from hdc import experiment
+
+    experiment.enable_compilation_cache()
+    with launch.one_line_errors("experiments.train"):
+        checked, folder = launch.checked(config)
+        (run,) = records.plan(folder, [checked])
+        try:
+            experiment.run(run, console)
+        except Exception as error:
+            console.print(f"{checked.dilation.label} ({run.run_id}): failed: {error}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

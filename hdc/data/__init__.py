@@ -1,0 +1,41 @@
+"""The data sets: one `load` in front of one file each."""
+
+from dataclasses import replace
+
+from hdc.config import DataConfig
+from hdc.data.dataset import Dataset, Split, Task
+from hdc.errors import InputError
+
+__all__ = ["Dataset", "Split", "Task", "load"]
+
+
+def load(config: DataConfig) -> Dataset:
+    """The data set that `config` names, from the cache where it has been read before.
+
+    Raises:
+        InputError: for an unknown name, and for data that has to be prepared and is not.
+    """
+    match config.name:
+        case "terrain" | "terrain_patches" | "coast":
+            from hdc.data import blue_marble
+
+            dataset = blue_marble.load(config.name, config.tile, config.downsample)
+        case "mnist" | "fashion_mnist":
+            from hdc.data import mnist
+
+            dataset = mnist.load(config.name)
+        case name:
+            from hdc.data import tfds_source
+
+            dataset = tfds_source.load(name)
+    return dataset if config.train_size is None else _cut(dataset, config.train_size)
+
+
+def _cut(dataset: Dataset, size: int) -> Dataset:
+    """The first `size` training items; validation and test stay whole."""
+    train = dataset.train
+    if size > len(train):
+        raise InputError(
+            f"data.train_size={size} is more than the {len(train)} training items of {dataset.name}"
+        )
+    return replace(dataset, train=Split(train.images[:size], train.labels[:size]))

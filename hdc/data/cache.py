@@ -1,0 +1,107 @@
+"""Data sets kept as `.npy` files, so that decoding or composing one happens once per machine."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import platformdirs
+
+from hdc.data.dataset import Dataset, Split
+
+log = logging.getLogger("hdc")
+
+SPLITS = ("train", "validation", "test")
+
+# What reading a truncated, altered or foreign folder can raise. MemoryError: a changed length in an
+# .npy header asks for an absurd array.
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, MemoryError)
+
+
+def cache_dir() -> Path:
+    """The folder for what can be made again: `HDC_CACHE_DIR`, else the user's cache folder."""
+    if configured := os.environ.get("HDC_CACHE_DIR"):
+        return Path(configured).expanduser()
+    return platformdirs.user_cache_path("hdc")
+
+
+def cached(key: Mapping[str, object], make: Callable[[], Dataset]) -> Dataset:
+    """The data set that `make` returns, read from the cache when it is there.
+
+    `key` is everything that the content depends on, as JSON values: `name` (the data set), the
+    builder's version and all its parameters. A cached folder that cannot be read as it was written
+    is made again, and a cache that cannot be written is not used; both log one warning.
+    """
+    text = json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    name = re.sub(r"[^\w.-]+", "-", str(key["name"]))
+    folder = cache_dir() / "data" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    if folder.exists():
+        try:
+            return _read(folder, json.loads(text))
+        except _DAMAGE as error:
+            log.warning("%s is damaged (%s): the data set is made again", folder, error)
+            shutil.rmtree(folder, ignore_errors=True)
+    dataset = make()
+    try:
+        _write(folder, json.loads(text), dataset)
+    except OSError as error:
+        log.warning("%s cannot be written (%s): the data set is not cached", folder, error)
+    return dataset
+
+
+def _write(folder: Path, key: dict[str, Any], dataset: Dataset) -> None:
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        arrays = {}
+        for split in SPLITS:
+            for part in ("images", "labels"):
+                array = np.ascontiguousarray(getattr(getattr(dataset, split), part))
+                with (temporary / f"{split}_{part}.npy").open("wb") as file:
+                    np.save(file, array, allow_pickle=False)
+                    _flush(file)
+                arrays[f"{split}_{part}"] = _fingerprint(array)
+        about = {"key": key, "name": dataset.name, "task": dataset.task, "classes": dataset.classes}
+        with (temporary / "dataset.json").open("w", encoding="utf-8") as file:
+            json.dump(about | {"arrays": arrays}, file, indent=1)
+            _flush(file)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            # Where the folder exists another process was first, and made the same from the same key.
+            if not (folder / "dataset.json").exists():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read(folder: Path, key: dict[str, Any]) -> Dataset:
+    about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    if about["key"] != key:
+        raise ValueError(f"it was made from {about['key']}")
+
+    def array(name: str) -> np.ndarray:
+        loaded = np.load(folder / f"{name}.npy", allow_pickle=False)
+        if _fingerprint(loaded) != about["arrays"][name]:
+            raise ValueError(f"{name}.npy is not as it was written")
+        return loaded
+
+    splits = {split: Split(array(f"{split}_images"), array(f"{split}_labels")) for split in SPLITS}
+    return Dataset(name=about["name"], task=about["task"], classes=tuple(about["classes"]), **splits)
+
+
+def _fingerprint(array: np.ndarray) -> dict[str, Any]:
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "crc32": zlib.crc32(array.data)}
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())

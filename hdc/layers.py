@@ -1,0 +1,125 @@
+"""Convolution layers as Flax NNX modules: dense, depthwise, pointwise and depthwise separable."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from hdc.ops import Padding, conv2d
+from hdc.ops.convolution import Pair, check_groups, pair
+
+_initializer = nnx.initializers.he_normal()
+
+
+class Conv(nnx.Module):
+    """Convolution with a dilation rate: `[b, h, w, in_features]` to `[b, h', w', out_features]`.
+
+    Args:
+        in_features, out_features: channels in and out.
+        kernel_size, rate, strides: one integer for both axes, or (height, width).
+        groups: feature groups; must divide both numbers of channels.
+        padding: "SAME", "VALID" or explicit pairs, see `hdc.ops.conv2d`.
+        use_bias: whether to add one bias per output channel.
+        rngs: `params` is used. Kernels start He-normal, biases at zero.
+
+    Raises:
+        InputError: for numbers that do not fit one another.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: Pair = 3,
+        *,
+        rate: Pair = 1,
+        groups: int = 1,
+        strides: Pair = 1,
+        padding: Padding = "SAME",
+        use_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        check_groups(groups, in_features, out_features)
+        self.rate, self.strides = pair("rate", rate), pair("strides", strides)
+        self.groups, self.padding = groups, padding
+        shape = (*pair("kernel_size", kernel_size), in_features // groups, out_features)
+        self.kernel = nnx.Param(_initializer(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
+
+    def __call__(self, x: Array) -> Array:
+        y = conv2d(
+            x,
+            self.kernel[...],
+            rate=self.rate,
+            groups=self.groups,
+            strides=self.strides,
+            padding=self.padding,
+        )
+        return y if self.bias is None else y + jnp.expand_dims(self.bias[...], (0, 1, 2))
+
+
+class DepthwiseConv(Conv):
+    """One filter per channel (`feature_group_count` = channels): `[b, h, w, c]` to `[b, h', w', c]`."""
+
+    def __init__(
+        self,
+        features: int,
+        kernel_size: Pair = 3,
+        *,
+        rate: Pair = 1,
+        strides: Pair = 1,
+        padding: Padding = "SAME",
+        use_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            features,
+            features,
+            kernel_size,
+            rate=rate,
+            groups=features,
+            strides=strides,
+            padding=padding,
+            use_bias=use_bias,
+            rngs=rngs,
+        )
+
+
+class PointwiseConv(Conv):
+    """A 1 x 1 convolution: mixes the channels, `[b, h, w, in_features]` to `[b, h, w, out_features]`."""
+
+    def __init__(self, in_features: int, out_features: int, *, use_bias: bool = True, rngs: nnx.Rngs):
+        super().__init__(in_features, out_features, 1, use_bias=use_bias, rngs=rngs)
+
+
+class SeparableConv(nnx.Module):
+    """Depthwise separable convolution: a depthwise one without bias, then a pointwise one.
+
+    Takes the arguments of `Conv` but `groups`, and has the same output shape, with
+    K*K*in + in*out kernel parameters in place of K*K*in*out.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: Pair = 3,
+        *,
+        rate: Pair = 1,
+        strides: Pair = 1,
+        padding: Padding = "SAME",
+        use_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        self.depthwise = DepthwiseConv(
+            in_features,
+            kernel_size,
+            rate=rate,
+            strides=strides,
+            padding=padding,
+            use_bias=False,
+            rngs=rngs,
+        )
+        self.pointwise = PointwiseConv(in_features, out_features, use_bias=use_bias, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.pointwise(self.depthwise(x))

@@ -1,0 +1,265 @@
+"""The networks around a schedule: plain, dilated and HDC differ only in their dilation rates."""
+
+import math
+
+from flax import nnx
+from jax import Array
+
+from hdc.config import NetConfig
+from hdc.data.dataset import Task
+from hdc.errors import InputError
+from hdc.layers import Conv, PointwiseConv, SeparableConv
+from hdc.schedules import DilationSchedule
+
+
+def build(
+    config: NetConfig,
+    schedule: DilationSchedule,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    task: Task,
+    rngs: nnx.Rngs,
+) -> "ContextNetwork | Lei2019":
+    """The network that `config` describes, with one dilated layer per rate of `schedule`.
+
+    Args:
+        image_shape: height, width and channels of the images.
+        classes: number of logits.
+        task: "dense" for logits per pixel, "classification" for logits per image.
+        rngs: `params` for the start, `dropout` for lei2019.
+
+    Raises:
+        InputError: where network, schedule, task and image do not fit one another.
+    """
+    match config.name:
+        case "context":
+            return ContextNetwork(
+                schedule,
+                in_channels=image_shape[2],
+                classes=classes,
+                task=task,
+                width=config.width,
+                separable=config.separable,
+                residual=config.residual,
+                norm=config.norm,
+                padding=config.padding,
+                rngs=rngs,
+            )
+        case "lei2019":
+            if task != "classification":
+                raise InputError(
+                    "net=lei2019 gives one label per image and the data has one per pixel: "
+                    "use net=context, or a classification set such as data=terrain_patches"
+                )
+            return Lei2019(
+                schedule,
+                image_shape=image_shape,
+                classes=classes,
+                width=config.width,
+                separable=config.separable,
+                norm=config.norm,
+                padding=config.padding,
+                hidden=config.hidden,
+                dropout=config.dropout,
+                rngs=rngs,
+            )
+        case name:
+            raise InputError(f"unknown network {name!r}")
+
+
+class Block(nnx.Module):
+    """Dilated convolution, normalisation, ReLU; with `residual`, ReLU after adding the (cropped) input."""
+
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        kernel_size: int,
+        *,
+        rate: int,
+        separable: bool,
+        residual: bool,
+        norm: str,
+        padding: str,
+        rngs: nnx.Rngs,
+    ):
+        kind = SeparableConv if separable else Conv
+        self.conv = kind(
+            in_features,
+            features,
+            kernel_size,
+            rate=rate,
+            padding=padding,
+            use_bias=norm == "none",
+            rngs=rngs,
+        )
+        self.norm = _norm(norm, features, rngs)
+        self.residual = residual
+
+    def __call__(self, x: Array) -> Array:
+        y = self.conv(x)
+        if self.norm is not None:
+            y = self.norm(y)
+        if self.residual:
+            y = y + crop(x, y.shape[1], y.shape[2])
+        return nnx.relu(y)
+
+
+class ContextNetwork(nnx.Module):
+    """A 3x3 stem, one dilated layer per rate at constant width and stride 1, and a head.
+
+    The head is a 1x1 convolution for dense prediction, global average pooling and a dense layer
+    for classification. The number of parameters depends on the schedule's length alone.
+    """
+
+    def __init__(
+        self,
+        schedule: DilationSchedule,
+        *,
+        in_channels: int,
+        classes: int,
+        task: Task,
+        width: int = 16,
+        separable: bool = False,
+        residual: bool = False,
+        norm: str = "none",
+        padding: str = "SAME",
+        rngs: nnx.Rngs,
+    ):
+        self.stem = Block(
+            in_channels,
+            width,
+            3,
+            rate=1,
+            separable=False,
+            residual=False,
+            norm=norm,
+            padding=padding,
+            rngs=rngs,
+        )
+        self.blocks = nnx.List(
+            Block(
+                width,
+                width,
+                schedule.kernel_size,
+                rate=rate,
+                separable=separable,
+                residual=residual,
+                norm=norm,
+                padding=padding,
+                rngs=rngs,
+            )
+            for rate in schedule.layer_rates
+        )
+        dense = task == "dense"
+        self.head = (
+            PointwiseConv(width, classes, rngs=rngs) if dense else nnx.Linear(width, classes, rngs=rngs)
+        )
+        self.pool = not dense
+
+    def features(self, x: Array) -> Array:
+        """The last feature maps: `[b, h, w, channels]` to `[b, h', w', width]`."""
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def __call__(self, x: Array) -> Array:
+        """Logits `[b, h', w', classes]` (dense) or `[b, classes]`."""
+        x = self.features(x)
+        return self.head(x.mean(axis=(1, 2)) if self.pool else x)
+
+
+class Lei2019(nnx.Module):
+    """The classifier in the figure of Lei, Pan and Huang 2019 (IEEE Access 7:124087).
+
+    Two stages of convolution and 2x2 max pooling, the second twice as wide, then two fully
+    connected layers, each after dropout. The paper gives no widths. A schedule of two rates is
+    the paper's network; of a longer one the first stage gets the larger half of the layers.
+    """
+
+    def __init__(
+        self,
+        schedule: DilationSchedule,
+        *,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        width: int = 16,
+        separable: bool = False,
+        norm: str = "none",
+        padding: str = "SAME",
+        hidden: int = 128,
+        dropout: float = 0.25,
+        rngs: nnx.Rngs,
+    ):
+        rates = schedule.layer_rates
+        if len(rates) < 2:
+            raise InputError(
+                f"net=lei2019 has two convolution stages and needs at least two rates, got {list(rates)}"
+            )
+        height, pixels_wide, channels = image_shape
+        first = math.ceil(len(rates) / 2)
+        shrink = (schedule.kernel_size - 1) if padding == "VALID" else 0
+        stages = []
+        for stage, features in ((rates[:first], width), (rates[first:], 2 * width)):
+            blocks = []
+            for rate in stage:
+                blocks.append(
+                    Block(
+                        channels,
+                        features,
+                        schedule.kernel_size,
+                        rate=rate,
+                        separable=separable,
+                        residual=False,
+                        norm=norm,
+                        padding=padding,
+                        rngs=rngs,
+                    )
+                )
+                channels, height, pixels_wide = features, height - shrink * rate, pixels_wide - shrink * rate
+            stages.append(nnx.List(blocks))
+            height, pixels_wide = height // 2, pixels_wide // 2
+            if min(height, pixels_wide) < 1:
+                raise InputError(
+                    f"net=lei2019 with rates {list(rates)} and padding={padding} leaves no pixel of a "
+                    f"{image_shape[0]} x {image_shape[1]} image"
+                )
+        self.stages = nnx.List(stages)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.hidden = nnx.Linear(height * pixels_wide * channels, hidden, rngs=rngs)
+        self.head = nnx.Linear(hidden, classes, rngs=rngs)
+
+    def features(self, x: Array) -> Array:
+        """The maps before the fully connected layers: `[b, h, w, channels]` to `[b, h/4, w/4, 2 width]`."""
+        for stage in self.stages:
+            for block in stage:
+                x = block(x)
+            x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+        return x
+
+    def __call__(self, x: Array) -> Array:
+        """Logits `[b, classes]`."""
+        x = self.features(x)
+        x = self.dropout(x.reshape(len(x), -1))
+        x = self.dropout(nnx.relu(self.hidden(x)))
+        return self.head(x)
+
+
+def crop(x: Array, height: int, width: int) -> Array:
+    """The central `height` x `width` of maps `[b, h, w, ...]`; what VALID layers of odd kernels look at."""
+    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+    return x[:, top : top + height, left : left + width]
+
+
+def _norm(name: str, features: int, rngs: nnx.Rngs) -> nnx.Module | None:
+    match name:
+        case "none":
+            return None
+        case "batch":
+            return nnx.BatchNorm(features, rngs=rngs)
+        case "group":
+            return nnx.GroupNorm(features, num_groups=math.gcd(features, 8), rngs=rngs)
+        case _:
+            raise InputError(f"norm must be none, batch or group, got {name!r}")

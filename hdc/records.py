@@ -1,0 +1,247 @@
+"""The run directory: written safely, read tolerantly. No JAX: a table is made on any laptop.
+
+`<results>/<study>/<run_id>/` holds `run.json` (configuration and where it ran), `metrics.jsonl`
+(one measurement a line), `artifacts/*.npz`, and at the end `done.json` or `failed.json`. A run
+whose folder holds none of the two was planned and not started (no metrics), or was interrupted.
+"""
+
+import io
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from hdc.config import Config, from_dict
+from hdc.errors import InputError
+
+State = Literal["planned", "interrupted", "failed", "done"]
+
+METRICS = {
+    "run_id": pl.String,
+    "seed": pl.Int64,
+    "step": pl.Int64,
+    "epoch": pl.Int64,
+    "split": pl.String,
+    "metric": pl.String,
+    "value": pl.Float64,
+}
+
+
+def study_folder(results: str | Path, study: str) -> Path:
+    """The folder of a study; InputError for a name that could lead out of the results folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", study):
+        raise InputError(f"study name {study!r}: use letters, digits, '_', '-' and '.', no '/'")
+    return Path(results) / study
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run on disk: its folder and configuration. Reading methods tolerate an unfinished run."""
+
+    folder: Path
+    config: Config
+
+    @property
+    def run_id(self) -> str:
+        """The short hash of the configuration, and the folder's name."""
+        return self.folder.name
+
+    @property
+    def state(self) -> State:
+        """Where the run stands, from the files that are there."""
+        if (self.folder / "done.json").exists():
+            return "done"
+        if (self.folder / "failed.json").exists():
+            return "failed"
+        return "interrupted" if (self.folder / "metrics.jsonl").exists() else "planned"
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What `run.json` says beside the configuration: network, versions, device, git, command."""
+        return _read_json(self.folder / "run.json")
+
+    @property
+    def failure(self) -> dict[str, Any]:
+        """What `failed.json` says: `error` (one line) and `traceback`."""
+        return _read_json(self.folder / "failed.json")
+
+    def metrics(self) -> pl.DataFrame:
+        """The measurements so far, one a row, columns as `METRICS`; a torn last line is left out."""
+        path = self.folder / "metrics.jsonl"
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if not whole:
+            return pl.DataFrame(schema=METRICS)
+        try:
+            return pl.read_ndjson(io.BytesIO(whole), schema=METRICS)
+        except pl.exceptions.PolarsError as error:
+            raise InputError(f"{path} is damaged: {_line(error)}") from None
+
+    def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
+        """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
+        path = self.folder / "artifacts" / f"{name}-seed{seed}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except FileNotFoundError:
+            raise InputError(f"{path} is not there: the run is {self.state}") from None
+        except Exception as error:  # zip, zlib and NumPy each raise their own
+            raise InputError(f"{path} is damaged: {_line(error)}") from None
+
+    def start(self, about: Mapping[str, Any]) -> "Writer":
+        """Begin the run, anew where it was begun before. `about` goes into `run.json`."""
+        for name in ("failed.json", "metrics.jsonl"):
+            (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
+        _write_run(self.folder, self.config, {**about, "started": _now()})
+        return Writer(self.folder)
+
+    def failed(self, error: BaseException, traceback: str) -> None:
+        """Mark the run failed, however far it came."""
+        values = {"error": _line(error), "traceback": traceback, "finished": _now()}
+        _write(self.folder / "failed.json", _json(values))
+
+
+class Writer:
+    """Appends to a run that has begun. Every measurement is on disk before the next step is taken."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+
+    def log(self, *, seed: int, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
+        """Add measurements; a value that is not finite becomes null."""
+        for metric, value in metrics.items():
+            row = (
+                self._folder.name,
+                seed,
+                step,
+                epoch,
+                split,
+                metric,
+                value if math.isfinite(value) else None,
+            )
+            self._lines.write(json.dumps(dict(zip(METRICS, row, strict=True))) + "\n")
+        self._lines.flush()
+
+    def artifact(self, name: str, seed: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Save arrays under `name` for one seed."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        _write(self._folder / "artifacts" / f"{name}-seed{seed}.npz", buffer.getvalue())
+
+    def done(self) -> None:
+        """Mark the run finished, once everything before is on disk."""
+        os.fsync(self._lines.fileno())
+        self._lines.close()
+        _write(self._folder / "done.json", _json({"finished": _now()}))
+
+
+def plan(folder: Path, configs: list[Config]) -> list[Run]:
+    """Enter runs into a study, so that one that never starts is seen to be missing.
+
+    Raises:
+        InputError: where the folder cannot be written.
+    """
+    runs = [Run(folder / config.run_id, config) for config in configs]
+    try:
+        for run in runs:
+            if not (run.folder / "run.json").exists():
+                _write_run(run.folder, run.config, {})
+    except OSError as error:
+        raise InputError(f"results folder {folder} cannot be written: {error.strerror}") from None
+    return runs
+
+
+def load(study: str, results: str | Path = "results") -> list[Run]:
+    """All runs of a study, oldest plan first.
+
+    Raises:
+        InputError: where there is no such study, or a run's `run.json` cannot be read.
+    """
+    folder = study_folder(results, study)
+    runs = list(_runs(folder))
+    if not runs:
+        raise InputError(f"no runs of study {study!r} in {folder.parent}: {_known(folder.parent)}")
+    return runs
+
+
+def frame(runs: list[Run]) -> pl.DataFrame:
+    """The measurements of all runs with `state`, `label` and `kind` of the schedule beside each."""
+    frames = [
+        run.metrics().with_columns(
+            pl.lit(run.state).alias("state"),
+            pl.lit(run.config.dilation.label).alias("label"),
+            pl.lit(run.config.dilation.kind).alias("kind"),
+        )
+        for run in runs
+    ]
+    return pl.concat(frames)
+
+
+def _runs(folder: Path) -> Iterator[Run]:
+    paths = [path for path in folder.glob("*/run.json")]
+    for path in sorted(paths, key=lambda path: (_read_json(path).get("planned", ""), path)):
+        run = Run(path.parent, from_dict(_read_json(path).get("config", {})))
+        if run.config.run_id != run.run_id:
+            raise InputError(f"{path} does not hold the configuration that its folder is named after")
+        yield run
+
+
+def _known(results: Path) -> str:
+    names = sorted({path.parent.parent.name for path in results.glob("*/*/run.json")})
+    return f"there are {', '.join(names)}" if names else "nothing has been run there yet"
+
+
+def _write_run(folder: Path, config: Config, about: Mapping[str, Any]) -> None:
+    path = folder / "run.json"
+    planned = _read_json(path).get("planned", _now()) if path.exists() else _now()
+    values = {"run_id": config.run_id, "planned": planned, "config": config.to_dict(), **about}
+    _write(path, _json(values))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing: a temporary name, to disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {_line(error)}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is damaged: it holds no JSON object")
+    return values
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _line(error: BaseException) -> str:
+    """An error's message as one line."""
+    return " ".join(str(error).split()) or type(error).__name__

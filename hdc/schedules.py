@@ -1,0 +1,201 @@
+"""The exact mathematics of a dilation schedule: what a stack of dilated convolutions can see.
+
+Everything here is per axis, for a stride-1 stack of n layers with kernel size K and dilation
+rates r_1..r_n. A 2-D network with the same rates on both axes sees the outer product.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from hdc.errors import InputError
+
+Kind = Literal["plain", "dilated", "hdc"]
+
+
+@dataclass(frozen=True)
+class HdcRule:
+    """The rule of Wang et al. 2018 (arXiv 1702.08502, section 3.2), a heuristic.
+
+    Attributes:
+        m2: M_2 of the recursion M_n = r_n, M_i = max(M_{i+1} - 2 r_i, 2 r_i - M_{i+1}, r_i);
+            None for a single layer, where the recursion does not reach it.
+        common_factor: greatest common divisor of the rates.
+        accepts: whether M_2 <= K and the rates have no common factor above 1.
+    """
+
+    m2: int | None
+    common_factor: int
+    accepts: bool
+
+
+@dataclass(frozen=True)
+class Gridding:
+    """The predicted gridding index and the frequency (cycles per pixel) where it peaks.
+
+    `frequency` is None where the index has no frequency to look at (all rates 1).
+    """
+
+    index: float
+    frequency: float | None
+
+
+@dataclass(frozen=True)
+class DilationSchedule:
+    """The dilation rates of consecutive layers, `rates` taken `repeat` times over.
+
+    Args:
+        rates: dilation rates, positive integers, first layer first.
+        kernel_size: K, taps per axis, at least 2.
+        repeat: how many times the rates follow one another, at least 1.
+
+    Raises:
+        InputError: for an empty schedule, or a rate, kernel size or repeat that is out of range.
+    """
+
+    rates: tuple[int, ...]
+    kernel_size: int = 3
+    repeat: int = field(default=1)
+
+    def __post_init__(self) -> None:
+        rates = self.rates
+        if isinstance(rates, str | bytes) or not isinstance(rates, Sequence | np.ndarray):
+            raise InputError(f"rates must be a list of positive integers such as [1, 2, 5], got {rates!r}")
+        if len(rates) == 0:
+            raise InputError("rates is empty: a schedule needs at least one dilation rate, such as [1, 2, 5]")
+        for position, rate in enumerate(rates, start=1):
+            if not _is_integer(rate) or rate < 1:
+                raise InputError(
+                    f"rates {list(rates)}: rate {rate!r} at position {position} is not a positive integer"
+                )
+        if not _is_integer(self.kernel_size) or self.kernel_size < 2:
+            raise InputError(f"kernel_size must be an integer of at least 2, got {self.kernel_size!r}")
+        if not _is_integer(self.repeat) or self.repeat < 1:
+            raise InputError(f"repeat must be an integer of at least 1, got {self.repeat!r}")
+        object.__setattr__(self, "rates", tuple(int(rate) for rate in rates))
+
+    def __len__(self) -> int:
+        """The number of layers."""
+        return len(self.rates) * self.repeat
+
+    @property
+    def layer_rates(self) -> tuple[int, ...]:
+        """The rate of every layer, repeats written out."""
+        return self.rates * self.repeat
+
+    @property
+    def label(self) -> str:
+        """Short name: the rates joined by '-', then 'x' and the repeat: `1-2-5x2`."""
+        joined = "-".join(map(str, self.rates))
+        return joined if self.repeat == 1 else f"{joined}x{self.repeat}"
+
+    @property
+    def kind(self) -> Kind:
+        """`plain` (all rates 1), `dilated` (one fixed rate) or `hdc` (mixed rates)."""
+        distinct = set(self.rates)
+        if len(distinct) > 1:
+            return "hdc"
+        return "plain" if distinct == {1} else "dilated"
+
+    @property
+    def receptive_field(self) -> int:
+        """R = 1 + (K - 1) sum r_i, in pixels per axis."""
+        return 1 + (self.kernel_size - 1) * sum(self.layer_rates)
+
+    @cached_property
+    def path_counts(self) -> np.ndarray:
+        """How many paths lead to each input offset: coefficients of prod_i sum_{j<K} z^(j r_i).
+
+        Returns:
+            `[R]` integers, int64, or exact Python integers (dtype object) where K^n exceeds int64.
+        """
+        exact = self.kernel_size ** len(self)
+        counts = np.ones(1, dtype=np.int64 if exact < 2**63 else object)
+        for rate in self.layer_rates:
+            wider = np.zeros(len(counts) + (self.kernel_size - 1) * rate, dtype=counts.dtype)
+            for tap in range(self.kernel_size):
+                wider[tap * rate : tap * rate + len(counts)] += counts
+            counts = wider
+        return counts
+
+    @property
+    def coverage(self) -> float:
+        """The share of the receptive field, per axis, that some path reaches; 1 without holes."""
+        return np.count_nonzero(self.path_counts) / self.receptive_field
+
+    @property
+    def first_hole(self) -> int | None:
+        """Offset of the first hole counted from the field's edge, or None where there is none.
+
+        With the rates sorted ascending the field is gap-free exactly when every rate r_(i) is at
+        most 1 + (K - 1) sum_{j<i} r_(j); the first rate that breaks this leaves that offset out.
+        The certificate needs no path counts, whatever the order of the layers.
+        """
+        reach = 1
+        for rate in sorted(self.layer_rates):
+            if rate > reach:
+                return reach
+            reach += (self.kernel_size - 1) * rate
+        return None
+
+    @property
+    def gap_free(self) -> bool:
+        """Whether every pixel of the receptive field is seen."""
+        return self.first_hole is None
+
+    @cached_property
+    def gridding(self) -> Gridding:
+        """Predicted gridding index G: the strongest periodic ripple in the path counts.
+
+        G = max over f = m/q with 2 <= q <= max r and gcd(m, q) = 1 of prod_i |D(2 pi f r_i)| / K,
+        D(t) = sin(K t / 2) / sin(t / 2). 0 is best, 1 (a pure comb) is worst.
+        """
+        best, frequency = 0.0, None
+        rates, multiplicity = np.unique(self.rates, return_counts=True)
+        for period in range(2, int(rates[-1]) + 1):
+            # The response has period 1 and is even, so m <= q / 2 is enough.
+            numerators = np.array([m for m in range(1, period // 2 + 1) if math.gcd(m, period) == 1])
+            # Reduced modulo the period in integers, so that a comb's response is exactly 1.
+            phase = 2 * np.pi * (np.outer(numerators, rates) % period) / period
+            taps = np.exp(1j * phase[..., None] * np.arange(self.kernel_size))
+            response = np.abs(taps.mean(axis=-1))
+            product = np.prod(response ** (multiplicity * self.repeat), axis=-1)
+            peak = int(np.argmax(product))
+            if product[peak] > best + 1e-12:
+                best, frequency = float(product[peak]), int(numerators[peak]) / period
+        return Gridding(min(best, 1.0), frequency)
+
+    @property
+    def hdc_rule(self) -> HdcRule:
+        """The heuristic of Wang et al. 2018; show it only beside the exact `gap_free`."""
+        rates = self.layer_rates
+        maximum = rates[-1]
+        for rate in reversed(rates[1:-1]):
+            maximum = max(maximum - 2 * rate, 2 * rate - maximum, rate)
+        m2 = maximum if len(rates) > 1 else None
+        factor = math.gcd(*rates)
+        return HdcRule(m2, factor, accepts=factor == 1 and (m2 is None or m2 <= self.kernel_size))
+
+
+def padding_share(rate: int, kernel_size: int, size: tuple[int, int]) -> float:
+    """The share of a layer's taps that fall into the padding of a map under SAME padding.
+
+    Args:
+        rate: dilation rate of the layer.
+        kernel_size: taps per axis.
+        size: height and width of the map, in pixels.
+
+    Returns:
+        Between 0 and 1, over all positions of the map and all K x K taps.
+    """
+    offsets = rate * (np.arange(kernel_size) - (kernel_size - 1) // 2)
+    inside = [np.mean(np.maximum(0, length - np.abs(offsets)) / length) for length in size]
+    return float(1 - inside[0] * inside[1])
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -1,0 +1,425 @@
+"""Records to tables: means with their intervals, paired differences, what failed and what is missing."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+from scipy import stats
+
+from hdc.errors import InputError
+from hdc.records import Run
+
+FORMATS = ("terminal", "markdown", "csv", "latex")
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """What `conf/table/*.yaml` declares.
+
+    Attributes:
+        study: whose records.
+        results: the folder that holds the studies.
+        measured: the columns of results, as split/metric, or `gridding` for the predicted index.
+        described: the columns of what is known without training, and of cost.
+        baseline: the row that the others are compared with: a kind (plain, dilated, hdc) or a label.
+        format: terminal, markdown, csv or latex.
+        out: a file to write; the terminal where it is null.
+    """
+
+    study: str = "default"
+    results: str = "results"
+    measured: tuple[str, ...] = (
+        "test/accuracy",
+        "test/mean_iou",
+        "gridding",
+        "test/erf_ripple",
+        "test/feature_ripple",
+        "test/speckle",
+    )
+    described: tuple[str, ...] = (
+        "receptive_field",
+        "coverage",
+        "gridding",
+        "parameters",
+        "flops_per_image",
+        "train/seconds",
+    )
+    baseline: str = "plain"
+    format: str = "terminal"
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise InputError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
+        for name in (*self.measured, *self.described):
+            if "/" not in name and name not in _DESCRIBED:
+                raise InputError(
+                    f"unknown column {name!r}: use split/metric, or one of {', '.join(_DESCRIBED)}"
+                )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean and 95 % interval (Student's t) of one value per seed; the interval is NaN for one seed."""
+
+    n: int
+    mean: float
+    half_width: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        n = len(values)
+        if n == 0:
+            return cls(0, math.nan, math.nan)
+        mean = float(np.mean(values))
+        if n == 1:
+            return cls(1, mean, math.nan)
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+        return cls(n, mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(n))
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half_width
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration, all its seeds.
+
+    Attributes:
+        schedule, kind: of the dilation schedule.
+        others: what else differs between the rows of this table, as key=value.
+        runs: the runs behind it, in every state.
+        values: value per seed, by column; a metric that was not finite is NaN.
+    """
+
+    schedule: str
+    kind: str
+    others: tuple[str, ...]
+    runs: tuple[Run, ...]
+    values: Mapping[str, Mapping[int, float]]
+
+    @property
+    def label(self) -> str:
+        """The schedule's label, then the other keys that set this row apart."""
+        return ", ".join((self.schedule, *self.others))
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds are done, of how many planned where some are not."""
+        planned = {seed for run in self.runs for seed in run.config.seeds}
+        done = {seed for run in self.runs if run.state == "done" for seed in run.config.seeds}
+        return str(len(done)) if done == planned else f"{len(done)} of {len(planned)}"
+
+    def estimate(self, column: str) -> Estimate:
+        """Over the seeds that are done; undefined where one of them was not finite."""
+        return Estimate.of(list(self.values.get(column, {}).values()))
+
+    def difference(self, column: str, baseline: "Row") -> Estimate:
+        """This row minus `baseline`, seed by seed, over the seeds that both have."""
+        mine, other = self.values.get(column, {}), baseline.values.get(column, {})
+        return Estimate.of([mine[seed] - other[seed] for seed in mine if seed in other])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows and what is noted under them, ready to be drawn."""
+
+    config: TableConfig
+    rows: tuple[Row, ...]
+    measured: tuple[str, ...]
+    dense: bool
+    notes: tuple[str, ...]
+
+    def baseline(self, row: Row) -> Row | None:
+        """The row that `row` is compared with: the same in all but the schedule; None for itself."""
+        wanted = self.config.baseline
+        for other in self.rows:
+            if other.others == row.others and wanted in (other.kind, other.schedule):
+                return None if other is row else other
+        return None
+
+
+def build(config: TableConfig, runs: Sequence[Run]) -> Table:
+    """Group runs into rows: one for each configuration that differs in more than its seeds.
+
+    The keys that differ between runs are found, not declared, so runs of other data, lengths or
+    networks never share a row.
+    """
+    flat = {run: _flatten(run.config.to_dict()) for run in runs}
+    keys = sorted({key for values in flat.values() for key in values} - {"seeds"})
+    varying = [
+        key
+        for key in keys
+        if not key.startswith("schedule.") and len({str(values[key]) for values in flat.values()}) > 1
+    ]
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        others = tuple(f"{key}={_plain(flat[run][key])}" for key in varying)
+        groups.setdefault((run.config.dilation.label, *others), []).append(run)
+    columns = [*config.measured, *config.described]
+    rows = tuple(
+        Row(key[0], members[0].config.dilation.kind, key[1:], tuple(members), _values(members, columns))
+        for key, members in groups.items()
+    )
+    finished = any(run.state == "done" for run in runs)
+    measured = tuple(
+        column
+        for column in config.measured
+        if not finished or column in _DESCRIBED or any(row.values[column] for row in rows)
+    )
+    dense = any(run.info.get("data", {}).get("task") == "dense" for run in runs)
+    table = Table(config, rows, measured, dense, ())
+    return replace(table, notes=tuple(_notes(table, runs)))
+
+
+def long_frame(table: Table) -> pl.DataFrame:
+    """The table as data: one line per row and column, differences beside the means."""
+    lines = []
+    for row in table.rows:
+        baseline = table.baseline(row)
+        for column in dict.fromkeys([*table.measured, *table.config.described]):
+            if column in _DESCRIBED:
+                estimate, difference = Estimate(0, _number(_DESCRIBED[column].of(row.runs)), math.nan), None
+            else:
+                estimate = row.estimate(column)
+                difference = row.difference(column, baseline) if baseline else None
+            lines.append(
+                {
+                    "row": row.label,
+                    "kind": row.kind,
+                    "column": column,
+                    "n": estimate.n,
+                    "mean": estimate.mean,
+                    "low": estimate.low,
+                    "high": estimate.high,
+                    "baseline": baseline.label if difference and baseline else None,
+                    "pairs": difference.n if difference else None,
+                    "difference": difference.mean if difference else None,
+                    "difference_low": difference.low if difference else None,
+                    "difference_high": difference.high if difference else None,
+                    "runs": " ".join(f"{run.run_id}:{run.state}" for run in row.runs),
+                }
+            )
+    return pl.DataFrame(lines, infer_schema_length=None).fill_nan(None)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One block of the table as text: a title, column headings and lines of cells."""
+
+    title: str
+    head: tuple[str, ...]
+    body: tuple[tuple[str, ...], ...]
+
+
+def sections(table: Table) -> list[Section]:
+    """The blocks: results, paired differences where there is a baseline, what is known and its cost."""
+    head = tuple(_title(column, table.dense) for column in table.measured)
+    results = tuple(
+        (row.label, row.seeds, *(_cell(row, column) for column in table.measured)) for row in table.rows
+    )
+    blocks = [Section(f"{table.config.study}: test split", ("schedule", "seeds", *head), results)]
+    compared = [column for column in table.measured if column not in _DESCRIBED]
+    pairs = [(row, table.baseline(row)) for row in table.rows]
+    differences = tuple(
+        (row.label, *(_difference_cell(row.difference(column, other), column) for column in compared))
+        for row, other in pairs
+        if other
+    )
+    if differences:
+        head = ("schedule", *(_title(column, table.dense) for column in compared))
+        blocks.append(Section(f"difference to {table.config.baseline}, paired by seed", head, differences))
+    described = table.config.described
+    known = tuple((row.label, row.kind, *(_cell(row, column) for column in described)) for row in table.rows)
+    head = ("schedule", "kind", *(_title(column, table.dense) for column in described))
+    blocks.append(Section("the schedule itself, and its cost", head, known))
+    return blocks
+
+
+def render(table: Table) -> RenderableType:
+    """The table for the terminal."""
+    parts: list[RenderableType] = []
+    for section in sections(table):
+        drawn = RichTable(
+            title=section.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        for position, name in enumerate(section.head):
+            drawn.add_column(name, justify="left" if position == 0 else "right")
+        for cells in section.body:
+            drawn.add_row(*cells)
+        parts.append(drawn)
+    return Group(*parts, *(Text(note) for note in table.notes))
+
+
+def to_text(table: Table, kind: str) -> str:
+    """The table as `markdown`, `csv` or `latex`."""
+    match kind:
+        case "csv":
+            return long_frame(table).write_csv()
+        case "markdown":
+            return _markdown(table)
+        case "latex":
+            return _latex(table)
+        case _:
+            raise InputError(f"format must be one of {', '.join(FORMATS)}, got {kind!r}")
+
+
+def _markdown(table: Table) -> str:
+    lines = []
+    for section in sections(table):
+        align = [":--", *["--:"] * (len(section.head) - 1)]
+        lines += [f"**{section.title}**", ""]
+        for cells in (section.head, align, *section.body):
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    return "\n".join([*lines, *(f"- {note}" for note in table.notes)]) + "\n"
+
+
+def _latex(table: Table) -> str:
+    import great_tables
+
+    parts = []
+    for section in sections(table):
+        columns = {name: [cells[i] for cells in section.body] for i, name in enumerate(section.head)}
+        drawn = great_tables.GT(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
+        drawn = drawn.tab_header(title=section.title).cols_align("right", list(section.head[1:]))
+        parts.append(drawn.as_latex())
+    notes = [f"% {note}" for note in table.notes]
+    return "\n".join([*parts, *notes]) + "\n"
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A column that needs no training: its heading, its value for a row's runs, and its text."""
+
+    title: str
+    of: Callable[[Sequence[Run]], Any]
+    text: Callable[[Any], str]
+
+
+def _network(name: str) -> Callable[[Sequence[Run]], Any]:
+    """A value that `run.json` keeps of the network, from the first run that has begun."""
+    return lambda runs: next((run.info["network"][name] for run in runs if "network" in run.info), None)
+
+
+_DESCRIBED = {
+    "receptive_field": _Described("field px", lambda runs: runs[0].config.dilation.receptive_field, str),
+    "coverage": _Described(
+        "coverage %", lambda runs: 100 * runs[0].config.dilation.coverage, "{:.0f}".format
+    ),
+    "gap_free": _Described(
+        "gap-free", lambda runs: runs[0].config.dilation.gap_free, lambda v: "yes" if v else "no"
+    ),
+    "gridding": _Described("G", lambda runs: runs[0].config.dilation.gridding.index, "{:.3f}".format),
+    "parameters": _Described("parameters", _network("parameters"), "{:,}".format),
+    "flops_per_image": _Described("MFLOP/image", _network("flops_per_image"), lambda v: f"{v / 1e6:,.1f}"),
+}
+
+# Heading, factor and digits of a measured column; others show their own name and four digits.
+_MEASURED = {
+    "accuracy": ("accuracy %", 100, 2),
+    "mean_iou": ("mIoU %", 100, 2),
+    "speckle": ("speckle %", 100, 3),
+    "erf_ripple": ("ERF ripple dB", 1, 1),
+    "feature_ripple": ("feature ripple dB", 1, 1),
+    "seconds": ("s/epoch", 1, 1),
+}
+
+
+def _style(column: str) -> tuple[str, float, int]:
+    return _MEASURED.get(column.split("/")[1], (column, 1, 4))
+
+
+def _title(column: str, dense: bool) -> str:
+    if column in _DESCRIBED:
+        return _DESCRIBED[column].title
+    title = _style(column)[0]
+    if dense and column.endswith("/accuracy"):
+        title = f"pixel {title}"
+    split = column.split("/")[0]
+    return title if split == "test" or column == "train/seconds" else f"{split} {title}"
+
+
+def _cell(row: Row, column: str) -> str:
+    if column in _DESCRIBED:
+        value = _DESCRIBED[column].of(row.runs)
+        return "–" if value is None else _DESCRIBED[column].text(value)
+    return _estimate_text(row.estimate(column), column, "")
+
+
+def _difference_cell(difference: Estimate, column: str) -> str:
+    text = _estimate_text(difference, column, "+")
+    return f"≈ {text}" if difference.low <= 0 <= difference.high else text
+
+
+def _estimate_text(estimate: Estimate, column: str, sign: str) -> str:
+    if estimate.n == 0:
+        return "–"
+    if not math.isfinite(estimate.mean):
+        return "not finite"
+    _, factor, digits = _style(column)
+    text = f"{estimate.mean * factor:{sign}.{digits}f}"
+    return text if estimate.n == 1 else f"{text} ±{estimate.half_width * factor:.{digits}f}"
+
+
+def _values(runs: Sequence[Run], columns: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Value per seed, for each measured column, of the runs that are done."""
+    frames = [run.metrics() for run in runs if run.state == "done"]
+    values: dict[str, dict[int, float]] = {column: {} for column in columns if column not in _DESCRIBED}
+    for column in values:
+        split, metric = column.split("/", 1)
+        for frame in frames:
+            chosen = frame.filter(pl.col("split") == split, pl.col("metric") == metric)
+            value = pl.col("value").fill_null(math.nan)
+            # An epoch's time is typical as a median; of anything else the last value is the run's.
+            value = value.median() if metric == "seconds" else value.sort_by("step").last()
+            for seed, number in chosen.group_by("seed", maintain_order=True).agg(value).iter_rows():
+                values[column].setdefault(seed, number)
+    return values
+
+
+def _notes(table: Table, runs: Sequence[Run]) -> Iterator[str]:
+    yield f"mean ± half of the {CONFIDENCE:.0%} interval over seeds (Student's t); G is predicted, the ripples are measured"
+    if any(table.baseline(row) for row in table.rows):
+        yield "≈ within the noise: the interval of the paired difference includes 0 (not corrected for several comparisons)"
+    elif len(table.rows) > 1:
+        yield f"no differences: no row is the baseline {table.config.baseline!r}"
+    if any(len(seeds) == 1 for row in table.rows for seeds in row.values.values()):
+        yield "one seed has no interval: its spread over seeds is not known"
+    for run in runs:
+        name = f"{run.config.dilation.label} ({run.run_id}, seeds {list(run.config.seeds)})"
+        match run.state:
+            case "failed":
+                yield f"failed: {name}: {run.failure.get('error')}"
+            case "interrupted":
+                yield f"not finished: {name}: interrupted or still running"
+            case "planned":
+                yield f"missing: {name}: planned and never started"
+
+
+def _flatten(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{place}{key}.") if isinstance(value, Mapping) else {f"{place}{key}": value}
+    return flat
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,244 @@
+"""Training: the step, the epoch and the loop, with everything per step inside the compiled step."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array, lax
+
+from hdc import networks
+from hdc.config import Config, OptimConfig
+from hdc.data.dataset import Dataset
+from hdc.errors import InputError
+from hdc.networks import crop
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss became infinite or not a number."""
+
+    def __init__(self, seed: int, step: int, loss: float):
+        super().__init__(f"the loss of seed {seed} became {loss} at step {step}")
+        self.seed, self.step = seed, step
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of one seed, just finished.
+
+    Attributes:
+        number: counted from 1.
+        step: steps taken so far.
+        seconds: wall time of the epoch's steps, without compiling.
+        loss, accuracy: means over the epoch's training batches, as seen while training.
+        state: the model's state, to merge with `Trainer.graph`.
+    """
+
+    number: int
+    step: int
+    seconds: float
+    loss: float
+    accuracy: float
+    state: nnx.State
+
+
+class Trainer:
+    """A configuration bound to its data set: compiles once, then trains any number of seeds.
+
+    The training images stay on the device as uint8; the batch is gathered, flipped and
+    normalised inside the compiled step.
+
+    Attributes:
+        graph: the model in evaluation (no dropout, running statistics), to merge with a state.
+        normalise: uint8 images to the network's input, by the training split's channel means
+            and standard deviations.
+        steps_per_epoch: full batches in the training split; an epoch's order is new each time, and
+            what does not fill a batch waits for the next.
+
+    Raises:
+        InputError: where configuration and data do not fit one another, before anything is trained.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset):
+        self.config, self.dataset = config, dataset
+        batch = config.train.batch_size
+        self.steps_per_epoch = len(dataset.train) // batch
+        if self.steps_per_epoch == 0:
+            raise InputError(
+                f"train.batch_size={batch} is larger than the {len(dataset.train)} training images of "
+                f"{dataset.name}"
+            )
+        self.normalise = _normaliser(dataset.train.images)
+        self._optimizer = optimizer(config.optim, config.train.epochs * self.steps_per_epoch)
+        # Shapes only: a network that does not fit the images is refused here, in milliseconds.
+        image = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
+        jax.eval_shape(lambda x: self.model(0)(x), image)
+        self.graph = nnx.graphdef(nnx.eval_shape(lambda: self.model(0)))
+        self._epoch: Callable | None = None
+
+    def model(self, seed: int) -> nnx.Module:
+        """The untrained network of one seed, in evaluation."""
+        return _evaluation(self._model(seed))
+
+    def _model(self, seed: int) -> nnx.Module:
+        return networks.build(
+            self.config.net,
+            self.config.dilation,
+            image_shape=self.dataset.image_shape,
+            classes=len(self.dataset.classes),
+            task=self.dataset.task,
+            rngs=nnx.Rngs(params=seed, dropout=seed + 1),
+        )
+
+    def fit(self, seed: int) -> Iterator[Epoch]:
+        """Train one seed from its start, yielding after every epoch.
+
+        The same configuration and seed give the same parameters to the bit on the same machine.
+
+        Raises:
+            NonFiniteLoss: naming the first step whose loss was not finite.
+        """
+        _, state = nnx.split(self._start(seed))
+        key = jax.random.key(seed)
+        if self._epoch is None:
+            self._epoch = self._compile(state, key)
+        for number in range(1, self.config.train.epochs + 1):
+            start = time.perf_counter()
+            state, losses, hits = self._epoch(state, jax.random.fold_in(key, number))
+            losses, hits = np.asarray(losses), np.asarray(hits)
+            seconds = time.perf_counter() - start
+            step = number * self.steps_per_epoch
+            bad = np.flatnonzero(~np.isfinite(losses))
+            if len(bad):
+                first = int(bad[0])
+                raise NonFiniteLoss(seed, step - self.steps_per_epoch + first + 1, float(losses[first]))
+            yield Epoch(number, step, seconds, float(np.mean(losses)), float(np.mean(hits)), state[0])
+
+    def _start(self, seed: int) -> tuple[nnx.Module, nnx.Optimizer]:
+        model = self._model(seed)
+        return model, nnx.Optimizer(model, self._optimizer, wrt=nnx.Param)
+
+    def _compile(self, state: nnx.State, key: Array) -> Callable:
+        """Compile `(state, key) -> (state, losses, hits)`, one epoch."""
+        dataset, batch, steps = self.dataset, self.config.train.batch_size, self.steps_per_epoch
+        images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
+        graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
+        flips, normalise = self.config.data.flips, self.normalise
+
+        def step(state: nnx.State, images: Array, labels: Array, order: Array, index: Array, key: Array):
+            model, optimizer = nnx.merge(graph, state)
+            chosen = lax.dynamic_slice(order, (index * batch,), (batch,))
+            x, y = _flipped(images[chosen], labels[chosen], flips, jax.random.fold_in(key, index))
+
+            def objective(model: nnx.Module) -> tuple[Array, Array]:
+                logits = model(normalise(x))  # type: ignore[operator]
+                truth = crop(y, *logits.shape[1:3]) if y.ndim > 1 else y
+                losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
+                return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == truth)
+
+            (loss, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
+            optimizer.update(model, gradients)
+            return nnx.state((model, optimizer)), loss, hits
+
+        def shuffled(key: Array) -> tuple[Array, Array]:
+            order_key, flip_key = jax.random.split(key)
+            return jax.random.permutation(order_key, len(dataset.train)).astype(jnp.int32), flip_key
+
+        if jax.default_backend() == "cpu":
+            # XLA's CPU convolutions are many times slower inside a loop body than outside, so the
+            # loop stays in Python; a step takes far longer than its dispatch.
+            indices = [jnp.asarray(index, jnp.int32) for index in range(steps)]
+            shuffle = jax.jit(shuffled).lower(key).compile()
+            order, flip_key = shuffle(key)
+            take = jax.jit(step).lower(state, images, labels, order, indices[0], flip_key).compile()
+
+            def epoch(state: nnx.State, key: Array):
+                order, flip_key = shuffle(key)
+                losses, hits = [], []
+                for index in indices:
+                    state, loss, hit = take(state, images, labels, order, index, flip_key)
+                    losses.append(loss)
+                    hits.append(hit)
+                return state, jax.device_get(losses), jax.device_get(hits)
+
+            return epoch
+
+        def scanned(state: nnx.State, images: Array, labels: Array, key: Array):
+            order, flip_key = shuffled(key)
+
+            def body(state: nnx.State, index: Array):
+                state, loss, hits = step(state, images, labels, order, index, flip_key)
+                return state, (loss, hits)
+
+            state, (losses, hits) = lax.scan(body, state, jnp.arange(steps, dtype=jnp.int32))
+            return state, losses, hits
+
+        whole = jax.jit(scanned).lower(state, images, labels, key).compile()
+        return lambda state, key: whole(state, images, labels, key)
+
+
+def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """The optax transformation for a run of `steps` steps.
+
+    Clipping by the global norm comes first; weight decay holds for kernels alone (arrays of two
+    axes or more). The learning rate rises linearly over `warmup_steps` from one step's share.
+
+    Raises:
+        InputError: where the warm-up is not shorter than the run.
+    """
+    warmup, peak = config.warmup_steps, config.learning_rate
+    if warmup >= steps:
+        raise InputError(f"optim.warmup_steps={warmup} must be fewer than the run's {steps} steps")
+    after = (
+        optax.cosine_decay_schedule(peak, steps - warmup)
+        if config.decay == "cosine"
+        else optax.constant_schedule(peak)
+    )
+    rate = after
+    if warmup:
+        rate = optax.join_schedules(
+            [optax.linear_schedule(peak / warmup, peak, warmup - 1 or 1), after], [warmup]
+        )
+    clip = optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm)
+    match config.name:
+        case "adamw":
+            return optax.chain(clip, optax.adamw(rate, weight_decay=config.weight_decay, mask=_kernels))
+        case "sgd":
+            decay = optax.add_decayed_weights(config.weight_decay, mask=_kernels)
+            return optax.chain(clip, decay, optax.sgd(rate, momentum=config.momentum))
+        case name:
+            raise InputError(f"unknown optimizer {name!r}")
+
+
+def _kernels(parameters: nnx.State) -> nnx.State:
+    return jax.tree.map(lambda value: value.ndim > 1, parameters)
+
+
+def _evaluation(model: nnx.Module) -> nnx.Module:
+    return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
+
+
+def _normaliser(images: np.ndarray) -> Callable[[Array], Array]:
+    """uint8 images to float32 with the mean 0 and the standard deviation 1 of `images`, per channel."""
+    counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
+    values = np.arange(256)
+    mean = np.array([np.average(values, weights=count) for count in counts])
+    variance = [np.average((values - m) ** 2, weights=count) for m, count in zip(mean, counts, strict=True)]
+    offset = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
+    scale = jnp.asarray(1 / np.sqrt(np.maximum(variance, 1.0)), jnp.float32).reshape(1, 1, 1, -1)
+    return lambda x: (jnp.asarray(x).astype(jnp.float32) - offset) * scale
+
+
+def _flipped(images: Array, labels: Array, flips: tuple[str, ...], key: Array) -> tuple[Array, Array]:
+    """Each image mirrored with probability 1/2 per axis of `flips`, its label map with it."""
+    for flip, flip_key in zip(flips, jax.random.split(key, max(1, len(flips))), strict=False):
+        axis = 2 if flip == "horizontal" else 1
+        mirror = jax.random.bernoulli(flip_key, shape=(len(images),))
+        images = jnp.where(mirror[:, None, None, None], jnp.flip(images, axis), images)
+        if labels.ndim > 1:
+            labels = jnp.where(mirror[:, None, None], jnp.flip(labels, axis), labels)
+    return images, labels

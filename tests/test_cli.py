@@ -1,0 +1,130 @@
+"""The `hdc` command: what it prints, where, and its exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hdc.cli import main
+from hdc.data import mnist, tfds_source
+from hdc.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "160")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("argv", "mentions"), [([], "data"), (["data"], "prepare")])
+def test_without_a_command_it_prints_the_help(argv: list[str], mentions: str, capsys) -> None:
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(" ".join(["usage: hdc", *argv]))
+    assert mentions in out
+
+
+def test_an_unknown_command_is_a_usage_error(capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["nonsense"])
+    assert caught.value.code == 2
+    assert "nonsense" in capsys.readouterr().err
+
+
+def test_the_list_says_what_is_prepared(data_dir: Path, capsys) -> None:
+    folder = data_dir / "mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").touch()
+    assert main(["data", "list"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert rows["terrain"][-2:] == ["no", "yes"]
+    assert rows["mnist"][-2:] == ["needed", "yes"]
+    assert rows["fashion_mnist"][-2:] == ["needed", "no"]
+    assert rows["coast"][1] == "dense"
+    assert rows["terrain_patches"][1] == "classification"
+    assert "data=tfds data.name=NAME" in out
+
+
+@pytest.mark.parametrize("name", ["terrain", "terrain_patches", "coast"])
+def test_what_is_installed_needs_no_preparing(name: str, capsys) -> None:
+    assert main(["data", "prepare", name]) == 0
+    assert capsys.readouterr().out == f"{name} is installed with hdc and needs no preparing\n"
+
+
+def test_prepare_takes_the_folder(data_dir: Path, monkeypatch, capsys) -> None:
+    calls = []
+    monkeypatch.setattr(mnist, "prepare", lambda *given: calls.append(given) or data_dir)
+    assert main(["data", "prepare", "mnist"]) == 0
+    assert main(["data", "prepare", "fashion_mnist", "--from", "some/folder"]) == 0
+    assert calls == [("mnist", None), ("fashion_mnist", Path("some/folder"))]
+    assert capsys.readouterr().out.splitlines()[1] == f"fashion_mnist is prepared in {data_dir}"
+
+
+def test_other_names_go_to_tensorflow_datasets(data_dir: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(tfds_source, "prepare", lambda name: data_dir / name)
+    assert main(["data", "prepare", "cifar10"]) == 0
+    assert str(data_dir / "cifar10") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["data", "prepare", "cifar10", "--from", "x"],
+            "--from is for mnist and fashion_mnist, not for cifar10",
+        ),
+        (
+            ["data", "prepare", "terrain", "--from", "x"],
+            "--from is for mnist and fashion_mnist, not for terrain",
+        ),
+        (["data", "prepare", "cifar1"], "no data set 'cifar1', did you mean"),
+        (["data", "prepare", "mnist", "--from", "no/such/folder"], "has neither train-images-idx3-ubyte"),
+    ],
+)
+def test_unusable_input_is_one_line_and_exit_code_2(argv: list[str], message: str, capsys) -> None:
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("hdc: error: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch, capsys) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mnist, "prepare", interrupt)
+    assert main(["data", "prepare", "mnist"]) == 130
+    assert capsys.readouterr().err == "hdc: interrupted\n"
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a fault")
+
+    assert issubclass(InputError, ValueError)
+    monkeypatch.setattr(mnist, "prepare", fail)
+    with pytest.raises(ValueError, match="a fault"):
+        main(["data", "prepare", "mnist"])
+
+
+def test_the_help_imports_nothing_slow() -> None:
+    program = """
+import sys
+from hdc.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+slow = {"numpy", "jax", "flax", "tensorflow_datasets", "rich", "polars", "matplotlib"} & set(sys.modules)
+assert not slow, slow
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: hdc" in done.stdout

@@ -17,13 +17,14 @@ def count_parameters(model: nnx.Module) -> int:
 def flops_per_image(model: nnx.Module, image_shape: tuple[int, int, int]) -> int:
     """Floating-point operations of one image's forward pass in evaluation.
 
+    The model may be abstract (shapes in place of values); only its evaluation is traced.
     Counts two per multiply-add of every convolution and matrix product, taps in the padding
     included (the hardware computes them too); leaves out biases, activations and pooling.
     """
     graph, state = nnx.split(
         nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     )
-    image = jnp.zeros((1, *image_shape))
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))(state, image)  # type: ignore[operator]
     return 2 * _multiply_adds(jaxpr.jaxpr)
 
@@ -31,19 +32,21 @@ def flops_per_image(model: nnx.Module, image_shape: tuple[int, int, int]) -> int
 def _multiply_adds(jaxpr: core.Jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
-        output = equation.outvars[0].aval
+        output, *inputs = (_shape(variable) for variable in (equation.outvars[0], *equation.invars))
         match equation.primitive.name:
             case "conv_general_dilated":
-                kernel = equation.invars[1].aval
-                layout = equation.params["dimension_numbers"].rhs_spec
-                per_output = math.prod(kernel.shape) // kernel.shape[layout[0]]
-                total += math.prod(output.shape) * per_output
+                kernel = inputs[1]
+                features = equation.params["dimension_numbers"].rhs_spec[0]
+                total += math.prod(output) * (math.prod(kernel) // kernel[features])
             case "dot_general":
                 (contracted, _), _ = equation.params["dimension_numbers"]
-                left = equation.invars[0].aval.shape
-                total += math.prod(output.shape) * math.prod(left[axis] for axis in contracted)
+                total += math.prod(output) * math.prod(inputs[0][axis] for axis in contracted)
         total += sum(_multiply_adds(inner) for inner in _inner(equation.params))
     return total
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return getattr(variable.aval, "shape", ())
 
 
 def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:

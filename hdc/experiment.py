@@ -90,7 +90,7 @@ def warnings(config: Config, dataset: Dataset) -> list[str]:
 
 def enable_compilation_cache() -> None:
     """Keep compiled programs between processes, in JAX's folder if one is set, else in the user's cache."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
 
 
@@ -113,9 +113,10 @@ def _seeds(
             validation = evaluate(epoch.state, dataset.validation).summary()
             writer.log(**where, split="validation", metrics=validation)
             advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
-        final = evaluate(epoch.state, test)
+            state = epoch.state
+        final = evaluate(state, test)
         measured = gridding.measure(
-            trainer.graph, epoch.state, trainer.normalise, test.images[chosen], config.gridding.max_period
+            trainer.graph, state, trainer.normalise, test.images[chosen], config.gridding.max_period
         )
         writer.log(**where, split="test", metrics={**final.summary(), **measured.metrics})
         writer.artifact("gridding", seed, measured.arrays)
@@ -135,12 +136,12 @@ def _spread(length: int, count: int) -> np.ndarray:
 
 
 def _about(trainer: Trainer) -> dict[str, Any]:
-    model, dataset = trainer.model(0), trainer.dataset
+    dataset = trainer.dataset
     device = jax.devices()[0]
     return {
         "network": {
-            "parameters": cost.count_parameters(model),
-            "flops_per_image": cost.flops_per_image(model, dataset.image_shape),
+            "parameters": cost.count_parameters(trainer.abstract),
+            "flops_per_image": trainer.flops_per_image,
         },
         "data": {
             "task": dataset.task,

@@ -117,7 +117,8 @@ class Writer:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._metrics = folder / "metrics.jsonl"
+        self._metrics.touch()
 
     def log(self, *, seed: int, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
         """Add measurements; a value that is not finite becomes null."""
@@ -142,8 +143,8 @@ class Writer:
 
     def done(self) -> None:
         """Mark the run finished, once everything before is on disk."""
-        os.fsync(self._lines.fileno())
-        self._lines.close()
+        with self._metrics.open("rb") as lines:
+            os.fsync(lines.fileno())
         _write(self._folder / "done.json", _json({"finished": _now()}))
 
 
@@ -190,8 +191,9 @@ def frame(runs: list[Run]) -> pl.DataFrame:
 
 
 def _runs(folder: Path) -> Iterator[Run]:
-    paths = [path for path in folder.glob("*/run.json")]
-    for path in sorted(paths, key=lambda path: (_read_json(path).get("planned", ""), path)):
+    for path in sorted(
+        folder.glob("*/run.json"), key=lambda path: (_read_json(path).get("planned", ""), path)
+    ):
         run = Run(path.parent, from_dict(_read_json(path).get("config", {})))
         if run.config.run_id != run.run_id:
             raise InputError(f"{path} does not hold the configuration that its folder is named after")

@@ -392,9 +392,9 @@ def _values(runs: Sequence[Run], columns: Sequence[str]) -> dict[str, dict[int, 
 
 
 def _notes(table: Table, runs: Sequence[Run]) -> Iterator[str]:
-    yield f"mean ± half of the {CONFIDENCE:.0%} interval over seeds (Student's t); G is predicted, the ripples are measured"
+    yield f"mean ± half of the {CONFIDENCE:.0%} interval over seeds (Student's t); G is predicted"
     if any(table.baseline(row) for row in table.rows):
-        yield "≈ within the noise: the interval of the paired difference includes 0 (not corrected for several comparisons)"
+        yield "≈ within the noise: the interval of the paired difference includes 0 (uncorrected)"
     elif len(table.rows) > 1:
         yield f"no differences: no row is the baseline {table.config.baseline!r}"
     if any(len(seeds) == 1 for row in table.rows for seeds in row.values.values()):

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax import Array, lax
 
-from hdc import networks
+from hdc import cost, networks
 from hdc.config import Config, OptimConfig
 from hdc.data.dataset import Dataset
 from hdc.errors import InputError
@@ -53,7 +53,9 @@ class Trainer:
     normalised inside the compiled step.
 
     Attributes:
-        graph: the model in evaluation (no dropout, running statistics), to merge with a state.
+        abstract: the model in evaluation (no dropout, running statistics), shapes in place of values.
+        graph: its graph definition, to merge with an epoch's state.
+        flops_per_image: of a forward pass, see `hdc.cost`.
         normalise: uint8 images to the network's input, by the training split's channel means
             and standard deviations.
         steps_per_epoch: full batches in the training split; an epoch's order is new each time, and
@@ -75,14 +77,10 @@ class Trainer:
         self.normalise = _normaliser(dataset.train.images)
         self._optimizer = optimizer(config.optim, config.train.epochs * self.steps_per_epoch)
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
-        image = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
-        jax.eval_shape(lambda x: self.model(0)(x), image)
-        self.graph = nnx.graphdef(nnx.eval_shape(lambda: self.model(0)))
+        self.abstract = nnx.eval_shape(lambda: _evaluation(self._model(0)))
+        self.graph = nnx.graphdef(self.abstract)
+        self.flops_per_image = cost.flops_per_image(self.abstract, dataset.image_shape)
         self._epoch: Callable | None = None
-
-    def model(self, seed: int) -> nnx.Module:
-        """The untrained network of one seed, in evaluation."""
-        return _evaluation(self._model(seed))
 
     def _model(self, seed: int) -> nnx.Module:
         return networks.build(

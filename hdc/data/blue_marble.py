@@ -86,7 +86,7 @@ def load(name: str, tile: int, downsample: int) -> Dataset:
     Raises:
         InputError: for a tile or downsampling that does not fit the blocks.
     """
-    height, width = IMAGE_SIZE
+    width = IMAGE_SIZE[1]
     block = DEGREES_PER_BLOCK * width // 360
     if block % downsample:
         raise InputError(f"data.downsample must divide {block}, the pixels of a block, got {downsample}")

@@ -1,0 +1,26 @@
+"""Settings of every test: one throw-away cache folder, strict JAX, repeatable hypothesis.
+
+The environment is set at import, before any test module imports `hdc` or `jax`, so that programs that a
+test starts have it as well.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+
+settings.register_profile("hdc", deadline=None, derandomize=True, max_examples=40, database=None)
+settings.load_profile("hdc")
+
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+# The workers of pytest-xdist inherit the folder of the process that started them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _folder = Path(tempfile.mkdtemp(prefix="hdc-tests-"))
+    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+    os.environ["HDC_CACHE_DIR"] = str(_folder / "hdc")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_folder / "jax")
+    os.environ["MPLCONFIGDIR"] = str(_folder / "matplotlib")

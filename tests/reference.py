@@ -1,0 +1,247 @@
+"""Slow, obvious versions of what `hdc` computes: NumPy in float64, loops, the definition and nothing else.
+
+Nothing here imports `hdc`, so that nothing here can share its mistakes.
+"""
+
+import cmath
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+Pair = tuple[int, int]
+Padding = str | tuple[Pair, Pair]
+
+
+# --- convolution ---
+
+
+def pads(padding: Padding, size: Pair, kernel: Pair, rate: Pair, strides: Pair) -> tuple[Pair, Pair]:
+    """Pixels added (before, after) per axis. SAME is TensorFlow's and XLA's: the odd pixel comes after."""
+    if padding == "VALID":
+        return (0, 0), (0, 0)
+    if padding != "SAME":
+        return padding
+    both = []
+    for axis in (0, 1):
+        outputs = math.ceil(size[axis] / strides[axis])
+        extent = (kernel[axis] - 1) * rate[axis] + 1
+        total = max(0, (outputs - 1) * strides[axis] + extent - size[axis])
+        both.append((total // 2, total - total // 2))
+    return both[0], both[1]
+
+
+def _taps(
+    x_shape: tuple[int, ...], k_shape: tuple[int, ...], rate: Pair, strides: Pair, padding: Padding
+) -> tuple[Pair, Iterator[tuple[int, int, int, int, int, int]]]:
+    """The output's size, and (out_row, out_col, tap_row, tap_col, in_row, in_col) of every tap inside x."""
+    size, kernel = x_shape[1:3], k_shape[:2]
+    (top, bottom), (left, right) = pads(padding, size, kernel, rate, strides)
+    height = (size[0] + top + bottom - (kernel[0] - 1) * rate[0] - 1) // strides[0] + 1
+    width = (size[1] + left + right - (kernel[1] - 1) * rate[1] - 1) // strides[1] + 1
+
+    def taps() -> Iterator[tuple[int, int, int, int, int, int]]:
+        for i, j, a, b in itertools.product(range(height), range(width), range(kernel[0]), range(kernel[1])):
+            row = i * strides[0] + a * rate[0] - top
+            column = j * strides[1] + b * rate[1] - left
+            if 0 <= row < size[0] and 0 <= column < size[1]:
+                yield i, j, a, b, row, column
+
+    return (height, width), taps()
+
+
+def conv2d(
+    x: np.ndarray,
+    kernel: np.ndarray,
+    *,
+    rate: Pair = (1, 1),
+    groups: int = 1,
+    strides: Pair = (1, 1),
+    padding: Padding = "SAME",
+) -> np.ndarray:
+    """`[b, h, w, c]` and `[kh, kw, c / groups, f]` to `[b, h', w', f]`."""
+    x, kernel = x.astype(np.float64), kernel.astype(np.float64)
+    (height, width), taps = _taps(x.shape, kernel.shape, rate, strides, padding)
+    y = np.zeros((len(x), height, width, kernel.shape[3]))
+    ins, outs = kernel.shape[2], kernel.shape[3] // groups
+    for i, j, a, b, row, column in taps:
+        for g in range(groups):
+            into, out = slice(g * ins, (g + 1) * ins), slice(g * outs, (g + 1) * outs)
+            y[:, i, j, out] += x[:, row, column, into] @ kernel[a, b, :, out]
+    return y
+
+
+def conv2d_gradients(
+    x: np.ndarray,
+    kernel: np.ndarray,
+    dy: np.ndarray,
+    *,
+    rate: Pair = (1, 1),
+    groups: int = 1,
+    strides: Pair = (1, 1),
+    padding: Padding = "SAME",
+) -> tuple[np.ndarray, np.ndarray]:
+    """d sum(dy * y) / d x and / d kernel: every product of the forward pass, handed back to its factors."""
+    x, kernel, dy = (array.astype(np.float64) for array in (x, kernel, dy))
+    _, taps = _taps(x.shape, kernel.shape, rate, strides, padding)
+    dx, dk = np.zeros(x.shape), np.zeros(kernel.shape)
+    ins, outs = kernel.shape[2], kernel.shape[3] // groups
+    for i, j, a, b, row, column in taps:
+        for g in range(groups):
+            into, out = slice(g * ins, (g + 1) * ins), slice(g * outs, (g + 1) * outs)
+            dx[:, row, column, into] += dy[:, i, j, out] @ kernel[a, b, :, out].T
+            dk[a, b, :, out] += x[:, row, column, into].T @ dy[:, i, j, out]
+    return dx, dk
+
+
+def max_pool(x: np.ndarray) -> np.ndarray:
+    """2 x 2 maxima, what does not fill a window left out: `[b, h, w, c]` to `[b, h // 2, w // 2, c]`."""
+    y = np.zeros((len(x), x.shape[1] // 2, x.shape[2] // 2, x.shape[3]))
+    for i, j in np.ndindex(*y.shape[1:3]):
+        y[:, i, j] = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max(axis=(1, 2))
+    return y
+
+
+# --- schedules ---
+
+
+def path_counts(rates: Sequence[int], taps: int) -> np.ndarray:
+    """How many of the K^n choices of one tap per layer end at each offset."""
+    offsets = [sum(choice) for choice in itertools.product(*[[r * j for j in range(taps)] for r in rates])]
+    return np.bincount(offsets)
+
+
+def first_hole(counts: np.ndarray) -> int | None:
+    """The first offset that no path reaches."""
+    return next((offset for offset, count in enumerate(counts) if count == 0), None)
+
+
+def support(rates: Sequence[int], taps: int) -> set[int]:
+    """The offsets from the centre that a stack with an odd number of taps reaches, per axis."""
+    half = taps // 2
+    return {sum(choice) for choice in itertools.product(*[[r * (j - half) for j in range(taps)] for r in rates])}
+
+
+def hdc_m2(rates: Sequence[int]) -> int:
+    """M_2 of Wang et al. 2018, by its recursion: layers are counted from 1."""
+
+    def m(i: int) -> int:
+        r = rates[i - 1]
+        return r if i == len(rates) else max(m(i + 1) - 2 * r, 2 * r - m(i + 1), r)
+
+    return m(2)
+
+
+def gridding_spectrum(rates: Sequence[int], taps: int) -> dict[float, float]:
+    """|DFT of the path counts| / their sum, at every m/q with 1 <= m < q <= the largest rate."""
+    counts = path_counts(rates, taps)
+    fractions = {m / q for q in range(2, max(rates) + 1) for m in range(1, q)}
+    waves = np.exp(-2j * np.pi * np.outer(sorted(fractions), np.arange(len(counts))))
+    return dict(zip(sorted(fractions), np.abs(waves @ counts) / counts.sum(), strict=True))
+
+
+def padding_share(rate: int, taps: int, size: Pair) -> float:
+    """The share of all taps of all pixels that lie outside the map; for an odd number of taps."""
+    offsets = [rate * (j - taps // 2) for j in range(taps)]
+    outside = total = 0
+    for row, column, a, b in itertools.product(range(size[0]), range(size[1]), offsets, offsets):
+        total += 1
+        outside += not (0 <= row + a < size[0] and 0 <= column + b < size[1])
+    return outside / total
+
+
+# --- metrics ---
+
+
+def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Rows the truth, columns the prediction."""
+    table = np.zeros((classes, classes), int)
+    for truth, prediction in zip(labels.ravel(), predictions.ravel(), strict=True):
+        table[truth, prediction] += 1
+    return table
+
+
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """The share that is right."""
+    right = [a == b for a, b in zip(labels.ravel(), predictions.ravel(), strict=True)]
+    return sum(right) / len(right)
+
+
+def mean_iou(labels: np.ndarray, predictions: np.ndarray, classes: int) -> float:
+    """Mean over the classes that occur of |truth and prediction| / |truth or prediction|, by sets of pixels."""
+    shares = []
+    for c in range(classes):
+        truth = {index for index in np.ndindex(labels.shape) if labels[index] == c}
+        predicted = {index for index in np.ndindex(labels.shape) if predictions[index] == c}
+        if truth | predicted:
+            shares.append(len(truth & predicted) / len(truth | predicted))
+    return sum(shares) / len(shares)
+
+
+def speckle(labels: np.ndarray, predictions: np.ndarray) -> tuple[int, int]:
+    """Speckles and sites of maps `[n, h, w]`, pixel by pixel; the border has no four neighbours."""
+    speckles = sites = 0
+    for truth, predicted in zip(labels, predictions, strict=True):
+        for i, j in itertools.product(range(1, truth.shape[0] - 1), range(1, truth.shape[1] - 1)):
+            around = [(i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)]
+            if any(truth[i, j] == truth[place] for place in around):
+                sites += 1
+                speckles += all(predicted[i, j] != predicted[place] for place in around)
+    return speckles, sites
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -log softmax at the label, nats."""
+    losses = []
+    for index in np.ndindex(labels.shape):
+        scores = [float(score) for score in logits[index]]
+        top = max(scores)
+        losses.append(top + math.log(sum(math.exp(s - top) for s in scores)) - scores[labels[index]])
+    return sum(losses) / len(losses)
+
+
+# --- gridding ---
+
+
+def power(maps: np.ndarray, frequency: float) -> float:
+    """Mean power at one frequency of the Hann-windowed lines along both axes of maps `[n, h, w]`."""
+    per_axis = []
+    for transposed in (False, True):
+        powers = []
+        for original in maps:
+            field = (original.T if transposed else original).astype(np.float64)
+            field = field - field.mean()
+            for line in field:
+                total = 0j
+                for position, value in enumerate(line):
+                    window = math.sin(math.pi * (position + 0.5) / len(line)) ** 2
+                    total += window * value * cmath.exp(-2j * math.pi * frequency * position)
+                powers.append(abs(total) ** 2)
+        per_axis.append(sum(powers) / len(powers))
+    return sum(per_axis) / 2
+
+
+def ripple(maps: np.ndarray, max_period: int) -> dict[float, float]:
+    """Frequency to contrast in dB: a tooth at m/q against the valleys half a tooth away on both sides."""
+    longest = min(max_period, maps.shape[-2] // 4, maps.shape[-1] // 4)
+    result = {}
+    for q in range(2, longest + 1):
+        for m in range(1, q):
+            if 2 * m <= q and math.gcd(m, q) == 1:
+                valleys = (power(maps, (m - 0.5) / q) + power(maps, (m + 0.5) / q)) / 2
+                result[m / q] = 10 * math.log10(power(maps, m / q) / valleys)
+    return result
+
+
+def linear_erf(kernels: Sequence[np.ndarray], rates: Sequence[int], size: Pair) -> np.ndarray:
+    """sum over channels of |d y_centre / d x| of stacked SAME convolutions `[k, k, in, out]`: `[h, w]`."""
+    total = np.zeros(size)
+    for feature in range(kernels[-1].shape[3]):
+        gradient = np.zeros((1, *size, kernels[-1].shape[3]))
+        gradient[0, size[0] // 2, size[1] // 2, feature] = 1
+        for kernel, rate in zip(reversed(kernels), reversed(rates), strict=True):
+            blank = np.zeros((1, *size, kernel.shape[2]))
+            gradient, _ = conv2d_gradients(blank, kernel, gradient, rate=(rate, rate))
+        total += np.abs(gradient[0]).sum(axis=-1)
+    return total

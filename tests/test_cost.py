@@ -1,0 +1,97 @@
+"""Parameters and operations: by hand, and as XLA counts them."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from hdc.config import NetConfig
+from hdc.cost import count_parameters, flops_per_image
+from hdc.networks import build
+from hdc.schedules import DilationSchedule
+
+HEIGHT, WIDTH, CHANNELS, CLASSES, FEATURES = 20, 18, 3, 5, 6
+
+
+def make(schedule: DilationSchedule, task: str = "dense", **options) -> nnx.Module:
+    config = NetConfig(**({"width": FEATURES, "kernel_size": schedule.kernel_size} | options))
+    shape = (HEIGHT, WIDTH, CHANNELS)
+    return build(config, schedule, image_shape=shape, classes=CLASSES, task=task, rngs=nnx.Rngs(0))
+
+
+def test_a_dense_context_network() -> None:
+    model = make(DilationSchedule([1, 2], 3, 2))
+    stem, layer, head = 9 * CHANNELS * FEATURES, 9 * FEATURES**2, FEATURES * CLASSES
+    assert count_parameters(model) == stem + FEATURES + 4 * (layer + FEATURES) + head + CLASSES
+    # Padding counts: every layer has the whole map's outputs with all their taps.
+    assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == 2 * HEIGHT * WIDTH * (stem + 4 * layer + head)
+
+
+def test_separable_layers() -> None:
+    model = make(DilationSchedule([1, 2], 5), separable=True)
+    stem, layer, head = 9 * CHANNELS * FEATURES, 25 * FEATURES + FEATURES**2, FEATURES * CLASSES
+    assert count_parameters(model) == stem + FEATURES + 2 * (layer + FEATURES) + head + CLASSES
+    assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == 2 * HEIGHT * WIDTH * (stem + 2 * layer + head)
+
+
+def test_valid_layers_count_the_smaller_maps() -> None:
+    model = make(DilationSchedule([1, 3]), padding="VALID")
+    layer = 9 * FEATURES**2
+    sizes = [(HEIGHT - lost) * (WIDTH - lost) for lost in (2, 4, 10)]
+    by_hand = sizes[0] * 9 * CHANNELS * FEATURES + (sizes[1] + sizes[2]) * layer + sizes[2] * FEATURES * CLASSES
+    assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == 2 * by_hand
+
+
+def test_a_classification_head_counts_once_per_image() -> None:
+    model = make(DilationSchedule([2]), task="classification")
+    maps = HEIGHT * WIDTH * (9 * CHANNELS * FEATURES + 9 * FEATURES**2)
+    assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == 2 * (maps + FEATURES * CLASSES)
+
+
+def test_normalisation_adds_two_values_per_channel_in_place_of_the_bias() -> None:
+    plain = count_parameters(make(DilationSchedule([1, 2])))
+    for norm in ("batch", "group"):
+        normed = make(DilationSchedule([1, 2]), norm=norm)
+        # Running statistics are no trained values.
+        assert count_parameters(normed) == plain + 3 * FEATURES
+
+
+def test_lei2019() -> None:
+    model = make(DilationSchedule([1, 2]), task="classification", name="lei2019", hidden=7)
+    first, second = 9 * CHANNELS * FEATURES, 9 * FEATURES * 2 * FEATURES
+    flat = (HEIGHT // 4) * (WIDTH // 4) * 2 * FEATURES
+    biases = FEATURES + 2 * FEATURES + 7 + CLASSES
+    assert count_parameters(model) == first + second + flat * 7 + 7 * CLASSES + biases
+    maps = HEIGHT * WIDTH * first + (HEIGHT // 2) * (WIDTH // 2) * second
+    by_hand = 2 * (maps + flat * 7 + 7 * CLASSES)
+    assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == by_hand
+
+
+def test_counting_leaves_the_model_in_training() -> None:
+    model = make(DilationSchedule([1]), norm="batch")
+    before = jax.tree.map(jnp.copy, nnx.state(model, nnx.BatchStat))
+    flops_per_image(model, (HEIGHT, WIDTH, CHANNELS))
+    assert not model.stem.norm.use_running_average
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), before, nnx.state(model, nnx.BatchStat)))
+
+
+@pytest.mark.parametrize(
+    ("task", "separable", "rates"),
+    [("dense", False, [1, 2]), ("dense", True, [3]), ("classification", False, [2, 1])],
+)
+def test_xla_counts_the_same_but_for_the_elementwise_operations(task, separable, rates) -> None:
+    """Compared: our multiply-adds times two with XLA's `flops` of the compiled forward pass of one image.
+
+    With VALID padding, because XLA leaves out the taps in the padding and we count them. XLA also counts
+    biases, ReLU and pooling: at most one operation per value for each of the three.
+    """
+    model = make(DilationSchedule(rates), task=task, separable=separable, padding="VALID")
+    ours = flops_per_image(model, (HEIGHT, WIDTH, CHANNELS))
+    graph, state = nnx.split(model)
+    compiled = jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(
+        state, jnp.zeros((1, HEIGHT, WIDTH, CHANNELS))
+    )
+    xla = compiled.compile().cost_analysis()["flops"]
+    side = [(HEIGHT - lost) * (WIDTH - lost) for lost in (2, *(2 + 2 * sum(rates[: i + 1]) for i in range(len(rates))))]
+    elementwise = 3 * FEATURES * sum(side) + side[-1] * CLASSES
+    assert ours <= xla <= ours + elementwise

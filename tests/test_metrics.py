@@ -1,0 +1,192 @@
+"""Metrics against loops over pixels, and the evaluator over splits of any size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hdc.data.dataset import Split
+from hdc.metrics import EVALUATION_BATCH, accuracy, evaluator, mean_iou, speckle_maps
+
+CLASSES = 4
+
+
+class Brightness(nnx.Module):
+    """The class is the brightness of the pixel, or of the image: known without any training.
+
+    The logit of class c is minus the squared distance of the brightness to c. `margin` crops the maps as
+    VALID layers do.
+    """
+
+    def __init__(self, task: str, margin: int = 0):
+        self.scale = nnx.Param(jnp.ones(()))
+        self.dense, self.margin = task == "dense", margin
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x[..., :1]
+        if self.margin:
+            x = x[:, self.margin : -self.margin, self.margin : -self.margin]
+        if not self.dense:
+            x = x.mean(axis=(1, 2))
+        levels = jnp.arange(CLASSES, dtype=jnp.float32).reshape((1,) * (x.ndim - 1) + (CLASSES,))
+        return -self.scale[...] * (x - levels) ** 2
+
+
+def known_logits(values: np.ndarray) -> np.ndarray:
+    return -((values[..., None].astype(np.float64) - np.arange(CLASSES)) ** 2)
+
+
+def normalise(x: jax.Array) -> jax.Array:
+    return jnp.asarray(x).astype(jnp.float32)
+
+
+def evaluate(model: nnx.Module, split: Split):
+    graph, state = nnx.split(model)
+    return evaluator(graph, normalise, CLASSES)(state, split)
+
+
+def dense_split(count: int, size: tuple[int, int] = (5, 6), seed: int = 0) -> Split:
+    """Predictions are the images' values, so the first image, with which a batch is filled up, differs."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, (count, *size)).astype(np.int32)
+    wrong = rng.random(labels.shape) < 0.4
+    images = np.where(wrong, rng.integers(0, CLASSES, labels.shape), labels)
+    return Split(images[..., None].astype(np.uint8), labels)
+
+
+def assert_equals_the_loops(found, predictions: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> None:
+    np.testing.assert_array_equal(found.confusion, reference.confusion(labels, predictions, CLASSES))
+    np.testing.assert_array_equal(found.predictions, predictions)
+    assert found.predictions.dtype == np.int32
+    assert found.confusion.dtype == np.int64
+    assert found.loss == pytest.approx(reference.cross_entropy(logits, labels), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "count", [1, 2, EVALUATION_BATCH - 1, EVALUATION_BATCH, EVALUATION_BATCH + 1, 2 * EVALUATION_BATCH + 5]
+)
+def test_every_image_of_a_dense_split_counts_exactly_once(count: int) -> None:
+    split = dense_split(count)
+    found = evaluate(Brightness("dense"), split)
+    predictions = split.images[..., 0].astype(int)
+    assert_equals_the_loops(found, predictions, split.labels, known_logits(predictions))
+    assert (found.speckles, found.speckle_sites) == reference.speckle(split.labels, predictions)
+    summary = found.summary()
+    assert summary["loss"] == found.loss
+    assert summary["accuracy"] == pytest.approx(reference.accuracy(split.labels, predictions))
+    assert summary["mean_iou"] == pytest.approx(reference.mean_iou(split.labels, predictions, CLASSES))
+    assert summary["speckle"] == found.speckles / found.speckle_sites
+
+
+@pytest.mark.parametrize("count", [1, EVALUATION_BATCH + 3])
+def test_every_image_of_a_classification_split_counts_exactly_once(count: int) -> None:
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, CLASSES, count)
+    images = np.broadcast_to(values[:, None, None, None], (count, 3, 4, 2)).astype(np.uint8)
+    split = Split(images, rng.integers(0, CLASSES, count).astype(np.int32))
+    found = evaluate(Brightness("classification"), split)
+    assert_equals_the_loops(found, values, split.labels, known_logits(values))
+    assert (found.speckles, found.speckle_sites) == (0, 0)
+    assert set(found.summary()) == {"loss", "accuracy"}
+    assert found.summary()["accuracy"] == pytest.approx(reference.accuracy(split.labels, values))
+
+
+@pytest.mark.parametrize("margin", [1, 2])
+def test_a_network_that_shrinks_the_map_is_held_against_the_labels_under_it(margin: int) -> None:
+    split = dense_split(EVALUATION_BATCH + 2, (8, 9))
+    found = evaluate(Brightness("dense", margin), split)
+    inner = np.s_[:, margin:-margin, margin:-margin]
+    predictions, labels = split.images[..., 0][inner].astype(int), split.labels[inner]
+    assert_equals_the_loops(found, predictions, labels, known_logits(predictions))
+    assert (found.speckles, found.speckle_sites) == reference.speckle(labels, predictions)
+
+
+def test_one_evaluator_serves_states_and_splits_of_different_sizes() -> None:
+    model = Brightness("dense")
+    graph, state = nnx.split(model)
+    evaluate = evaluator(graph, normalise, CLASSES)
+    small, large = dense_split(3, seed=2), dense_split(EVALUATION_BATCH + 1, seed=3)
+    assert evaluate(state, small).confusion.sum() == 3 * 30
+    assert evaluate(state, large).confusion.sum() == (EVALUATION_BATCH + 1) * 30
+    model.scale[...] = jnp.full((), -1.0)  # now the farthest class wins
+    turned = evaluate(nnx.state(model), small)
+    assert np.array_equal(turned.predictions, np.argmax(-known_logits(small.images[..., 0]), axis=-1))
+
+
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 6), present=st.integers(1, 6))
+def test_accuracy_and_mean_iou_equal_the_loops(seed: int, classes: int, present: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Where fewer are present than there are, the absent classes are left out of the mean.
+    labels, predictions = rng.integers(0, min(classes, present), (2, 3, 4, 5))
+    table = reference.confusion(labels, predictions, classes)
+    assert accuracy(table) == pytest.approx(reference.accuracy(labels, predictions))
+    assert mean_iou(table) == pytest.approx(reference.mean_iou(labels, predictions, classes))
+
+
+def test_mean_iou_by_hand_a_class_predicted_and_never_true_counts_as_zero() -> None:
+    confusion = np.array([[3, 1, 0], [0, 0, 0], [0, 0, 0]])
+    assert mean_iou(confusion) == pytest.approx((3 / 4 + 0) / 2)
+    assert accuracy(confusion) == 3 / 4
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([(3, 3), (4, 6), (7, 5), (3, 8)]),
+    classes=st.integers(1, 4),
+)
+def test_speckle_maps_equal_the_loops(seed: int, size: tuple[int, int], classes: int) -> None:
+    labels, predictions = np.random.default_rng(seed).integers(0, classes, (2, 2, *size))
+    speckled, sites = speckle_maps(jnp.asarray(predictions), jnp.asarray(labels))
+    assert speckled.shape == sites.shape == (2, size[0] - 2, size[1] - 2)
+    assert (int(speckled.sum()), int(sites.sum())) == reference.speckle(labels, predictions)
+
+
+def counts(predictions: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
+    speckled, sites = speckle_maps(jnp.asarray(predictions)[None], jnp.asarray(labels)[None])
+    return int(speckled.sum()), int(sites.sum())
+
+
+CHECKERBOARD = np.indices((6, 7)).sum(axis=0) % 2
+FLAT = np.zeros((6, 7), int)
+
+
+def test_a_checkerboard_predicted_on_a_flat_truth_is_all_speckle() -> None:
+    assert counts(CHECKERBOARD, FLAT) == (20, 20)
+
+
+def test_a_true_checkerboard_has_no_site_and_a_right_prediction_no_speckle() -> None:
+    assert counts(CHECKERBOARD, CHECKERBOARD) == (0, 0)
+    assert counts(FLAT, FLAT) == (0, 20)
+
+
+def test_one_lone_pixel_is_one_speckle_and_its_neighbours_are_none() -> None:
+    predictions = FLAT.copy()
+    predictions[2, 3] = 1
+    assert counts(predictions, FLAT) == (1, 20)
+    assert counts(predictions, predictions) == (0, 19)  # a truly lone pixel is no site
+
+
+def test_two_touching_pixels_are_no_speckle_but_two_on_a_diagonal_are() -> None:
+    touching, diagonal = FLAT.copy(), FLAT.copy()
+    touching[2, 3:5] = 1
+    diagonal[2, 3] = diagonal[3, 4] = 1
+    assert counts(touching, FLAT)[0] == 0
+    assert counts(diagonal, FLAT)[0] == 2
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 3), (5, 3), (2, 0), (2, 6)])
+def test_a_lone_pixel_on_the_border_is_not_counted(place: tuple[int, int]) -> None:
+    predictions = FLAT.copy()
+    predictions[place] = 1
+    assert counts(predictions, FLAT) == (0, 20)
+
+
+@pytest.mark.parametrize("place", [(1, 1), (1, 5), (4, 1), (4, 5)])
+def test_a_lone_pixel_one_inside_the_border_is_counted(place: tuple[int, int]) -> None:
+    predictions = FLAT.copy()
+    predictions[place] = 1
+    assert counts(predictions, FLAT) == (1, 20)

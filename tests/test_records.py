@@ -1,0 +1,168 @@
+"""The run directory: nothing half-written, everything readable that was finished."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hdc import records
+from hdc.config import from_dict
+from hdc.errors import InputError
+
+
+def planned(tmp_path, **values):
+    (run,) = records.plan(tmp_path / "study", [from_dict(values)])
+    return run
+
+
+def test_states_follow_a_run_through_its_life(tmp_path):
+    run = planned(tmp_path)
+    assert run.state == "planned"
+    writer = run.start({"network": {"parameters": 3}})
+    assert run.state == "interrupted"
+    writer.log(seed=0, step=4, epoch=1, split="train", metrics={"loss": 0.5})
+    assert run.metrics().rows() == [(run.run_id, 0, 4, 1, "train", "loss", 0.5)]
+    writer.done()
+    assert run.state == "done"
+    assert run.info["network"] == {"parameters": 3}
+    assert run.info["config"] == run.config.to_dict()
+    assert not [path for path in run.folder.rglob("*") if path.name.startswith(".")]
+
+
+def test_every_line_is_on_disk_before_the_next(tmp_path):
+    run = planned(tmp_path)
+    writer = run.start({})
+    for step in range(3):
+        writer.log(seed=0, step=step, epoch=0, split="train", metrics={"loss": 1.0, "accuracy": 0.0})
+        assert len((run.folder / "metrics.jsonl").read_text().splitlines()) == 2 * (step + 1)
+
+
+def test_failed_run_keeps_what_it_measured_and_starts_anew(tmp_path):
+    run = planned(tmp_path)
+    writer = run.start({})
+    writer.log(seed=0, step=1, epoch=1, split="train", metrics={"loss": 2.0})
+    writer.artifact("gridding", 0, {"erf": np.ones(2)})
+    run.failed(ValueError("two\nlines"), "Traceback ...")
+    assert run.state == "failed"
+    assert run.failure["error"] == "two lines"
+    assert run.failure["traceback"] == "Traceback ..."
+    assert run.metrics().height == 1
+    run.start({})
+    assert run.state == "interrupted"
+    assert run.metrics().height == 0
+    with pytest.raises(InputError, match="is not there"):
+        run.artifact("gridding", 0)
+
+
+def test_torn_last_line_is_left_out_and_a_torn_middle_is_named(tmp_path):
+    run = planned(tmp_path)
+    writer = run.start({})
+    for step in (1, 2):
+        writer.log(seed=0, step=step, epoch=1, split="train", metrics={"loss": 0.5})
+    path = run.folder / "metrics.jsonl"
+    whole = path.read_bytes()
+    for cut in range(1, len(whole.splitlines()[1]) + 1):
+        path.write_bytes(whole[:-cut])
+        assert run.metrics()["step"].to_list() == [1]
+    path.write_bytes(b"")
+    assert run.metrics().height == 0
+    path.write_bytes(b'{"run_id": "x", "se\n' + whole)
+    with pytest.raises(InputError, match=r"metrics.jsonl is damaged"):
+        run.metrics()
+
+
+def test_values_that_are_not_finite_are_null(tmp_path):
+    run = planned(tmp_path)
+    run.start({}).log(seed=0, step=1, epoch=1, split="t", metrics={"a": math.nan, "b": math.inf, "c": 1.0})
+    assert run.metrics()["value"].to_list() == [None, None, 1.0]
+    for line in (run.folder / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_artifacts_come_back_and_damage_is_named(tmp_path):
+    run = planned(tmp_path)
+    writer = run.start({})
+    arrays = {"erf": np.arange(6.0).reshape(2, 3), "classes": np.array(["a", "bc"])}
+    writer.artifact("gridding", 2, arrays)
+    back = run.artifact("gridding", 2)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name], array)
+    path = run.folder / "artifacts" / "gridding-seed2.npz"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError, match="is damaged"):
+        run.artifact("gridding", 2)
+
+
+def test_pickled_objects_are_neither_written_nor_read(tmp_path):
+    run = planned(tmp_path)
+    writer = run.start({})
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        writer.artifact("bad", 0, {"x": np.array([{}], dtype=object)})
+    np.savez(run.folder / "artifacts-bad.npz", x=np.array([{}], dtype=object))
+    (run.folder / "artifacts").mkdir(exist_ok=True)
+    (run.folder / "artifacts-bad.npz").rename(run.folder / "artifacts" / "bad-seed0.npz")
+    with pytest.raises(InputError, match="is damaged"):
+        run.artifact("bad", 0)
+
+
+def test_load_reads_back_every_run_in_the_order_of_planning(tmp_path):
+    configs = [from_dict({"seeds": [seed]}) for seed in (5, 1, 3)]
+    records.plan(tmp_path / "study", configs)
+    records.plan(tmp_path / "study", configs[::-1])  # planning again changes nothing
+    assert [run.config for run in records.load("study", tmp_path)] == configs
+
+
+def test_load_names_what_is_wrong(tmp_path):
+    with pytest.raises(InputError, match="nothing has been run there yet"):
+        records.load("study", tmp_path)
+    run = planned(tmp_path)
+    with pytest.raises(InputError, match="there are study"):
+        records.load("stduy", tmp_path)
+    path = run.folder / "run.json"
+    content = json.loads(path.read_text())
+    content["config"]["seeds"] = [9]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="named after"):
+        records.load("study", tmp_path)
+    for damaged in ("{", "[]", '"x"'):
+        path.write_text(damaged)
+        with pytest.raises(InputError, match=r"run\.json"):
+            records.load("study", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "/abs", "a\\b", "a b", ".."])
+def test_study_names_cannot_leave_the_results_folder(tmp_path, name):
+    with pytest.raises(InputError, match="study name"):
+        records.study_folder(tmp_path, name)
+
+
+def test_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "results").write_text("a file is in the way")
+    with pytest.raises(InputError, match=r"cannot be written: .+") as caught:
+        records.plan(tmp_path / "results" / "study", [from_dict({})])
+    assert "\n" not in str(caught.value)
+
+
+def test_frame_has_every_run_with_its_schedule_and_state(tmp_path):
+    runs = records.plan(
+        tmp_path / "study",
+        [from_dict({"schedule": {"rates": rates, "repeat": 2}}) for rates in ([1, 2], [2])],
+    )
+    for run in runs:
+        run.start({}).log(seed=0, step=1, epoch=1, split="test", metrics={"accuracy": 0.5})
+    frame = records.frame(runs)
+    assert frame.select("label", "kind", "state", "value").rows() == [
+        ("1-2x2", "hdc", "interrupted", 0.5),
+        ("2x2", "dilated", "interrupted", 0.5),
+    ]
+    assert frame.schema["value"] == pl.Float64
+
+
+def test_reading_and_tabulating_need_no_jax():
+    program = "import sys, hdc.records, hdc.tables; print('jax' in sys.modules, 'tensorflow' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "False"]

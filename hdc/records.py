@@ -91,7 +91,8 @@ class Run:
         """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
         path = self.folder / "artifacts" / f"{name}-seed{seed}.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # Read whole first: NumPy leaves the file open where the archive is damaged.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 return dict(arrays)
         except FileNotFoundError:
             raise InputError(f"{path} is not there: the run is {self.state}") from None
@@ -109,7 +110,7 @@ class Run:
     def failed(self, error: BaseException, traceback: str) -> None:
         """Mark the run failed, however far it came."""
         values = {"error": _line(error), "traceback": traceback, "finished": _now()}
-        _write(self.folder / "failed.json", _json(values))
+        write(self.folder / "failed.json", _json(values))
 
 
 class Writer:
@@ -122,30 +123,23 @@ class Writer:
 
     def log(self, *, seed: int, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
         """Add measurements; a value that is not finite becomes null."""
-        for metric, value in metrics.items():
-            row = (
-                self._folder.name,
-                seed,
-                step,
-                epoch,
-                split,
-                metric,
-                value if math.isfinite(value) else None,
-            )
-            self._lines.write(json.dumps(dict(zip(METRICS, row, strict=True))) + "\n")
-        self._lines.flush()
+        with self._metrics.open("a", encoding="utf-8") as lines:
+            for metric, value in metrics.items():
+                finite = value if math.isfinite(value) else None
+                row = (self._folder.name, seed, step, epoch, split, metric, finite)
+                lines.write(json.dumps(dict(zip(METRICS, row, strict=True))) + "\n")
 
     def artifact(self, name: str, seed: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Save arrays under `name` for one seed."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        _write(self._folder / "artifacts" / f"{name}-seed{seed}.npz", buffer.getvalue())
+        write(self._folder / "artifacts" / f"{name}-seed{seed}.npz", buffer.getvalue())
 
     def done(self) -> None:
         """Mark the run finished, once everything before is on disk."""
         with self._metrics.open("rb") as lines:
             os.fsync(lines.fileno())
-        _write(self._folder / "done.json", _json({"finished": _now()}))
+        write(self._folder / "done.json", _json({"finished": _now()}))
 
 
 def plan(folder: Path, configs: list[Config]) -> list[Run]:
@@ -209,10 +203,10 @@ def _write_run(folder: Path, config: Config, about: Mapping[str, Any]) -> None:
     path = folder / "run.json"
     planned = _read_json(path).get("planned", _now()) if path.exists() else _now()
     values = {"run_id": config.run_id, "planned": planned, "config": config.to_dict(), **about}
-    _write(path, _json(values))
+    write(path, _json(values))
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write a whole file or nothing: a temporary name, to disk, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -120,7 +120,9 @@ def first_hole(counts: np.ndarray) -> int | None:
 def support(rates: Sequence[int], taps: int) -> set[int]:
     """The offsets from the centre that a stack with an odd number of taps reaches, per axis."""
     half = taps // 2
-    return {sum(choice) for choice in itertools.product(*[[r * (j - half) for j in range(taps)] for r in rates])}
+    return {
+        sum(choice) for choice in itertools.product(*[[r * (j - half) for j in range(taps)] for r in rates])
+    }
 
 
 def hdc_m2(rates: Sequence[int]) -> int:

@@ -78,7 +78,14 @@ def test_labels_lie_where_the_climates_are(latitude, longitude, climate):
 
 @pytest.mark.parametrize(
     ("latitude", "longitude", "surface"),
-    [(47.6, -87.5, "lake"), (-1, 33, "lake"), (-33, 150, "land"), (40, -40, "water"), (65, 25, "land")],
+    [
+        (47.6, -87.5, "lake"),
+        (-1, 33, "lake"),
+        (-33, 150, "land"),
+        (40, -40, "water"),
+        (65, 28, "land"),
+        (52.5, 0, "land"),
+    ],
 )
 def test_surfaces_lie_where_land_and_lakes_are(latitude, longitude, surface):
     height, width = blue_marble.IMAGE_SIZE

@@ -78,18 +78,24 @@ def test_another_value_arrives_round_trips_and_changes_the_run(place: str) -> No
     value = FIELDS[place][0]
     config = from_dict(nested(place, value))
     assert leaves(config.to_dict())[place] == value
-    assert {key for key, v in leaves(config.to_dict()).items() if v != leaves(Config().to_dict())[key]} == {place}
+    assert {key for key, v in leaves(config.to_dict()).items() if v != leaves(Config().to_dict())[key]} == {
+        place
+    }
     assert from_dict(config.to_dict()) == config
     assert from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert config.run_id != Config().run_id
 
 
 def test_all_these_runs_have_names_of_their_own() -> None:
-    ids = {from_dict(nested(place, good)).run_id for place, (good, _, _) in FIELDS.items()} | {Config().run_id}
+    ids = {from_dict(nested(place, good)).run_id for place, (good, _, _) in FIELDS.items()} | {
+        Config().run_id
+    }
     assert len(ids) == len(FIELDS) + 1
 
 
-@pytest.mark.parametrize(("place", "value"), [(p, v) for p, (_, bad, _) in FIELDS.items() for v in bad], ids=str)
+@pytest.mark.parametrize(
+    ("place", "value"), [(p, v) for p, (_, bad, _) in FIELDS.items() for v in bad], ids=str
+)
 def test_a_value_of_the_wrong_type_is_refused_with_its_place(place: str, value: Any) -> None:
     message = refused(nested(place, value))
     assert message.startswith(f"{place} must be ")
@@ -97,7 +103,9 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_place(place: str, value: 
     assert repr(culprit) in message
 
 
-@pytest.mark.parametrize(("place", "value"), [(p, v) for p, (_, _, bad) in FIELDS.items() for v in bad], ids=str)
+@pytest.mark.parametrize(
+    ("place", "value"), [(p, v) for p, (_, _, bad) in FIELDS.items() for v in bad], ids=str
+)
 def test_a_value_out_of_range_is_refused_with_its_place(place: str, value: Any) -> None:
     message = refused(nested(place, value))
     assert message.startswith(place)
@@ -150,7 +158,10 @@ def test_what_has_no_place_is_refused_and_the_nearest_suggested(values: Any, men
 def test_run_ids_do_not_change_between_versions() -> None:
     # Legitimate only together with a change of the fields or their defaults: runs on disk are found by it.
     assert Config().run_id == "e4be0767a6"
-    assert from_dict({"net": {"width": 8}, "seeds": [3]}).run_id == from_dict({"seeds": (3,), "net": {"width": 8}}).run_id
+    assert (
+        from_dict({"net": {"width": 8}, "seeds": [3]}).run_id
+        == from_dict({"seeds": (3,), "net": {"width": 8}}).run_id
+    )
 
 
 def test_seeds_and_their_order_are_part_of_the_run() -> None:

@@ -38,7 +38,9 @@ def test_valid_layers_count_the_smaller_maps() -> None:
     model = make(DilationSchedule([1, 3]), padding="VALID")
     layer = 9 * FEATURES**2
     sizes = [(HEIGHT - lost) * (WIDTH - lost) for lost in (2, 4, 10)]
-    by_hand = sizes[0] * 9 * CHANNELS * FEATURES + (sizes[1] + sizes[2]) * layer + sizes[2] * FEATURES * CLASSES
+    by_hand = (
+        sizes[0] * 9 * CHANNELS * FEATURES + (sizes[1] + sizes[2]) * layer + sizes[2] * FEATURES * CLASSES
+    )
     assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == 2 * by_hand
 
 
@@ -72,7 +74,9 @@ def test_counting_leaves_the_model_in_training() -> None:
     before = jax.tree.map(jnp.copy, nnx.state(model, nnx.BatchStat))
     flops_per_image(model, (HEIGHT, WIDTH, CHANNELS))
     assert not model.stem.norm.use_running_average
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), before, nnx.state(model, nnx.BatchStat)))
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: bool((a == b).all()), before, nnx.state(model, nnx.BatchStat))
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,6 +96,9 @@ def test_xla_counts_the_same_but_for_the_elementwise_operations(task, separable,
         state, jnp.zeros((1, HEIGHT, WIDTH, CHANNELS))
     )
     xla = compiled.compile().cost_analysis()["flops"]
-    side = [(HEIGHT - lost) * (WIDTH - lost) for lost in (2, *(2 + 2 * sum(rates[: i + 1]) for i in range(len(rates))))]
+    side = [
+        (HEIGHT - lost) * (WIDTH - lost)
+        for lost in (2, *(2 + 2 * sum(rates[: i + 1]) for i in range(len(rates))))
+    ]
     elementwise = 3 * FEATURES * sum(side) + side[-1] * CLASSES
     assert ours <= xla <= ours + elementwise

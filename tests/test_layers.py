@@ -54,7 +54,9 @@ def field(size: tuple[int, int], rows: set[int], columns: set[int]) -> np.ndarra
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((0, 3), (2, 1))])
-@pytest.mark.parametrize(("rate", "strides", "groups"), [(1, 1, 1), (3, 1, 1), ((1, 2), (2, 1), 2), (2, 3, 4)])
+@pytest.mark.parametrize(
+    ("rate", "strides", "groups"), [(1, 1, 1), (3, 1, 1), ((1, 2), (2, 1), 2), (2, 3, 4)]
+)
 def test_conv_equals_the_loops_with_its_own_parameters(padding, rate, strides, groups) -> None:
     layer = with_random_bias(
         Conv(4, 8, (3, 2), rate=rate, strides=strides, groups=groups, padding=padding, rngs=nnx.Rngs(0))
@@ -120,10 +122,14 @@ def test_a_layer_sees_its_dilated_taps_and_nothing_else(kernel_size: int, rate: 
     dense = seen_from_centre(positive(Conv(2, 3, kernel_size, rate=rate, rngs=nnx.Rngs(0))), size, 2)
     assert np.array_equal(dense, np.broadcast_to(expected[:, :, None], dense.shape))
 
-    separable = seen_from_centre(positive(SeparableConv(2, 3, kernel_size, rate=rate, rngs=nnx.Rngs(0))), size, 2)
+    separable = seen_from_centre(
+        positive(SeparableConv(2, 3, kernel_size, rate=rate, rngs=nnx.Rngs(0))), size, 2
+    )
     assert np.array_equal(separable, np.broadcast_to(expected[:, :, None], separable.shape))
 
-    depthwise = seen_from_centre(positive(DepthwiseConv(2, kernel_size, rate=rate, rngs=nnx.Rngs(0))), size, 2)
+    depthwise = seen_from_centre(
+        positive(DepthwiseConv(2, kernel_size, rate=rate, rngs=nnx.Rngs(0))), size, 2
+    )
     assert np.array_equal(depthwise, expected[:, :, None] * np.eye(2, dtype=bool)[:, None, None])
 
 
@@ -134,7 +140,9 @@ def test_a_pointwise_layer_sees_one_pixel() -> None:
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize(("separable", "residual"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("separable", "residual"), [(False, False), (True, False), (False, True), (True, True)]
+)
 @pytest.mark.parametrize(
     ("rates", "repeat", "taps", "holes"),
     [
@@ -150,7 +158,9 @@ def test_the_context_network_sees_stem_and_schedule_and_has_their_holes(
     rates, repeat, taps, holes, separable, residual, padding
 ) -> None:
     schedule = DilationSchedule(rates, taps, repeat)
-    offsets = {s + o for s in reference.support([1], 3) for o in reference.support(schedule.layer_rates, taps)}
+    offsets = {
+        s + o for s in reference.support([1], 3) for o in reference.support(schedule.layer_rates, taps)
+    }
     reach = max(offsets)
     size = (2 * reach + 3, 2 * reach + 5)
     model = positive(

@@ -15,7 +15,11 @@ from hdc.networks import build, crop
 from hdc.schedules import DilationSchedule
 
 IMAGE = (32, 30, 3)
-PLAIN, DILATED, HDC = DilationSchedule([1], 3, 6), DilationSchedule([2], 3, 6), DilationSchedule([1, 2, 5], 3, 2)
+PLAIN, DILATED, HDC = (
+    DilationSchedule([1], 3, 6),
+    DilationSchedule([2], 3, 6),
+    DilationSchedule([1, 2, 5], 3, 2),
+)
 
 
 def make(schedule=HDC, *, task="dense", image=IMAGE, classes=5, seed=0, **options) -> nnx.Module:
@@ -134,7 +138,9 @@ def test_residual_blocks_add_their_input_before_the_relu_and_the_stem_does_not()
 
 
 def test_lei2019_is_two_stages_of_convolution_and_pooling_and_two_connected_layers() -> None:
-    model = make(DilationSchedule([2, 1, 3]), name="lei2019", task="classification", image=(11, 8, 2), hidden=6)
+    model = make(
+        DilationSchedule([2, 1, 3]), name="lei2019", task="classification", image=(11, 8, 2), hidden=6
+    )
     x = images(shape=(11, 8, 2))
     assert [len(stage) for stage in model.stages] == [2, 1]
     y = np.asarray(x)

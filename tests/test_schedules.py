@@ -209,7 +209,9 @@ def test_bad_input_is_refused_in_one_line_that_names_value_and_place(arguments, 
     assert all(mention in message for mention in mentions), message
 
 
-@pytest.mark.parametrize(("module", "absent"), [("hdc.schedules", "jax"), ("hdc", "jax"), ("hdc", "tensorflow")])
+@pytest.mark.parametrize(
+    ("module", "absent"), [("hdc.schedules", "jax"), ("hdc", "jax"), ("hdc", "tensorflow")]
+)
 def test_the_import_is_light(module: str, absent: str) -> None:
     program = f"import sys, {module}; print({absent!r} in sys.modules, {module!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

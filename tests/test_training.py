@@ -126,7 +126,7 @@ def test_a_training_step_is_what_it_was():
     )
 
 
-PINNED_LOSS, PINNED_SUM = 0.0, 0.0
+PINNED_LOSS, PINNED_SUM = 1.41492, 96.3939
 
 
 def test_learning_rate_rises_over_the_warm_up_and_falls_to_zero():
@@ -154,18 +154,23 @@ def learning_rates(optim: OptimConfig, steps: int) -> np.ndarray:
 
 def test_clipping_scales_the_whole_gradient():
     transformation = training.optimizer(
-        OptimConfig(name="sgd", learning_rate=1.0, momentum=0.0, warmup_steps=0, weight_decay=0.0, clip_norm=1.0),
+        OptimConfig(
+            name="sgd", learning_rate=1.0, momentum=0.0, warmup_steps=0, weight_decay=0.0, clip_norm=1.0
+        ),
         10,
     )
     values = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
-    update, _ = transformation.update({"a": jnp.array([3.0]), "b": jnp.array([4.0])}, transformation.init(values), values)
-    assert optax.global_norm(update) == pytest.approx(1.0, rel=1e-5)
+    update, _ = transformation.update(
+        {"a": jnp.array([3.0]), "b": jnp.array([4.0])}, transformation.init(values), values
+    )
+    assert optax.tree.norm(update) == pytest.approx(1.0, rel=1e-5)
     assert float(update["a"][0]) == pytest.approx(-0.6, rel=1e-5)
 
 
 def test_non_finite_loss_names_the_step():
     wild = config(
-        optim={"name": "sgd", "learning_rate": 1e30, "clip_norm": None, "warmup_steps": 0}, train={"epochs": 1}
+        optim={"name": "sgd", "learning_rate": 1e30, "clip_norm": None, "warmup_steps": 0},
+        train={"epochs": 1},
     )
     with pytest.raises(NonFiniteLoss, match=r"seed 0 became (inf|nan) at step [23]") as caught:
         last(Trainer(wild, dense_dataset()), 0)
@@ -220,6 +225,10 @@ def test_classification_and_valid_padding_train():
         return Split(images, generator.integers(0, 2, count).astype(np.int32))
 
     dataset = Dataset("coin", "classification", ("a", "b"), split(16), split(3), split(3))
-    for net in ({"name": "lei2019", "hidden": 8}, {"padding": "VALID"}, {"separable": True, "residual": True}):
+    for net in (
+        {"name": "lei2019", "hidden": 8},
+        {"padding": "VALID"},
+        {"separable": True, "residual": True},
+    ):
         assert np.isfinite(last(Trainer(config(net=net), dataset), 0).loss)
     assert np.isfinite(last(Trainer(config(net={"padding": "VALID"}), dense_dataset()), 0).loss)

@@ -1,0 +1,71 @@
+"""Tables and figures as `conf/table/*.yaml` and `conf/figure/*.yaml` declare them, checked."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.launch import CONF
+from hdc.config import unknown
+from hdc.errors import InputError
+
+T = TypeVar("T")
+
+
+def declared(kind: type[T], group: str, arguments: list[str], about: str) -> T:
+    """The `kind` that `group=OPTION KEY=VALUE ...` asks for; `--help` prints what there is and ends.
+
+    Args:
+        kind: a frozen dataclass with defaults.
+        group: folder under conf/, and the key that picks a file of it.
+        arguments: the command line's.
+        about: one line for the help.
+
+    Raises:
+        InputError: for an option or key that is not there, or a value of the wrong type.
+    """
+    options = sorted(path.stem for path in Path(CONF / group).glob("*.yaml"))
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if any(argument in ("-h", "--help") for argument in arguments):
+        keys = "\n".join(f"  {name}={_shown(value)}" for name, value in fields.items())
+        print(f"{about}\n\n  python -m experiments.{group} [{group}=OPTION] [KEY=VALUE ...]\n")
+        print(f"{group}: {', '.join(options)} (conf/{group}/)\n\nKeys and their defaults\n{keys}")
+        raise SystemExit(0)
+    option = "default"
+    overrides = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise InputError(f"{argument!r} is not KEY=VALUE; --help shows the keys")
+        if key == group:
+            option = value
+        elif key in fields:
+            overrides.append(argument)
+        else:
+            raise InputError(unknown("key", key, [group, *fields]))
+    if option not in options:
+        raise InputError(unknown(group, option, options))
+    with initialize_config_dir(str(CONF / group), version_base="1.3"):
+        # '++': a file says only what differs from the defaults.
+        composed = compose(option, [f"++{override}" for override in overrides])
+    try:
+        merged = OmegaConf.merge(_schema(kind), composed)
+    except OmegaConfBaseException as error:
+        raise InputError(str(error).splitlines()[0]) from None
+    values: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _schema(kind: type) -> Any:
+    node = OmegaConf.structured(kind)
+    OmegaConf.set_readonly(node, None)
+    return node
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if value is None else str(value)

@@ -116,7 +116,7 @@ def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
     _frame(axis, widest)
     axis.set_ylabel(f"{schedule.label}  ({schedule.kind})", fontsize=10)
     axis.set_xlabel(
-        f"{schedule.receptive_field} px, {100 * schedule.coverage:.0f} % seen, G {schedule.gridding.index:.2f}",
+        f"{schedule.receptive_field} px, {schedule.coverage:.0%} seen, G {schedule.gridding.index:.2f}",
         fontsize=9,
     )
 

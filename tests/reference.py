@@ -171,7 +171,7 @@ def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def mean_iou(labels: np.ndarray, predictions: np.ndarray, classes: int) -> float:
-    """Mean over the classes that occur of |truth and prediction| / |truth or prediction|, by sets of pixels."""
+    """Mean over the classes that occur of |both| / |either|, by sets of pixels."""
     shares = []
     for c in range(classes):
         truth = {index for index in np.ndindex(labels.shape) if labels[index] == c}

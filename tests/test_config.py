@@ -1,4 +1,4 @@
-"""The configuration: checked, frozen, hashed; every field has a good value, a bad type and a bad value here."""
+"""The configuration: checked, frozen, hashed; every field has a good value, a bad type and a bad value."""
 
 import dataclasses
 import json

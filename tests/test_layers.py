@@ -35,7 +35,7 @@ def positive(model: nnx.Module) -> nnx.Module:
 
 
 def seen_from_centre(function, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Which inputs move the centre of the output, per output channel: boolean `[features, h, w, channels]`."""
+    """Which inputs move the output's centre, per output channel: boolean `[features, h, w, channels]`."""
     x = jnp.asarray(np.random.default_rng(3).uniform(0.5, 1.5, (1, *size, channels)), jnp.float32)
 
     def centre(x: jax.Array) -> jax.Array:

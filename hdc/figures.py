@@ -110,8 +110,7 @@ def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
     schedule = run.config.dilation
     counts = schedule.path_counts.astype(float)
     paths = np.outer(counts, counts)
-    colours = matplotlib.colormaps["Greys_r"].copy()
-    colours.set_bad(HOLE)
+    colours = matplotlib.colormaps["Greys_r"].with_extremes(bad=HOLE)
     axis.imshow(np.ma.masked_equal(paths, 0), cmap=colours, norm=PowerNorm(0.3), extent=_extent(len(counts)))
     _frame(axis, widest)
     axis.set_ylabel(f"{schedule.label}  ({schedule.kind})", fontsize=10)

@@ -1,0 +1,67 @@
+"""The arrows of the house: who may import whom, and what may not be anywhere."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = {
+    "errors": set(),
+    "schedules": {"errors"},
+    "config": {"errors", "schedules"},
+    "ops": {"errors"},
+    "layers": {"errors", "ops"},
+    "networks": {"errors", "layers", "ops", "config", "schedules", "data.dataset"},
+    "cost": {"errors"},
+    "gridding": {"errors", "networks"},
+    "metrics": {"errors", "networks", "data.dataset"},
+    "training": {"errors", "networks", "config", "cost", "data.dataset"},
+    "data": {"errors", "config"},
+    "records": {"errors", "config"},
+    "tables": {"errors", "records"},
+    "figures": {"errors", "records"},
+}
+PYTHON = sorted([*ROOT.glob("hdc/**/*.py"), *ROOT.glob("experiments/*.py")])
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("hdc/**/*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows_run_one_way(path):
+    room = path.relative_to(ROOT / "hdc").with_suffix("").parts[0]
+    if room not in LAYERS:
+        assert room in ("__init__", "experiment", "cli")  # the top of the house
+        return
+    allowed = LAYERS[room] | {room}
+    for name in imported(path):
+        if name.startswith("hdc."):
+            inner = name.removeprefix("hdc.")
+            assert any(inner == a or inner.startswith(f"{a}.") for a in allowed), (
+                f"{path.name} imports {name}"
+            )
+        if room in ("errors", "schedules", "config", "records", "tables", "figures"):
+            assert name.split(".")[0] not in ("jax", "flax", "optax"), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_loads_code_by_name_or_tensorflow(path):
+    names = imported(path)
+    assert not any(name.split(".")[0] in ("tensorflow", "pickle", "joblib") for name in names)
+    if path.is_relative_to(ROOT / "hdc"):
+        assert not any(name.split(".")[0] == "hydra" for name in names)
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert not any(isinstance(func, ast.Name) and func.id in ("eval", "exec") for func in calls)
+
+
+def test_no_configuration_instantiates():
+    for path in ROOT.glob("conf/**/*.yaml"):
+        assert "_target_" not in path.read_text()

@@ -1,0 +1,166 @@
+"""Tables: the statistics by hand, and nothing dropped."""
+
+import io
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import synthetic
+from rich.console import Console
+
+from hdc import records, tables
+from hdc.errors import InputError
+from hdc.tables import Estimate, TableConfig
+
+T_975 = {
+    1: 12.7062,
+    2: 4.30265,
+    3: 3.18245,
+}  # Student's t at 97.5 %, by degrees of freedom, from a printed table
+
+
+def built(runs, **keys):
+    return tables.build(TableConfig(study="tiny", **keys), runs)
+
+
+def terminal(table) -> str:
+    buffer = io.StringIO()
+    Console(file=buffer, width=160).print(tables.render(table))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [0.3, 0.1, 0.4], [5.0, 5.0, 6.0, 9.0]])
+def test_interval_is_student_t(values):
+    n = len(values)
+    mean = sum(values) / n
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
+    estimate = Estimate.of(values)
+    assert estimate.n == n
+    assert estimate.mean == pytest.approx(mean)
+    assert estimate.half_width == pytest.approx(T_975[n - 1] * deviation / math.sqrt(n), rel=1e-5)
+    assert estimate.low == pytest.approx(mean - estimate.half_width)
+
+
+def test_one_seed_has_no_interval_and_none_has_no_mean():
+    assert math.isnan(Estimate.of([0.5]).half_width)
+    assert math.isnan(Estimate.of([]).mean)
+
+
+def test_differences_are_paired_over_the_shared_seeds(tmp_path):
+    runs = records.plan(
+        tmp_path / "tiny",
+        [synthetic.configuration("plain", [0, 1, 2]), synthetic.configuration("hdc", [1, 2, 3])],
+    )
+    for run, kind in zip(runs, ("plain", "hdc"), strict=True):
+        synthetic.finish(run, kind)
+    table = built(runs)
+    plain, hdc = table.rows
+    assert table.baseline(plain) is None
+    assert table.baseline(hdc) is plain
+    pairs = [synthetic.accuracy("hdc", seed) - synthetic.accuracy("plain", seed) for seed in (1, 2)]
+    difference = hdc.difference("test/accuracy", plain)
+    assert difference.n == 2
+    assert difference.mean == pytest.approx(np.mean(pairs))
+    assert difference.half_width == pytest.approx(T_975[1] * np.std(pairs, ddof=1) / math.sqrt(2), rel=1e-4)
+
+
+def test_noise_is_marked_and_a_clear_difference_is_not(tmp_path):
+    runs = records.plan(
+        tmp_path / "tiny", [synthetic.configuration(kind, [0, 1, 2]) for kind in synthetic.RATES]
+    )
+    for run, kind in zip(runs, synthetic.RATES, strict=True):
+        synthetic.finish(run, kind)
+    _, compared, _ = tables.sections(built(runs))
+    cells = {row[0]: row[1] for row in compared.body}
+    assert set(cells) == {"2x6", "1-2-5x2"}
+    assert cells["1-2-5x2"].startswith("≈ ")
+    assert cells["2x6"].startswith("-")
+
+
+def test_failed_and_missing_runs_are_shown(tmp_path):
+    runs = synthetic.synthetic_study(tmp_path)
+    runs += records.plan(tmp_path / "tiny", [synthetic.configuration("hdc", [3, 4])])
+    runs += records.plan(tmp_path / "tiny", [synthetic.configuration("dilated", [9])])
+    runs[-1].start({})
+    table = built(runs)
+    results = {row[0]: row for row in tables.sections(table)[0].body}
+    assert results["1x6"][1] == "3"
+    assert results["2x6"][1:4] == ("0 of 4", "–", "–")
+    assert results["1-2-5x2"][1] == "3 of 5"
+    notes = "\n".join(table.notes)
+    assert "failed: 2x6" in notes
+    assert "became nan at step 7" in notes
+    assert "missing: 1-2-5x2" in notes
+    assert "not finished: 2x6" in notes
+    for text in (terminal(table), tables.to_text(table, "markdown"), tables.to_text(table, "latex")):
+        assert "became nan at step 7" in text
+    assert "failed" in tables.to_text(table, "csv")
+
+
+def test_runs_that_differ_in_anything_but_seeds_never_share_a_row(tmp_path):
+    configs = [
+        synthetic.configuration(kind, [0, 1], net={"residual": residual})
+        for residual in (False, True)
+        for kind in ("plain", "hdc")
+    ]
+    configs.append(synthetic.configuration("plain", [2]))
+    runs = records.plan(tmp_path / "tiny", configs)
+    for run in runs:
+        synthetic.finish(run, "plain" if run.config.dilation.kind == "plain" else "hdc")
+    table = built(runs)
+    assert [row.label for row in table.rows] == [
+        "1x6, net.residual=false",
+        "1-2-5x2, net.residual=false",
+        "1x6, net.residual=true",
+        "1-2-5x2, net.residual=true",
+    ]
+    assert [row.seeds for row in table.rows] == ["3", "2", "2", "2"]
+    baselines = [table.baseline(row) for row in table.rows]
+    assert baselines == [None, table.rows[0], None, table.rows[2]]
+
+
+def test_a_seed_that_ran_twice_counts_once(tmp_path):
+    runs = records.plan(
+        tmp_path / "tiny", [synthetic.configuration("plain", seeds) for seeds in ([0, 1], [1, 2])]
+    )
+    for run in runs:
+        synthetic.finish(run, "plain")
+    (row,) = built(runs).rows
+    assert row.estimate("test/accuracy").n == 3
+
+
+def test_an_epochs_time_is_the_median_and_other_values_are_the_last(tmp_path):
+    table = built(synthetic.synthetic_study(tmp_path), measured=("validation/accuracy",))
+    assert table.rows[0].estimate("train/seconds").mean == 4.0
+    assert table.rows[0].estimate("validation/accuracy").mean == pytest.approx(0.6)
+
+
+def test_csv_has_every_number(tmp_path):
+    table = built(synthetic.synthetic_study(tmp_path))
+    frame = pl.read_csv(io.StringIO(tables.to_text(table, "csv")))
+    chosen = frame.filter(pl.col("row") == "1-2-5x2", pl.col("column") == "test/accuracy").row(0, named=True)
+    values = [synthetic.accuracy("hdc", seed) for seed in range(3)]
+    assert chosen["n"] == 3
+    assert chosen["mean"] == pytest.approx(np.mean(values))
+    assert chosen["baseline"] == "1x6"
+    assert chosen["difference_low"] < chosen["difference"] < chosen["difference_high"]
+    index = frame.filter(pl.col("row") == "2x6", pl.col("column") == "gridding")["mean"]
+    assert index.to_list() == [1.0]
+
+
+def test_values_that_were_not_finite_are_said(tmp_path):
+    (run,) = records.plan(tmp_path / "tiny", [synthetic.configuration("plain", [0])])
+    writer = run.start({})
+    writer.log(seed=0, step=1, epoch=1, split="test", metrics={"accuracy": 0.5, "erf_ripple": math.nan})
+    writer.done()
+    cells = dict(zip(*(lambda s: (s.head, s.body[0]))(tables.sections(built([run]))[0]), strict=True))
+    assert cells["ERF ripple dB"] == "not finite"
+    assert cells["accuracy %"] == "50.00"
+
+
+def test_bad_columns_and_formats_are_one_line():
+    for keys in ({"format": "html"}, {"measured": ("speckles",)}, {"described": ("width",)}):
+        with pytest.raises(InputError) as caught:
+            TableConfig(**keys)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,257 @@
+"""The main job through its command line, on the real satellite tiles, as small as it goes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+
+from experiments import launch
+from hdc import experiment, records
+from hdc.config import from_dict
+from hdc.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "data.train_size=8",
+    "train.batch_size=4",
+    "train.epochs=1",
+    "optim.warmup_steps=1",
+    "net.width=2",
+    "gridding.images=2",
+]
+launch.register_schema()
+
+
+def command(module: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{module}", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=600,
+    )
+
+
+def expand(*overrides: str, multirun: bool = False):
+    return launch.expand(list(overrides), multirun)
+
+
+def numbers(run: records.Run) -> list[tuple]:
+    frame = run.metrics()
+    return frame.filter(frame["metric"] != "seconds").rows()
+
+
+def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):
+    arguments = ["study=quickstart", *TINY, f"results={tmp_path}", "seeds=[0,1]"]
+    first = command("train", *arguments)
+    assert first.returncode == 0, first.stderr
+    runs = records.load("quickstart", tmp_path)
+    assert [run.state for run in runs] == ["done"] * 3
+    assert [run.config.dilation.kind for run in runs] == ["plain", "dilated", "hdc"]
+    assert len({run.info["network"]["parameters"] for run in runs}) == 1
+    for text in (
+        "1x6",
+        "2x6",
+        "1-2-5x2",
+        "mIoU %",
+        "speckle %",
+        "ERF ripple dB",
+        "parameters",
+        "paired by seed",
+    ):
+        assert text in first.stdout
+    before = [numbers(run) for run in runs]
+    written = [(run.folder / "metrics.jsonl").stat().st_mtime_ns for run in runs]
+    table = first.stdout[first.stdout.index("quickstart: test split") :]
+
+    again = command("train", *arguments)
+    assert again.returncode == 0
+    assert again.stdout.count("done before, skipped") == 3
+    assert again.stdout.endswith(table)
+    assert [(run.folder / "metrics.jsonl").stat().st_mtime_ns for run in runs] == written
+
+    (runs[1].folder / "done.json").unlink()
+    third = command("train", *arguments)
+    assert third.stdout.count("done before, skipped") == 2
+    assert (runs[1].folder / "metrics.jsonl").stat().st_mtime_ns != written[1]
+    assert [numbers(run) for run in records.load("quickstart", tmp_path)] == before
+
+    for run in runs:
+        test = {
+            row["metric"]: row["value"] for row in run.metrics().rows(named=True) if row["split"] == "test"
+        }
+        assert {"accuracy", "mean_iou", "speckle", "erf_ripple", "feature_ripple"} <= set(test)
+        kept = run.artifact("predictions", 1)
+        assert kept["predictions"].shape == kept["labels"].shape
+        assert kept["confusion"].sum() == 64 * 64 * run.info["data"]["items"]["test"]  # the whole test split
+        assert run.artifact("gridding", 1)["erf"].shape == (64, 64)
+
+    for module in ("table", "figure"):
+        out = command(module, f"{module}=quickstart", f"results={tmp_path}")
+        assert out.returncode == 0, out.stderr
+    assert (tmp_path / "quickstart" / "figures" / "schedules.png").exists()
+
+
+def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
+    wild = ["optim=sgd", "optim.learning_rate=1e-3,1e30", "optim.clip_norm=null"]
+    out = command("train", "-m", *TINY, *wild, f"results={tmp_path}")
+    assert out.returncode == 1
+    states = {run.config.optim.learning_rate: run.state for run in records.load("default", tmp_path)}
+    assert states == {1e-3: "done", 1e30: "failed"}
+    (failed,) = (run for run in records.load("default", tmp_path) if run.state == "failed")
+    assert "at step 2" in failed.failure["error"]
+    assert "NonFiniteLoss" in failed.failure["traceback"]
+    assert "failed" in out.stdout
+    assert "Traceback" not in out.stdout + out.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["schedule.rates=[0,1]"], "rate 0 at position 1 is not a positive integer"),
+        (["schedule.rates=[]"], "rates is empty"),
+        (["schedule.rates=[a]"], "could not be converted to Integer"),
+        (["schedule.rates=[1.5]"], "could not be converted to Integer"),
+        (["net.kernel_size=4"], "net.kernel_size=4 is even"),
+        (["schedule.rate=[1]"], "Key 'rate' is not in struct"),
+        (["+foo=1"], "unknown key 'foo'"),
+        (["net=resnet"], "Could not find 'net/resnet'"),
+        (["data.name=terain"], "terain"),
+        (["net.padding=VALID", "schedule.rates=[40]"], "leaves no pixel"),
+        (["net=lei2019"], "one label per image"),
+        (["train.batch_size=5000"], "train.batch_size=5000 is larger than"),
+        (["seeds=[1,1]"], "has a seed twice"),
+        (["name=../x"], "study name '../x'"),
+        (["data=tfds"], "data.name"),
+        (["-m", "schedule.rates=[1,2],[0]"], "rate 0 at position 1"),
+        (["-m", "name=a,b"], "cannot be swept"),
+        (["results=/proc/nowhere"], "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch, arguments, message):
+    from experiments import train
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    out = capsys.readouterr()
+    assert ended.value.code == 2
+    assert message in out.err
+    assert len(out.err.strip().splitlines()) == 1
+    assert out.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("table", ["study=nothing"], "no runs of study 'nothing'"),
+        ("table", ["stduy=x"], "did you mean study?"),
+        ("table", ["table=nothing"], "unknown table 'nothing'"),
+        ("table", ["format=html"], "format must be one of"),
+        ("table", ["measured=3"], "measured"),
+        ("table", ["study"], "is not KEY=VALUE"),
+        ("figure", ["seed=x"], "seed"),
+        ("figure", ["study=../x"], "study name"),
+    ],
+)
+def test_bad_requests_for_tables_and_figures_are_one_line(
+    tmp_path, capsys, monkeypatch, module, arguments, message
+):
+    import importlib
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"experiments.{module}").main()
+    out = capsys.readouterr()
+    assert ended.value.code == 2
+    assert message in out.err
+    assert len(out.err.strip().splitlines()) == 1
+
+
+def test_a_sweep_is_expanded_as_hydra_will_run_it():
+    configs, folder = expand("schedule=plain,dilated,hdc", "seeds=[0,1,2]", "name=mine", multirun=True)
+    assert [config.dilation.label for config in configs] == ["1x6", "2x6", "1-2-5x2"]
+    assert {config.seeds for config in configs} == {(0, 1, 2)}
+    assert folder == Path("results/mine")
+    configs, _ = expand("schedule.rates=[1,2,5],[2,2,2]", multirun=True)
+    assert [config.schedule.rates for config in configs] == [(1, 2, 5), (2, 2, 2)]
+    configs, folder = expand("study=quickstart")
+    assert len(configs) == 3
+    assert folder.name == "quickstart"
+
+
+def test_a_rate_larger_than_the_map_is_a_warning_that_names_the_share():
+    config = from_dict({"schedule": {"rates": [64], "repeat": 1}})
+    said = experiment.warnings(config, experiment._dataset(config.data))
+    assert said[0].startswith("schedule.rates: rate 64 is not smaller than the 64 x 64 map, 89% of its taps")
+    assert "gridding.max_period=8" in said[1]
+
+
+OPTIONS = [
+    (group.name, path.stem)
+    for group in sorted((ROOT / "conf").iterdir())
+    if group.is_dir() and group.name not in ("table", "figure")
+    for path in sorted(group.glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_shipped_option_composes_to_a_checked_configuration(group, option):
+    overrides = [f"{group}={option}"] + (["data.name=cifar10"] if option == "tfds" else [])
+    configs, _ = expand(*overrides)
+    assert configs
+    with initialize_config_dir(str(launch.CONF), version_base="1.3"):
+        compose("config", overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data=terrain_patches", "net=lei2019", "optim=sgd"],
+        ["data=coast", "schedule=dilated", "net.separable=true", "net.residual=true"],
+        ["data=terrain", "train=long", "net.padding=VALID", "net.norm=batch"],
+    ],
+    ids=str,
+)
+def test_shipped_options_run(tmp_path, overrides):
+    configs, _ = expand(*overrides, *TINY)
+    runs = records.plan(tmp_path / "smoke", configs)
+    for run in runs:
+        experiment.run(run, Console(quiet=True))
+        assert run.state == "done"
+
+
+def test_input_that_does_not_fit_leaves_no_trace(tmp_path):
+    config = from_dict({"net": {"name": "lei2019"}})
+    with pytest.raises(InputError):
+        experiment.check(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_groups_and_examples():
+    out = command("train", "--help")
+    assert out.returncode == 0
+    for text in ("study=quickstart", "terrain_patches", "schedule: dilated, hdc, plain", "Exit code"):
+        assert text in out.stdout
+    for module in ("table", "figure"):
+        out = command(module, "--help")
+        assert out.returncode == 0
+        assert "quickstart" in out.stdout
+
+
+def test_run_json_says_where_the_numbers_come_from(tmp_path):
+    configs, _ = expand(*TINY)
+    (run,) = records.plan(tmp_path / "one", configs)
+    experiment.run(run, Console(quiet=True))
+    info = json.loads((run.folder / "run.json").read_text())
+    assert info["versions"]["jax"]
+    assert info["device"]["platform"] == "cpu"
+    assert info["config"]["seeds"] == [0]
+    assert set(info["data"]["items"]) == {"train", "validation", "test"}

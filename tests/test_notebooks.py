@@ -1,0 +1,48 @@
+"""The notebooks run on records alone, and their paired files say the same."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import synthetic
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
+
+RUN = """
+import sys, jupytext, nbclient
+notebook = jupytext.read(sys.argv[1])
+nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=sys.argv[2])
+outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+print(sum("image/png" in output.get("data", {}) for output in outputs))
+print(any("paired by seed" in str(output) for output in outputs))
+"""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_runs_on_a_study(path, tmp_path):
+    synthetic.synthetic_study(tmp_path)
+    # In a process of its own: the Jupyter stack warns about itself, and warnings are errors here.
+    out = subprocess.run(
+        [sys.executable, "-c", RUN, str(path), str(path.parent)],
+        env={**os.environ, "HDC_STUDY": "tiny", "HDC_RESULTS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.split() == ["3", "True"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_paired_notebook_has_the_same_cells_and_no_outputs(path):
+    program = (
+        "import sys, jupytext\n"
+        "a, b = (jupytext.read(p) for p in sys.argv[1:])\n"
+        "print([c.source for c in a.cells] == [c.source for c in b.cells], "
+        "any(c.get('outputs') for c in b.cells))"
+    )
+    pair = [str(path), str(path.with_suffix(".ipynb"))]
+    out = subprocess.run([sys.executable, "-c", program, *pair], capture_output=True, text=True)
+    assert out.stdout.split() == ["True", "False"], out.stderr

@@ -54,7 +54,7 @@ def declared(kind: type[T], group: str, arguments: list[str], about: str) -> T:
     try:
         merged = OmegaConf.merge(_schema(kind), composed)
     except OmegaConfBaseException as error:
-        raise InputError(str(error).splitlines()[0]) from None
+        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     values: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 

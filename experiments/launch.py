@@ -1,5 +1,6 @@
 """What the entry points share: Hydra's configuration as checked objects, and errors as one line."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from hdc import records
-from hdc.config import Config, from_dict, schema
+from hdc.config import Config, from_dict, schema, unknown
 from hdc.errors import InputError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -87,9 +88,17 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
 
 def _first_line(error: BaseException) -> str:
     """The part of Hydra's or OmegaConf's message that says what is wrong."""
+    cause = error.__cause__
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and (
+        match := re.match(r"Could not override '(.+?)'", str(error))
+    ):
+        # Hydra's own advice, to append the key with +, would not help here.
+        group = match[1].rpartition(".")[0]
+        node = OmegaConf.select(schema(), group) if group else schema()
+        known = [f"{group}.{name}".lstrip(".") for name in node] if isinstance(node, DictConfig) else []
+        return unknown("key", match[1], known)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
-    cause = error.__cause__
     if cause is not None and (detail := str(cause).splitlines()):
         kept.append(detail[0])
     return "; ".join(dict.fromkeys(kept)) or type(error).__name__

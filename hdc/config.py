@@ -28,7 +28,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         _tuples(self)
         if not self.name:
-            raise InputError("data.name is empty; 'hdc data list' shows the data sets")
+            raise InputError(
+                "data.name is empty: name a data set, such as data.name=cifar10 ('hdc data list')"
+            )
         _at_least("data.tile", self.tile, 8)
         _at_least("data.downsample", self.downsample, 1)
         if self.train_size is not None:

@@ -117,7 +117,7 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
         (["schedule.rates=[a]"], "could not be converted to Integer"),
         (["schedule.rates=[1.5]"], "could not be converted to Integer"),
         (["net.kernel_size=4"], "net.kernel_size=4 is even"),
-        (["schedule.rate=[1]"], "Key 'rate' is not in struct"),
+        (["schedule.rate=[1]"], "unknown key 'schedule.rate'; did you mean schedule.rates?"),
         (["+foo=1"], "unknown key 'foo'"),
         (["net=resnet"], "Could not find 'net/resnet'"),
         (["data.name=terain"], "terain"),

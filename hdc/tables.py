@@ -324,8 +324,8 @@ _DESCRIBED = {
         "gap-free", lambda runs: runs[0].config.dilation.gap_free, lambda v: "yes" if v else "no"
     ),
     "gridding": _Described("G", lambda runs: runs[0].config.dilation.gridding.index, "{:.3f}".format),
-    "parameters": _Described("parameters", _network("parameters"), "{:,}".format),
-    "flops_per_image": _Described("MFLOP/image", _network("flops_per_image"), lambda v: f"{v / 1e6:,.1f}"),
+    "parameters": _Described("params", _network("parameters"), "{:,}".format),
+    "flops_per_image": _Described("MFLOP", _network("flops_per_image"), lambda v: f"{v / 1e6:,.1f}"),
 }
 
 # Heading, factor and digits of a measured column; others show their own name and four digits.

@@ -6,7 +6,8 @@ Nothing here imports `hdc`, so that nothing here can share its mistakes.
 import cmath
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -247,3 +248,36 @@ def linear_erf(kernels: Sequence[np.ndarray], rates: Sequence[int], size: Pair) 
             gradient, _ = conv2d_gradients(blank, kernel, gradient, rate=(rate, rate))
         total += np.abs(gradient[0]).sum(axis=-1)
     return total
+
+
+# --- models without waiting ---
+
+
+def filled(make: Callable[[], Any], seed: int = 0, *, positive: bool = False) -> Any:
+    """The NNX model that `make` returns, its parameters drawn by NumPy: nothing is compiled for it.
+
+    Kernels are He-normal, biases small and random, the rest as a new model has it. With `positive` all of
+    them are, so that no two paths cancel and every ReLU is open on positive images.
+    """
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    rng = np.random.default_rng(seed)
+
+    def value(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = str(path[-1].key)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(seed)
+        if name in ("scale", "var"):
+            return jnp.ones(leaf.shape, leaf.dtype)
+        if name not in ("kernel", "bias"):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        spread = 0.1 if name == "bias" else math.sqrt(2 / math.prod(leaf.shape[:-1]))
+        drawn = spread * rng.standard_normal(leaf.shape)
+        return jnp.asarray(abs(drawn) + 0.1 * spread if positive else drawn, leaf.dtype)
+
+    graph, state = nnx.split(nnx.eval_shape(make))
+    pure = jax.tree_util.tree_map_with_path(value, nnx.to_pure_dict(state))
+    nnx.replace_by_pure_dict(state, pure)
+    return nnx.merge(graph, state)

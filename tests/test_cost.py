@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+import reference
 from flax import nnx
 
 from hdc.config import NetConfig
@@ -16,7 +17,9 @@ HEIGHT, WIDTH, CHANNELS, CLASSES, FEATURES = 20, 18, 3, 5, 6
 def make(schedule: DilationSchedule, task: str = "dense", **options) -> nnx.Module:
     config = NetConfig(**({"width": FEATURES, "kernel_size": schedule.kernel_size} | options))
     shape = (HEIGHT, WIDTH, CHANNELS)
-    return build(config, schedule, image_shape=shape, classes=CLASSES, task=task, rngs=nnx.Rngs(0))
+    return reference.filled(
+        lambda: build(config, schedule, image_shape=shape, classes=CLASSES, task=task, rngs=nnx.Rngs(0))
+    )
 
 
 def test_a_dense_context_network() -> None:
@@ -69,6 +72,14 @@ def test_lei2019() -> None:
     assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == by_hand
 
 
+def test_an_abstract_model_costs_the_same() -> None:
+    model = make(DilationSchedule([1, 2]), norm="batch")
+    abstract = nnx.eval_shape(lambda: nnx.clone(model))
+    assert count_parameters(abstract) == count_parameters(model)
+    shape = (HEIGHT, WIDTH, CHANNELS)
+    assert flops_per_image(abstract, shape) == flops_per_image(model, shape)
+
+
 def test_counting_leaves_the_model_in_training() -> None:
     model = make(DilationSchedule([1]), norm="batch")
     before = jax.tree.map(jnp.copy, nnx.state(model, nnx.BatchStat))
@@ -96,9 +107,7 @@ def test_xla_counts_the_same_but_for_the_elementwise_operations(task, separable,
         state, jnp.zeros((1, HEIGHT, WIDTH, CHANNELS))
     )
     xla = compiled.compile().cost_analysis()["flops"]
-    side = [
-        (HEIGHT - lost) * (WIDTH - lost)
-        for lost in (2, *(2 + 2 * sum(rates[: i + 1]) for i in range(len(rates))))
-    ]
+    lost = [2 + 2 * sum(rates[:layers]) for layers in range(len(rates) + 1)]
+    side = [(HEIGHT - pixels) * (WIDTH - pixels) for pixels in lost]
     elementwise = 3 * FEATURES * sum(side) + side[-1] * CLASSES
     assert ours <= xla <= ours + elementwise

@@ -22,16 +22,8 @@ def values(parameter: nnx.Param) -> np.ndarray:
     return np.asarray(parameter[...], np.float64)
 
 
-def with_random_bias(layer: Conv) -> Conv:
-    layer.bias[...] = jnp.asarray(RNG.standard_normal(layer.bias[...].shape), jnp.float32)
-    return layer
-
-
-def positive(model: nnx.Module) -> nnx.Module:
-    """The model with every parameter made positive, so that no two paths cancel and no ReLU closes."""
-    state = jax.tree.map(lambda value: jnp.abs(value) + 0.1, nnx.state(model, nnx.Param))
-    nnx.update(model, state)
-    return model
+def drawn(kind: type, *arguments, positive: bool = False, **options) -> nnx.Module:
+    return reference.filled(lambda: kind(*arguments, **options, rngs=nnx.Rngs(0)), positive=positive)
 
 
 def seen_from_centre(function, size: tuple[int, int], channels: int) -> np.ndarray:
@@ -42,7 +34,7 @@ def seen_from_centre(function, size: tuple[int, int], channels: int) -> np.ndarr
         y = function(x)
         return y[0, y.shape[1] // 2, y.shape[2] // 2]
 
-    return np.asarray(jax.jacrev(centre)(x))[:, 0] != 0
+    return np.asarray(jax.jit(jax.jacrev(centre))(x))[:, 0] != 0
 
 
 def field(size: tuple[int, int], rows: set[int], columns: set[int]) -> np.ndarray:
@@ -58,9 +50,7 @@ def field(size: tuple[int, int], rows: set[int], columns: set[int]) -> np.ndarra
     ("rate", "strides", "groups"), [(1, 1, 1), (3, 1, 1), ((1, 2), (2, 1), 2), (2, 3, 4)]
 )
 def test_conv_equals_the_loops_with_its_own_parameters(padding, rate, strides, groups) -> None:
-    layer = with_random_bias(
-        Conv(4, 8, (3, 2), rate=rate, strides=strides, groups=groups, padding=padding, rngs=nnx.Rngs(0))
-    )
+    layer = drawn(Conv, 4, 8, (3, 2), rate=rate, strides=strides, groups=groups, padding=padding)
     both = [(value, value) if isinstance(value, int) else value for value in (rate, strides)]
     options = {"rate": both[0], "strides": both[1], "groups": groups, "padding": padding}
     expected = reference.conv2d(X, values(layer.kernel), **options) + values(layer.bias)
@@ -69,7 +59,7 @@ def test_conv_equals_the_loops_with_its_own_parameters(padding, rate, strides, g
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_depthwise_equals_the_loops_one_channel_at_a_time(padding: str) -> None:
-    layer = with_random_bias(DepthwiseConv(4, 3, rate=(2, 1), padding=padding, rngs=nnx.Rngs(1)))
+    layer = drawn(DepthwiseConv, 4, 3, rate=(2, 1), padding=padding)
     y = np.asarray(layer(jnp.asarray(X)))
     kernel, bias = values(layer.kernel), values(layer.bias)
     for channel in range(4):
@@ -79,7 +69,7 @@ def test_depthwise_equals_the_loops_one_channel_at_a_time(padding: str) -> None:
 
 
 def test_depthwise_is_one_grouped_convolution() -> None:
-    layer = DepthwiseConv(4, 3, rngs=nnx.Rngs(0))
+    layer = drawn(DepthwiseConv, 4, 3)
     jaxpr = jax.make_jaxpr(lambda x: layer(x))(jnp.asarray(X))
     convolutions = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "conv_general_dilated"]
     assert [eqn.params["feature_group_count"] for eqn in convolutions] == [4]
@@ -87,15 +77,14 @@ def test_depthwise_is_one_grouped_convolution() -> None:
 
 
 def test_pointwise_mixes_channels_and_no_pixels() -> None:
-    layer = with_random_bias(PointwiseConv(4, 5, rngs=nnx.Rngs(2)))
+    layer = drawn(PointwiseConv, 4, 5)
     expected = X.astype(np.float64) @ values(layer.kernel)[0, 0] + values(layer.bias)
     np.testing.assert_allclose(layer(jnp.asarray(X)), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_separable_is_depthwise_then_pointwise(padding: str) -> None:
-    layer = SeparableConv(4, 6, 3, rate=2, strides=(1, 2), padding=padding, rngs=nnx.Rngs(3))
-    with_random_bias(layer.pointwise)
+    layer = drawn(SeparableConv, 4, 6, 3, rate=2, strides=(1, 2), padding=padding)
     assert layer.depthwise.bias is None
     options = {"rate": (2, 2), "strides": (1, 2), "padding": padding, "groups": 4}
     between = reference.conv2d(X, values(layer.depthwise.kernel), **options)
@@ -104,10 +93,10 @@ def test_separable_is_depthwise_then_pointwise(padding: str) -> None:
 
 
 def test_without_bias_there_is_no_bias() -> None:
-    layer = Conv(4, 8, use_bias=False, rngs=nnx.Rngs(0))
+    layer = drawn(Conv, 4, 8, use_bias=False)
     assert layer.bias is None
     assert not np.any(layer(jnp.zeros((1, 5, 5, 4))))
-    with_bias = Conv(4, 8, rngs=nnx.Rngs(0))
+    with_bias = drawn(Conv, 4, 8)
     with_bias.bias[...] = jnp.arange(8.0)
     assert np.array_equal(with_bias(jnp.zeros((1, 5, 5, 4)))[0, 2, 2], np.arange(8.0))
 
@@ -119,22 +108,18 @@ def test_a_layer_sees_its_dilated_taps_and_nothing_else(kernel_size: int, rate: 
     rows, columns = (reference.support([r], kernel_size) for r in rate)
     expected = field(size, rows, columns)
 
-    dense = seen_from_centre(positive(Conv(2, 3, kernel_size, rate=rate, rngs=nnx.Rngs(0))), size, 2)
+    dense = seen_from_centre(drawn(Conv, 2, 3, kernel_size, rate=rate, positive=True), size, 2)
     assert np.array_equal(dense, np.broadcast_to(expected[:, :, None], dense.shape))
 
-    separable = seen_from_centre(
-        positive(SeparableConv(2, 3, kernel_size, rate=rate, rngs=nnx.Rngs(0))), size, 2
-    )
+    separable = seen_from_centre(drawn(SeparableConv, 2, 3, kernel_size, rate=rate, positive=True), size, 2)
     assert np.array_equal(separable, np.broadcast_to(expected[:, :, None], separable.shape))
 
-    depthwise = seen_from_centre(
-        positive(DepthwiseConv(2, kernel_size, rate=rate, rngs=nnx.Rngs(0))), size, 2
-    )
+    depthwise = seen_from_centre(drawn(DepthwiseConv, 2, kernel_size, rate=rate, positive=True), size, 2)
     assert np.array_equal(depthwise, expected[:, :, None] * np.eye(2, dtype=bool)[:, None, None])
 
 
 def test_a_pointwise_layer_sees_one_pixel() -> None:
-    seen = seen_from_centre(positive(PointwiseConv(2, 3, rngs=nnx.Rngs(0))), (5, 7), 2)
+    seen = seen_from_centre(drawn(PointwiseConv, 2, 3, positive=True), (5, 7), 2)
     expected = field((5, 7), {0}, {0})
     assert np.array_equal(seen, np.broadcast_to(expected[:, :, None], seen.shape))
 
@@ -163,18 +148,17 @@ def test_the_context_network_sees_stem_and_schedule_and_has_their_holes(
     }
     reach = max(offsets)
     size = (2 * reach + 3, 2 * reach + 5)
-    model = positive(
-        ContextNetwork(
-            schedule,
-            in_channels=1,
-            classes=2,
-            task="dense",
-            width=2,
-            separable=separable,
-            residual=residual,
-            padding=padding,
-            rngs=nnx.Rngs(0),
-        )
+    model = drawn(
+        ContextNetwork,
+        schedule,
+        in_channels=1,
+        classes=2,
+        task="dense",
+        width=2,
+        separable=separable,
+        residual=residual,
+        padding=padding,
+        positive=True,
     )
     seen = seen_from_centre(model, size, 1)
     expected = field(size, offsets, offsets)
@@ -182,20 +166,20 @@ def test_the_context_network_sees_stem_and_schedule_and_has_their_holes(
     assert (len(offsets) < 2 * reach + 1) == holes
 
 
-def parameters(model: nnx.Module) -> int:
+def parameters(kind: type, *arguments, **options) -> int:
+    model = nnx.eval_shape(lambda: kind(*arguments, **options, rngs=nnx.Rngs(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
 @pytest.mark.parametrize(("kernel", "taps"), [(3, 9), ((1, 5), 5), (1, 1)])
 def test_parameter_counts(kernel, taps: int) -> None:
-    rngs = nnx.Rngs(0)
-    assert parameters(Conv(4, 6, kernel, rngs=rngs)) == taps * 4 * 6 + 6
-    assert parameters(Conv(4, 6, kernel, groups=2, rngs=rngs)) == taps * 2 * 6 + 6
-    assert parameters(Conv(4, 6, kernel, use_bias=False, rngs=rngs)) == taps * 4 * 6
-    assert parameters(DepthwiseConv(4, kernel, rngs=rngs)) == taps * 4 + 4
-    assert parameters(SeparableConv(4, 6, kernel, rngs=rngs)) == taps * 4 + 4 * 6 + 6
-    assert parameters(SeparableConv(4, 6, kernel, use_bias=False, rngs=rngs)) == taps * 4 + 4 * 6
-    assert parameters(PointwiseConv(4, 6, rngs=rngs)) == 4 * 6 + 6
+    assert parameters(Conv, 4, 6, kernel) == taps * 4 * 6 + 6
+    assert parameters(Conv, 4, 6, kernel, groups=2) == taps * 2 * 6 + 6
+    assert parameters(Conv, 4, 6, kernel, use_bias=False) == taps * 4 * 6
+    assert parameters(DepthwiseConv, 4, kernel) == taps * 4 + 4
+    assert parameters(SeparableConv, 4, 6, kernel) == taps * 4 + 4 * 6 + 6
+    assert parameters(SeparableConv, 4, 6, kernel, use_bias=False) == taps * 4 + 4 * 6
+    assert parameters(PointwiseConv, 4, 6) == 4 * 6 + 6
 
 
 def test_kernels_start_he_normal_and_biases_at_zero() -> None:
@@ -235,4 +219,4 @@ def test_the_constructor_refuses_what_does_not_fit(make, mentions: str) -> None:
 
 def test_a_layer_refuses_maps_of_other_channels() -> None:
     with pytest.raises(InputError, match="takes 4 channels, x has 3"):
-        Conv(4, 6, rngs=nnx.Rngs(0))(jnp.ones((1, 8, 8, 3)))
+        drawn(Conv, 4, 6)(jnp.ones((1, 8, 8, 3)))

@@ -59,7 +59,7 @@ def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):
         "1-2-5x2",
         "mIoU %",
         "speckle %",
-        "ERF ripple dB",
+        "ERF ",
         "parameters",
         "paired by seed",
     ):

@@ -60,7 +60,7 @@ def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):
         "mIoU %",
         "speckle %",
         "ERF ",
-        "parameters",
+        "params",
         "paired by seed",
     ):
         assert text in first.stdout

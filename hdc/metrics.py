@@ -1,5 +1,6 @@
 """Test metrics over a whole split, exact: integer counts, no batch dropped."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,7 +40,8 @@ class Evaluation:
         values = {"loss": self.loss, "accuracy": accuracy(self.confusion)}
         if self.predictions.ndim > 1:
             values["mean_iou"] = mean_iou(self.confusion)
-            values["speckle"] = self.speckles / self.speckle_sites
+            # Maps of fewer than three pixels a side have no inside to look at.
+            values["speckle"] = self.speckles / self.speckle_sites if self.speckle_sites else math.nan
         return values
 
 

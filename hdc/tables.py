@@ -369,7 +369,7 @@ def _estimate_text(estimate: Estimate, column: str, sign: str) -> str:
     if estimate.n == 0:
         return "–"
     if not math.isfinite(estimate.mean):
-        return "not finite"
+        return "undefined"
     _, factor, digits = _style(column)
     text = f"{estimate.mean * factor:{sign}.{digits}f}"
     return text if estimate.n == 1 else f"{text} ±{estimate.half_width * factor:.{digits}f}"

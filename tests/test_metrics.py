@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hdc.data.dataset import Split
-from hdc.metrics import EVALUATION_BATCH, accuracy, evaluator, mean_iou, speckle_maps
+from hdc.metrics import EVALUATION_BATCH, Evaluation, accuracy, evaluator, mean_iou, speckle_maps
 
 CLASSES = 4
 
@@ -190,3 +190,8 @@ def test_a_lone_pixel_one_inside_the_border_is_counted(place: tuple[int, int]) -
     predictions = FLAT.copy()
     predictions[place] = 1
     assert counts(predictions, FLAT) == (1, 20)
+
+
+def test_maps_without_an_inside_have_no_speckle_number() -> None:
+    found = Evaluation(np.eye(2, dtype=np.int64), 0.0, 0, 0, np.zeros((1, 2, 1), np.int32))
+    assert np.isnan(found.summary()["speckle"])

@@ -155,7 +155,7 @@ def test_values_that_were_not_finite_are_said(tmp_path):
     writer.log(seed=0, step=1, epoch=1, split="test", metrics={"accuracy": 0.5, "erf_ripple": math.nan})
     writer.done()
     cells = dict(zip(*(lambda s: (s.head, s.body[0]))(tables.sections(built([run]))[0]), strict=True))
-    assert cells["ERF ripple dB"] == "not finite"
+    assert cells["ERF ripple dB"] == "undefined"
     assert cells["accuracy %"] == "50.00"
 
 

@@ -1,11 +1,18 @@
 """The `hdc` command. Anything slow to import is imported by the sub-command that needs it."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hdc.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hdc.search import Result
 
 # name, task, what it is, whether it is downloaded
 _DATA_SETS = (
@@ -21,21 +28,36 @@ _INSTALLED = [name for name, _, _, downloaded in _DATA_SETS if not downloaded]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command; returns the exit code: 2 for input that cannot be used, 130 for Ctrl-C."""
-    args = _parser().parse_args(argv)
     try:
-        return args.run(args)
+        args = _parser().parse_args(argv)
+        code = args.run(args)
+        sys.stdout.flush()
     except InputError as error:
         print(f"hdc: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hdc: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # The reader, such as `head`, has what it wants; nothing is left to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports what cannot be used as the rest of the program does: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} ('{self.prog} --help' shows the usage)")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hdc", description="Dilation-rate schedules for JAX and Flax.")
+    parser = _Parser(prog="hdc", description="Dilation-rate schedules for JAX and Flax.")
     _print_help_without_command(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_check(commands)
+    _add_search(commands)
     _add_data(commands)
     return parser
 
@@ -48,7 +70,160 @@ def _print_help_without_command(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    check = commands.add_parser(
+        "check",
+        help="what a schedule can and cannot see, exactly",
+        description="The certificate of dilation schedules: holes, receptive field, gridding. "
+        "Exit code 0: all gap-free, 1: holes, 2: bad input.",
+    )
+    check.add_argument(
+        "schedules", nargs="*", metavar="RATES",
+        help="rates such as 1,2,5, per axis (height x width) such as 1x2,2x2, or a name of --named; "
+        "several make a table",
+    )  # fmt: skip
+    check.add_argument("--kernel-size", type=int, metavar="K", help="taps per axis, 3 by default")
+    check.add_argument("--axes", type=int, choices=(1, 2), help="2 for images (default), 1 for signals")
+    check.add_argument("--size", type=int, metavar="N", help="side of the map, for padding and advice on it")
+    check.add_argument("--json", action="store_true", help="print JSON: an object, or a list for several")
+    check.add_argument("--figure", type=Path, metavar="FILE", help="draw the maps as png, svg or pdf")
+    check.add_argument("--named", action="store_true", help="list the published networks")
+    check.set_defaults(run=_check)
+
+
+def _check(args: argparse.Namespace) -> int:
+    import shutil
+
+    from hdc import certificate, published
+
+    known = published.networks()
+    if args.named or not args.schedules:
+        if args.schedules:
+            raise InputError(f"--named lists all networks and takes no RATES, got {args.schedules[0]!r}")
+        if not args.named:
+            raise InputError("check needs RATES such as 1,2,5, or --named ('hdc check --help')")
+        if args.json:
+            _print_json({name: network.certificate.to_dict() for name, network in known.items()})
+        else:
+            from hdc import check
+
+            _print(check.named(list(known.values())))
+        return 0
+    for name, value in (("--kernel-size", args.kernel_size), ("--axes", args.axes)):
+        given = [schedule for schedule in args.schedules if schedule in known]
+        if given and value is not None:
+            raise InputError(f"{name} is for RATES, {given[0]} has its own")
+    if args.size is not None and not 1 <= args.size <= 65536:
+        raise InputError(f"--size must be from 1 to 65536 pixels, got {args.size}")
+    formats = (".png", ".svg", ".pdf")
+    if args.figure is not None and args.figure.suffix not in formats:
+        raise InputError(f"--figure must end in {', '.join(formats)}, got {str(args.figure)!r}")
+    if args.figure is not None and not args.figure.parent.is_dir():
+        raise InputError(f"--figure {args.figure}: there is no folder {args.figure.parent}")
+    taps = 3 if args.kernel_size is None else args.kernel_size
+    found = [
+        known[text].certificate if text in known else certificate.parse(text, taps, args.axes or 2)
+        for text in args.schedules
+    ]
+    from hdc import check
+
+    if args.json:
+        values = [check.to_json(one, args.size) for one in found]
+        _print_json(values[0] if len(values) == 1 else values)
+    elif len(found) == 1:
+        _print(check.report(found[0], args.size, shutil.get_terminal_size().columns))
+    else:
+        _print(check.comparison(found, args.size))
+    if args.figure is not None:
+        from hdc import path_maps
+
+        titles = [f"{one.name}: {one.paths.coverage:.0%} seen, G {one.gridding.index:.2f}" for one in found]
+        drawn = path_maps.figure([(title, one.paths) for title, one in zip(titles, found, strict=True)])
+        try:
+            drawn.savefig(args.figure)
+        except OSError as error:
+            raise InputError(f"--figure {args.figure} cannot be written: {error.strerror}") from None
+    return 0 if all(one.gap_free for one in found) else 1
+
+
+def _add_search(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    search = commands.add_parser(
+        "search",
+        help="the best schedules of a given receptive field",
+        description="Every gap-free schedule that meets the target, ranked by gridding index, then by "
+        "effective width. The search is exhaustive. Without --field: the best of every field.",
+    )
+    search.add_argument("--layers", type=int, required=True, metavar="n", help="number of layers")
+    search.add_argument("--field", type=int, metavar="R", help="receptive field in pixels")
+    search.add_argument("--at-least", action="store_true", help="larger fields count as well")
+    search.add_argument("--kernel-size", type=int, default=3, metavar="K", help="taps per axis, 3 by default")
+    search.add_argument("--max-rate", type=int, metavar="r", help="the largest rate allowed")
+    search.add_argument("--top", type=int, metavar="t", help="how many to print, 10 by default")
+    search.add_argument("--json", action="store_true", help="print JSON")
+    search.add_argument("--sweep", action="store_true", help="print the command that trains those found")
+    search.set_defaults(run=_search)
+
+
+def _search(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from hdc import search
+
+    target = search.Target(args.layers, args.kernel_size, args.field, args.at_least, args.max_rate)
+    if args.field is None:
+        if args.top is not None:
+            raise InputError("--top needs --field: without it, the best of every field is printed")
+        result = search.best_per_field(target)
+    else:
+        result = search.best(target, 10 if args.top is None else args.top)
+    if args.json:
+        _print_json(asdict(result))
+    elif args.sweep:
+        if args.kernel_size % 2 == 0:
+            raise InputError(f"--sweep: the networks take odd kernel sizes, got {args.kernel_size}")
+        rates = ",".join(f"[{','.join(map(str, found.rates))}]" for found in result.found)
+        taps = "" if args.kernel_size == 3 else f" net.kernel_size={args.kernel_size}"
+        print(f"python -m experiments.train -m 'schedule.rates={rates}' schedule.repeat=1{taps}")
+    else:
+        _print_result(result)
+    return 0
+
+
+def _print_result(result: "Result") -> None:
+    from rich import box
+    from rich.table import Table
+
+    target = result.target
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in ("rates", "field", "G", "width"):
+        table.add_column(head, justify="left" if head == "rates" else "right", overflow="fold")
+    for found in result.found:
+        rates = ",".join(map(str, found.rates))
+        width = f"{found.effective_width:.2f}"
+        table.add_row(rates, str(found.receptive_field), f"{found.gridding:.3f}", width)
+    _print(table)
+    what = "the best of every field" if target.field is None else "the best"
+    one = result.examined == 1
+    print(
+        f"Proven {what}: {'the only' if one else f'all {result.examined:,}'} gap-free "
+        f"schedule{'' if one else 's'} of {target.layers} layers, kernel size {target.kernel_size} and rates "
+        f"up to {result.max_rate} {'was' if one else 'were'} considered. The order of the layers is free."
+    )
+
+
+def _print(what: "RenderableType") -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(what)
+
+
+def _print_json(values: Any) -> None:
+    import json
+
+    print(json.dumps(values, indent=2, allow_nan=False))
+
+
+def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     data = commands.add_parser("data", help="list and prepare data sets", description="Data sets.")
     _print_help_without_command(data)
     actions = data.add_subparsers(title="commands", metavar="COMMAND")
@@ -68,7 +243,6 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _data_list(_: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from hdc.data import mnist
@@ -77,9 +251,8 @@ def _data_list(_: argparse.Namespace) -> int:
     for name, task, what, downloaded in _DATA_SETS:
         prepared = not downloaded or mnist.is_prepared(name)
         table.add_row(name, task, what, "needed" if downloaded else "no", "yes" if prepared else "no")
-    console = Console()
-    console.print(table)
-    console.print("Any image-classification set of tensorflow-datasets works as data=tfds data.name=NAME.")
+    _print(table)
+    print("Any image-classification set of tensorflow-datasets works as data=tfds data.name=NAME.")
     return 0
 
 

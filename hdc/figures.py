@@ -9,17 +9,16 @@ import matplotlib
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, PowerNorm
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from hdc import records
+from hdc import path_maps, records
 from hdc.errors import InputError
 from hdc.records import Run
 
 # Okabe and Ito's colours, safe for the colour-blind, in an order whose first six differ in grey too.
 COLOURS = ("#0072B2", "#009E73", "#F0E442", "#E69F00", "#CC79A7", "#F5F5F5", "#56B4E9", "#D55E00")
-HOLE = "#D55E00"
 FORMATS = ("png", "svg", "pdf")
 
 
@@ -87,7 +86,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     if dense:
         names = [str(name) for name in shown[0]["classes"]]
         handles = [Patch(facecolor=_colour(i), edgecolor="0.4", label=name) for i, name in enumerate(names)]
-        handles.append(Patch(facecolor=HOLE, edgecolor="0.4", label="hole: never seen"))
+        handles.append(Patch(facecolor=path_maps.HOLE, edgecolor="0.4", label="hole: never seen"))
         figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
     figure.suptitle(_caption(config, runs, done), fontsize=8.5)
     return figure
@@ -109,9 +108,7 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> lis
 def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
     schedule = run.config.dilation
     counts = schedule.path_counts.astype(float)
-    paths = np.outer(counts, counts)
-    colours = matplotlib.colormaps["Greys_r"].with_extremes(bad=HOLE)
-    axis.imshow(np.ma.masked_equal(paths, 0), cmap=colours, norm=PowerNorm(0.3), extent=_extent(len(counts)))
+    path_maps.draw(axis, np.outer(counts, counts))
     _frame(axis, widest)
     axis.set_ylabel(f"{schedule.label}  ({schedule.kind})", fontsize=10)
     axis.set_xlabel(
@@ -128,11 +125,6 @@ def _draw_erf(axis: Axes, erf: np.ndarray, widest: int) -> None:
     image = axis.imshow(level, cmap="magma", vmin=-60, vmax=0, extent=extent)
     _frame(axis, widest + 2)  # the stem widens the schedule's field by two
     axis.get_figure().colorbar(image, ax=axis, shrink=0.7, ticks=[-60, -30, 0]).ax.tick_params(labelsize=7)  # type: ignore[union-attr]
-
-
-def _extent(size: int) -> tuple[float, float, float, float]:
-    half = size / 2
-    return (-half, half, half, -half)
 
 
 def _frame(axis: Axes, widest: int) -> None:

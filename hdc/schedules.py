@@ -16,6 +16,11 @@ from hdc.errors import InputError
 
 Kind = Literal["plain", "dilated", "hdc"]
 
+# Bounds of what is computed exactly in a moment; no network comes near them.
+MAX_LAYERS = 256
+MAX_RATE = 4096
+MAX_FIELD = 65536
+
 
 @dataclass(frozen=True)
 class HdcRule:
@@ -54,7 +59,8 @@ class DilationSchedule:
         repeat: how many times the rates follow one another, at least 1.
 
     Raises:
-        InputError: for an empty schedule, or a rate, kernel size or repeat that is out of range.
+        InputError: for an empty schedule, a rate, kernel size or repeat that is out of range, more than
+            `MAX_LAYERS` layers, or a receptive field of more than `MAX_FIELD` pixels.
     """
 
     rates: tuple[int, ...]
@@ -68,15 +74,23 @@ class DilationSchedule:
         if len(rates) == 0:
             raise InputError("rates is empty: a schedule needs at least one dilation rate, such as [1, 2, 5]")
         for position, rate in enumerate(rates, start=1):
-            if not _is_integer(rate) or rate < 1:
+            if not _is_integer(rate) or not 1 <= rate <= MAX_RATE:
                 raise InputError(
-                    f"rates {list(rates)}: rate {rate!r} at position {position} is not a positive integer"
+                    f"rates {_short(rates)}: rate {rate!r} at position {position} is not a positive integer "
+                    f"up to {MAX_RATE}"
                 )
         if not _is_integer(self.kernel_size) or self.kernel_size < 2:
             raise InputError(f"kernel_size must be an integer of at least 2, got {self.kernel_size!r}")
         if not _is_integer(self.repeat) or self.repeat < 1:
             raise InputError(f"repeat must be an integer of at least 1, got {self.repeat!r}")
         object.__setattr__(self, "rates", tuple(int(rate) for rate in rates))
+        if len(self) > MAX_LAYERS:
+            raise InputError(f"a schedule has at most {MAX_LAYERS} layers, rates x repeat has {len(self)}")
+        if self.receptive_field > MAX_FIELD:
+            raise InputError(
+                f"rates {_short(rates)} with kernel_size {self.kernel_size} have a receptive field of "
+                f"{self.receptive_field} pixels, at most {MAX_FIELD} are allowed"
+            )
 
     def __len__(self) -> int:
         """The number of layers."""
@@ -170,6 +184,19 @@ class DilationSchedule:
         return Gridding(min(best, 1.0), frequency)
 
     @property
+    def effective_width(self) -> float:
+        """sigma = sqrt(sum r_i^2 (K^2 - 1) / 12) pixels: the standard deviation of the path counts."""
+        squares = sum(rate**2 for rate in self.layer_rates)
+        return math.sqrt(squares * (self.kernel_size**2 - 1) / 12)
+
+    @property
+    def neighbour_overlap(self) -> float:
+        """Jaccard index of the input pixels of two adjacent outputs, along one axis: 0 shares none."""
+        seen = self.path_counts > 0
+        shared = np.count_nonzero(seen[1:] & seen[:-1])
+        return float(shared / (2 * np.count_nonzero(seen) - shared))
+
+    @property
     def hdc_rule(self) -> HdcRule:
         """The heuristic of Wang et al. 2018; show it only beside the exact `gap_free`."""
         rates = self.layer_rates
@@ -181,20 +208,26 @@ class DilationSchedule:
         return HdcRule(m2, factor, accepts=factor == 1 and (m2 is None or m2 <= self.kernel_size))
 
 
-def padding_share(rate: int, kernel_size: int, size: tuple[int, int]) -> float:
+def padding_share(rate: int, kernel_size: int, size: Sequence[int]) -> float:
     """The share of a layer's taps that fall into the padding of a map under SAME padding.
 
     Args:
         rate: dilation rate of the layer.
         kernel_size: taps per axis.
-        size: height and width of the map, in pixels.
+        size: of the map, in pixels, one per axis.
 
     Returns:
-        Between 0 and 1, over all positions of the map and all K x K taps.
+        Between 0 and 1, over all positions of the map and all taps.
     """
-    offsets = rate * (np.arange(kernel_size) - (kernel_size - 1) // 2)
+    # SAME puts the odd pixel of an even kernel after the map.
+    offsets = rate * np.arange(kernel_size) - (kernel_size - 1) * rate // 2
     inside = [np.mean(np.maximum(0, length - np.abs(offsets)) / length) for length in size]
-    return float(1 - inside[0] * inside[1])
+    return float(1 - math.prod(inside))
+
+
+def _short(rates: Sequence[object]) -> str:
+    """The rates for a message of one line."""
+    return str(list(rates)) if len(rates) <= 32 else f"[{rates[0]}, {rates[1]}, ... {len(rates)} rates]"
 
 
 def _is_integer(value: object) -> bool:

@@ -1,0 +1,225 @@
+"""What `hdc check` says: certificates as text, as a table, as JSON, with what to change."""
+
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hdc import lint
+from hdc.certificate import Certificate
+from hdc.lint import AxisOfLayer, Finding
+from hdc.published import Published
+
+_BARS = "▁▂▃▄▅▆▇█"
+_HOLE = "×"
+
+
+def findings(certificate: Certificate, size: int | None) -> tuple[Finding, ...]:
+    """What should be changed, with the change; of parallel branches, only whether rates and map fit.
+
+    Args:
+        size: side of the map in pixels, where it is known.
+    """
+    padded = True if size else None
+    k = certificate.kernel_size
+
+    def layers(rates: Sequence[int]) -> list[AxisOfLayer]:
+        return [AxisOfLayer(f"layer {n}", k, r, map=size, padded=padded) for n, r in enumerate(rates, 1)]
+
+    if certificate.branches:
+        return tuple(lint.on_map(layers([max(layer) for layer in certificate.branches])))
+    found = [f for axis in certificate.axes for f in lint.lint(layers(axis.layer_rates), axis.coverage)]
+    return tuple(dict.fromkeys(found))
+
+
+def to_json(certificate: Certificate, size: int | None) -> dict[str, Any]:
+    """The certificate's numbers; with a size also the padding of each layer and the findings."""
+    values = certificate.to_dict()
+    if size is not None:
+        values["size"] = size
+        values["padding_share"] = certificate.padding(size)
+        values["findings"] = [
+            {"rule": f.rule, "where": f.where, "message": f.message, "fix": f.fix, "problem": f.problem}
+            for f in findings(certificate, size)
+        ]
+    return values
+
+
+def report(certificate: Certificate, size: int | None, width: int) -> RenderableType:
+    """One schedule in full.
+
+    Args:
+        size: side of the map in pixels, where it is known.
+        width: of the terminal, in characters.
+    """
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _lines(certificate, size):
+        table.add_row(name, text)
+    parts: list[RenderableType] = [
+        Text(f"{certificate.name}, {_layers(certificate)} of kernel size {certificate.kernel_size}"),
+        Text(""),
+        table,
+        *_picture(certificate, width),
+    ]
+    found = findings(certificate, size)
+    return Group(*parts, *([Text("")] if found else []), *(Text(f"- {finding}") for finding in found))
+
+
+def comparison(certificates: Sequence[Certificate], size: int | None) -> RenderableType:
+    """Several schedules, a row each."""
+    heads = ["schedule", "K", "n", "field", "seen %", "hole", "G", "sigma", "overlap", "M_2", "rule"]
+    heads += ["padding %"] if size is not None else []
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in heads:
+        first = head == "schedule"
+        justify = "left" if first else "right"
+        table.add_column(
+            head, justify=justify, overflow="fold", no_wrap=not first, min_width=8 if first else 1
+        )
+    for one in certificates:
+        cells = [
+            one.name,
+            str(one.kernel_size),
+            str(one.layers),
+            _stacked(one.receptive_field, "{}"),
+            f"{100 * one.seen:.1f}",
+            "none" if one.first_hole is None else _stacked(one.first_hole, "{}"),
+            f"{one.gridding.index:.3f}",
+            _stacked(one.effective_width, "{:.2f}"),
+            _stacked(one.neighbour_overlap, "{:.3f}"),
+            "–" if one.rule.m2 is None else str(one.rule.m2),
+            {True: "right", False: "wrong", None: "–"}[one.rule.agrees],
+        ]
+        if size is not None:
+            cells.append(f"{100 * np.mean(one.padding(size)):.1f}")
+        table.add_row(*cells)
+    return table
+
+
+def named(networks: Sequence[Published]) -> RenderableType:
+    """The published networks that can be checked by name."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in ("name", "what", "rates"):
+        table.add_column(head, overflow="fold", no_wrap=head == "name")
+    for network in networks:
+        what = f"{network.title} ({network.paper.rpartition(',')[0]})"
+        table.add_row(network.name, what, rates_text(network.certificate))
+    return table
+
+
+def rates_text(certificate: Certificate) -> str:
+    """`1,2,5`; repeats as `3 x (1,2,5)`; branches as `(1|4)`, where 0 is a 1x1 convolution or a shortcut."""
+    if certificate.same_axes and certificate.axes:
+        one = certificate.axes[0]
+        rates = ",".join(map(str, one.rates))
+        return rates if one.repeat == 1 else f"{one.repeat} x ({rates})"
+    by = "|" if certificate.branches else "x"
+    parts = []
+    for rates, run in groupby(certificate.rates):
+        times, text = len(list(run)), by.join(map(str, rates))
+        text = f"({text})" if certificate.branches and len(rates) > 1 else text
+        parts += [f"{times} x {text}"] if times > 2 else [text] * times
+    return ",".join(parts)
+
+
+def _lines(one: Certificate, size: int | None) -> Iterator[tuple[str, str]]:
+    yield "rates", rates_text(one)
+    if one.gap_free:
+        yield "certificate", "gap-free: every pixel of the field is seen"
+    else:
+        yield "certificate", f"holes: {1 - one.seen:.1%} of the field is never seen"
+        yield "first hole", _hole(one)
+    yield (
+        "receptive field",
+        _each(one.receptive_field, "{}", " x ")
+        + " px"
+        + (" per axis" if one.dimensions == 2 and one.same_axes else ""),
+    )
+    two = "" if one.coverage_2d is None else f", {one.coverage_2d:.1%} in 2-D"
+    yield "coverage", _each(one.coverage, "{:.1%}", " x ") + two
+    peak = ""
+    if one.gridding.frequency is not None:
+        frequency = Fraction(one.gridding.frequency).limit_denominator(8192)
+        peak = f" at {frequency} cycles per pixel, a period of {_period(one)} px"
+    yield "gridding G", f"{one.gridding.index:.3f}{peak}; 0 is best, 1 worst"
+    yield (
+        "effective width",
+        _each(one.effective_width, "{:.2f}", " x ") + " px (standard deviation of the paths)",
+    )
+    yield "neighbour overlap", _each(one.neighbour_overlap, "{:.3f}", ", ") + " of what adjacent outputs see"
+    yield "common factor", _each(one.common_factor, "{}", ", ")
+    yield "HDC rule", _rule(one)
+    if size is not None:
+        shares = one.padding(size)
+        layers = ", ".join(f"{share:.0%}" for share in shares)
+        yield f"on {size} px maps", f"{np.mean(shares):.0%} of the taps fall into the padding: {layers}"
+        left = size - max(one.receptive_field) + 1
+        yield "with VALID padding", f"{left} px would be left" if left > 0 else "nothing would be left"
+
+
+def _hole(one: Certificate) -> str:
+    hole = one.first_hole
+    assert hole is not None
+    if len(hole) == 2:
+        return f"row {hole[0]}, column {hole[1]}, counted from the field's corner"
+    rates = one.axes[0].layer_rates if one.axes else ()
+    larger = min((rate for rate in rates if rate > hole[0]), default=None)
+    why = f": the smaller rates fill {hole[0]} px, rate {larger} steps over more" if larger else ""
+    return f"offset {hole[0]}, counted from the field's edge{why}"
+
+
+def _rule(one: Certificate) -> str:
+    rule = one.rule
+    if rule.accepts is None:
+        return "says nothing of parallel branches"
+    parts = [] if rule.m2 is None else [f"M_2 = {rule.m2}, K = {one.kernel_size}"]
+    verdict = "accepts" if rule.accepts else "rejects"
+    truth = "there are no holes" if one.gap_free else "there are holes"
+    return ", ".join([*parts, verdict]) + f": {'right' if rule.agrees else 'wrong'}, {truth}"
+
+
+def _picture(one: Certificate, width: int) -> list[Text]:
+    """The counts along each axis as bars, holes marked below; several offsets a bar where they do not fit."""
+    drawn = []
+    for axis in range(1 if one.same_axes else 2):
+        counts = one.paths.along(axis)
+        if not one.branches:  # exact zeros, however small the shares
+            counts = np.where(one.axes[axis].path_counts > 0, np.maximum(counts, 1e-300), 0)
+        per_bar = math.ceil(len(counts) / max(width - 2, 8))
+        padded = np.pad(counts, (0, -len(counts) % per_bar), constant_values=np.nan).reshape(-1, per_bar)
+        height = np.sqrt(np.nanmax(padded, axis=1) / counts.max())
+        bars = "".join(_BARS[min(7, int(8 * h))] if h > 0 else " " for h in height)
+        along = "" if one.same_axes else (" along the height", " along the width")[axis]
+        scale = "" if per_bar == 1 else f", {per_bar} to a bar"
+        drawn += [Text(""), Text(f"paths to each offset{along}, by their square root{scale}"), Text(bars)]
+        holes = (padded == 0).any(axis=1)
+        if holes.any():
+            drawn.append(Text("".join(_HOLE if hole else " " for hole in holes) + "  holes", style="red"))
+    return drawn
+
+
+def _layers(one: Certificate) -> str:
+    return "1 layer" if one.layers == 1 else f"{one.layers} layers"
+
+
+def _period(one: Certificate) -> str:
+    frequency = one.gridding.frequency
+    return "–" if frequency is None else f"{1 / frequency:.4g}"
+
+
+def _each(values: Sequence[Any], pattern: str, by: str = "x") -> str:
+    return by.join(pattern.format(value) for value in values)
+
+
+def _stacked(values: Sequence[Any], pattern: str) -> str:
+    """A line per axis."""
+    return _each(values, pattern, "\n")

@@ -1,0 +1,230 @@
+"""What is wrong or wasteful about a stack of layers, and what to change."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import groupby
+from typing import Literal
+
+from hdc import search
+from hdc.schedules import MAX_FIELD, MAX_LAYERS, DilationSchedule, padding_share
+
+# A better schedule is looked for among at most so many: the answer has to come at once.
+_CANDIDATES = 20_000
+
+Rule = Literal[
+    "holes", "output stride", "common factor", "rate and map", "padding", "VALID", "last layer", "cheaper"
+]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to change.
+
+    Attributes:
+        rule: which of the checks found it.
+        where: the layer, or "" for the whole.
+        message: what is so.
+        fix: what to do about it.
+        problem: whether something is lost for certain; otherwise it is advice.
+    """
+
+    rule: Rule
+    where: str
+    message: str
+    fix: str
+    problem: bool
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        return f"{'problem' if self.problem else 'note'}, {self.rule}: {place}{self.message}; {self.fix}"
+
+
+@dataclass(frozen=True)
+class AxisOfLayer:
+    """What the checks need to know of one convolution or pooling, along one axis.
+
+    Attributes:
+        name: for the message.
+        kernel_size, rate: taps and dilation rate.
+        spacing: output stride of its input: input pixels from one of its input positions to the next.
+        map: length of its input; None where it is not known.
+        padded: whether it has padding; None where that is not known.
+        is_pool: pooling has no rate to choose.
+    """
+
+    name: str
+    kernel_size: int
+    rate: int
+    spacing: Fraction = Fraction(1)
+    map: int | None = None
+    padded: bool | None = None
+    is_pool: bool = False
+
+    @property
+    def step(self) -> Fraction:
+        """Distance between neighbouring taps, in input pixels."""
+        return self.rate * self.spacing
+
+
+def lint(layers: Sequence[AxisOfLayer], coverage: float) -> tuple[Finding, ...]:
+    """Every finding about layers that follow one another, first layer first, along one axis.
+
+    Args:
+        layers: those with more than one tap.
+        coverage: the exact share of the receptive field, along that axis, that is seen.
+    """
+    return (
+        *_holes(layers, coverage),
+        *_common_factor(layers),
+        *on_map(layers),
+        *_valid(layers),
+        *_last(layers),
+        *_cheaper(layers),
+    )
+
+
+def better(schedule: DilationSchedule) -> search.Found | None:
+    """A gap-free schedule with the same receptive field, no more layers and a smaller gridding index.
+
+    The one with the fewest layers, of these the best; None where there is none, or too many to look at.
+    """
+    mine, field, taps = schedule.gridding.index, schedule.receptive_field, schedule.kernel_size
+    for layers in range(1, len(schedule) + 1):
+        if not 1 + (taps - 1) * layers <= field <= taps**layers:
+            continue
+        target = search.Target(layers, taps, field=field)
+        if search.count(target).number > _CANDIDATES:
+            return None
+        found = search.best(target, top=1).found[0]
+        if found.gridding < mine - 1e-9:
+            return found
+    return None
+
+
+def between_branches(coverage: float) -> Finding:
+    """For holes that show along no axis, as parallel branches leave them."""
+    lost = f"{1 - coverage:.1%} of the receptive field is never seen, between its branches"
+    return Finding("holes", "", lost, "add branches at rates between, or widen the field before them", True)
+
+
+def _holes(layers: Sequence[AxisOfLayer], coverage: float) -> Iterator[Finding]:
+    if coverage == 1:
+        return
+    lost = f"{1 - coverage:.1%} of the receptive field along an axis is never seen"
+    culprit = _breaks(layers, [layer.step for layer in layers])
+    if culprit is None:
+        yield Finding(
+            "holes",
+            "",
+            lost,
+            "widen the field before the large rates, or add branches at rates between",
+            True,
+        )
+        return
+    layer, reach = culprit
+    most = math.floor(reach / layer.spacing)
+    if layer.is_pool or most < 1:
+        fix = f"before {layer.name}, widen the kernels or lower the strides"
+    else:
+        fix = f"lower the rate of {layer.name} to at most {most}, or add layers before it"
+    if layer.spacing > 1 and _breaks(layers, [Fraction(layer.rate) for layer in layers]) is None:
+        message = (
+            f"rate {layer.rate} at output stride {layer.spacing} steps over {layer.step} input pixels, and "
+            f"the layers of smaller steps see {reach} in one piece"
+        )
+        yield Finding("output stride", layer.name, message, fix, True)
+    yield Finding("holes", "", lost, fix, True)
+
+
+def _breaks(layers: Sequence[AxisOfLayer], steps: Sequence[Fraction]) -> tuple[AxisOfLayer, Fraction] | None:
+    """The certificate: by ascending step, the first layer that steps over more than those before it see."""
+    reach = Fraction(1)
+    for step, layer in sorted(zip(steps, layers, strict=True), key=lambda pair: pair[0]):
+        if step > reach:
+            return layer, reach
+        reach += (layer.kernel_size - 1) * step
+    return None
+
+
+def _common_factor(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
+    if not layers or any(layer.step.denominator > 1 for layer in layers):
+        return
+    factor = math.gcd(*(int(layer.step) for layer in layers))
+    if factor > 1:
+        yield Finding(
+            "common factor",
+            "",
+            f"all steps are multiples of {factor} pixels: neighbouring outputs share no input",
+            "add a layer at rate 1, or change one rate so that they have no common factor",
+            True,
+        )
+
+
+def on_map(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
+    """Rates that are too large for the map that they work on."""
+    for layer in layers:
+        if layer.map is None or layer.is_pool or layer.padded is False or layer.rate == 1:
+            continue
+        share = padding_share(layer.rate, layer.kernel_size, [layer.map])
+        fits = [r for r in range(1, layer.rate) if padding_share(r, layer.kernel_size, [layer.map]) <= 1 / 3]
+        fix = f"a rate of at most {fits[-1]} keeps two thirds" if fits else "take larger maps"
+        if layer.rate >= layer.map:
+            message = f"rate {layer.rate} is not smaller than the {layer.map} px of the map: one tap is left"
+            yield Finding("rate and map", layer.name, message, fix, True)
+        elif share > 0.5:
+            message = f"{share:.0%} of its taps along an axis fall into the padding of the {layer.map} px map"
+            yield Finding("padding", layer.name, message, fix, False)
+
+
+def _valid(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
+    bare = [layer for layer in layers if layer.padded is False and layer.rate > 1 and layer.map]
+    if bare:
+        lost = sum((layer.kernel_size - 1) * layer.rate for layer in bare)
+        first = bare[0]
+        message = f"VALID padding takes {lost} px off the {first.map} px map in {len(bare)} dilated layers"
+        yield Finding(
+            "VALID",
+            first.name,
+            message,
+            "use SAME, or compare it only with schedules of the same field",
+            False,
+        )
+
+
+def _last(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
+    convolutions = [layer for layer in layers if not layer.is_pool]
+    if len(convolutions) < 2:
+        return
+    last = convolutions[-1]
+    if last.rate >= last.kernel_size and last.rate == max(layer.rate for layer in convolutions):
+        message = f"the last layer has the largest rate, {last.rate}"
+        fix = (
+            "put the small rates last, which leaves the certificate as it is, or add a layer at rate 1, as "
+            "DRN-C does"
+        )
+        yield Finding("last layer", last.name, message, fix, False)
+
+
+def _cheaper(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
+    for (taps, _), group in groupby(layers, key=lambda layer: (layer.kernel_size, layer.spacing)):
+        stack = [layer for layer in group if not layer.is_pool]
+        rates = [layer.rate for layer in stack]
+        field = 1 + (taps - 1) * sum(rates)
+        if len(rates) < 2 or max(rates) == 1 or len(rates) > MAX_LAYERS or field > MAX_FIELD:
+            continue
+        schedule = DilationSchedule(tuple(rates), taps)
+        found = better(schedule)
+        if found is not None:
+            message = (
+                f"rates {_listed(found.rates)} have the same field of {field} px with "
+                f"{len(found.rates)} layers and G {found.gridding:.3f} in place of {len(rates)} and "
+                f"{schedule.gridding.index:.3f}"
+            )
+            where = stack[0].name if len(stack) < len(layers) else ""
+            yield Finding("cheaper", where, message, f"use {_listed(found.rates)}, in any order", False)
+
+
+def _listed(rates: Sequence[int]) -> str:
+    return ",".join(map(str, rates))

@@ -1,0 +1,451 @@
+"""What a Flax model sees: the exact receptive field, its holes and its gridding, layer by layer."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flax import nnx
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hdc import lint
+from hdc.errors import InputError
+from hdc.lint import Finding
+from hdc.path_counts import PathCounts
+from hdc.receptive.axes import Annotation, annotate
+from hdc.receptive.pullback import Pullback
+from hdc.receptive.trace import POINTWISE, Step, Trace, Value, trace
+from hdc.schedules import Gridding
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Layers whose path counts are followed at the same time: bounds the memory.
+_AT_ONCE = 16
+
+# Steps after a summary of a map within which a normalisation uses its own parameters.
+_NEARBY = 12
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution or pooling, and what its output sees of the input.
+
+    Per axis, in the order of the input's spatial axes.
+
+    Attributes:
+        name: path of its parameters in the model, or its kind and a number.
+        kind: conv, depthwise conv, grouped conv, transposed conv, max pool, sum pool, min pool or pool.
+        kernel, rate, strides: taps, dilation rate and strides, below 1 for a transposed convolution.
+        input_map, map: height and width of its input and output.
+        input_stride, output_stride: pixels of the model's input from one position of its input, or output,
+            to the next.
+        padded: whether it has padding.
+        paths: path counts from its central output, as if the maps had no edge.
+        gridding: predicted gridding index of these.
+        padding_share: the share of its taps that fall outside the map.
+    """
+
+    name: str
+    kind: str
+    kernel: tuple[int, ...]
+    rate: tuple[int, ...]
+    strides: tuple[Fraction, ...]
+    input_map: tuple[int, ...]
+    map: tuple[int, ...]
+    input_stride: tuple[Fraction, ...]
+    output_stride: tuple[Fraction, ...]
+    padded: bool
+    paths: PathCounts
+    gridding: Gridding
+    padding_share: float
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The receptive field of its output, in input pixels."""
+        return self.paths.size
+
+    @property
+    def coverage(self) -> float:
+        """The share of that field that is seen."""
+        return self.paths.coverage
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Analysis:
+    """What one output of a model sees. `print` it; every number is exact.
+
+    A path is a choice of one tap in each layer and one operand of each addition or concatenation.
+    Weights do not count, pointwise functions pass what they get, channels are averaged.
+
+    Attributes:
+        model: its class.
+        input_shape, output_shape: with batch and channels.
+        at: the output pixel in question; empty where the output has no spatial axes.
+        paths: normalised path counts over the receptive field, as if the maps had no edge; where a part
+            of the model takes in a whole map (a dense head, global pooling), within the edges.
+        whole_map: whether that is so.
+        support: `[input's spatial axes]` bool: the input pixels that are seen from `at`, within the edges.
+        paths_inside: the same shape: the share of the paths to each of them.
+        output_stride: input pixels from one output pixel to the next, per axis; None without spatial axes.
+        offset: input coordinate, per axis, of the middle of output pixel 0's field; None for `whole_map`.
+        gridding: predicted gridding index G of `paths`.
+        couplings: where a summary of the whole map returns to each of its pixels (group normalisation,
+            batch statistics, squeeze-and-excitation, image pooling). Through these everything is seen;
+            all the numbers leave them out.
+        layers: every convolution and pooling on the way.
+        findings: what should be changed, with the change.
+    """
+
+    model: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    at: tuple[int, ...]
+    paths: PathCounts
+    whole_map: bool
+    support: np.ndarray
+    paths_inside: np.ndarray
+    output_stride: tuple[Fraction, ...] | None
+    offset: tuple[float, ...] | None
+    gridding: Gridding
+    couplings: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    findings: tuple[Finding, ...] = field(default=())
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The receptive field per axis, in input pixels."""
+        return self.paths.size
+
+    @property
+    def holes(self) -> np.ndarray:
+        """Which pixels of the receptive field are not seen: bool of the shape `size`."""
+        return self.paths.holes
+
+    @property
+    def gap_free(self) -> bool:
+        """Whether the receptive field has no hole."""
+        return self.paths.gap_free
+
+    @property
+    def coverage(self) -> float:
+        """The share of the receptive field's pixels that is seen."""
+        return self.paths.coverage
+
+    @cached_property
+    def path_counts(self) -> np.ndarray:
+        """`paths` as an array of the shape `size`, of sum 1."""
+        return self.paths.counts
+
+    def __rich__(self) -> RenderableType:
+        return Group(*self._summary(), self._table(), *(Text(f"- {finding}") for finding in self.findings))
+
+    def __repr__(self) -> str:
+        # As wide as it needs to be: a string has no terminal.
+        console = Console(width=160, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+    def figure(self) -> "Figure":
+        """The map of the paths and its profile, holes in orange."""
+        from hdc import path_maps
+
+        title = f"{self.model}: {_times(self.size)} px, {self.coverage:.0%} seen, G {self.gridding.index:.2f}"
+        return path_maps.figure([(title, self.paths)])
+
+    def _summary(self) -> list[Text]:
+        place = f"output pixel {_times(self.at, ', ')}" if self.at else "an output unit"
+        field_text = f"receptive field {_times(self.size)} px"
+        if self.whole_map:
+            field_text += " (a part of the model takes in a whole map)"
+        first = self.paths.first_hole
+        seen = (
+            "gap-free" if first is None else f"{self.coverage:.1%} seen, first hole at {_times(first, ', ')}"
+        )
+        lines = [
+            f"{self.model} {_times(self.input_shape)} -> {_times(self.output_shape)}, {place}",
+            f"{field_text}, {seen}",
+            f"gridding G {self.gridding.index:.3f}" + _at_frequency(self.gridding),
+        ]
+        if self.output_stride is not None:
+            lines.append(f"output stride {_times(self.output_stride)}")
+        if self.offset is not None:
+            lines[-1] += f", offset {', '.join(f'{value:g}' for value in self.offset)}"
+        lines += [f"sees the whole map besides, not counted here: {name}" for name in self.couplings]
+        return [Text(line) for line in lines]
+
+    def _table(self) -> RenderableType:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        heads = ("layer", "kind", "kernel", "rate", "stride", "map", "output stride", "field", "seen %", "G")
+        for head in (*heads, "padding %"):
+            table.add_column(head, justify="left" if head in ("layer", "kind") else "right")
+        for layer in self.layers:
+            table.add_row(
+                layer.name,
+                layer.kind,
+                _times(layer.kernel),
+                _times(layer.rate),
+                _times(layer.strides),
+                _times(layer.map),
+                _times(layer.output_stride),
+                _times(layer.size),
+                f"{100 * layer.coverage:.1f}",
+                f"{layer.gridding.index:.3f}",
+                f"{100 * layer.padding_share:.1f}",
+            )
+        return table
+
+
+def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | None = None) -> Analysis:
+    """What one output of a Flax NNX model sees of its input, exactly.
+
+    The model is traced in evaluation and not changed; no weight is looked at. Convolutions of every kind,
+    pooling, interpolation, residuals, branches, dense heads and loops are followed operation by operation.
+
+    Args:
+        model: any NNX module that is called with one array and returns one.
+        input_shape: `[batch, height, width, channels]`; of signals `[batch, length, channels]`.
+        at: the output pixel, its centre by default.
+
+    Raises:
+        InputError: for a callable that is no NNX module, a shape that the model does not take, a result
+            that is not one array or does not depend on the input, a place that is not on the map, and
+            operations whose receptive field differs from input to input.
+    """
+    if not isinstance(model, nnx.Module):
+        raise InputError(f"analyse takes a Flax NNX module, got {type(model).__name__}")
+    shape = tuple(input_shape)
+    if len(shape) < 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
+        raise InputError(
+            f"input_shape must be positive integers (batch, height, width, channels), got {input_shape!r}"
+        )
+    traced = trace(model, shape)
+    if not traced.output.depends:
+        raise InputError(f"the result of {type(model).__name__} does not depend on its input")
+    annotation = annotate(traced)
+    axes = _spatial(traced.output, annotation, len(shape))
+    place = _place(traced.output, axes, at)
+    whole = traced.output, dict(zip(axes, place, strict=True))
+    inside, _, _ = _run(traced, annotation, [whole], beyond=False)[0]
+    if not inside.any():
+        raise InputError(f"the result of {type(model).__name__} does not depend on its input at {place}")
+    counts, start, whole_map = _run(traced, annotation, [whole], beyond=True)[0]
+    paths = PathCounts.of(inside, (0,) * inside.ndim) if whole_map else PathCounts.of(counts, start)
+    strides = tuple(annotation.axes[traced.output][axis].stride for axis in axes) or None
+    offset = None
+    if strides is not None and not whole_map:
+        middles = [start + (length - 1) / 2 for start, length in zip(paths.origin, paths.size, strict=True)]
+        offset = tuple(m - float(i * s) for m, i, s in zip(middles, place, strides, strict=True))
+    layers = _layers(traced, annotation)
+    return Analysis(
+        model=type(model).__name__,
+        input_shape=shape,
+        output_shape=traced.output.shape,
+        at=place,
+        paths=paths,
+        whole_map=whole_map,
+        support=inside > 0,
+        paths_inside=inside / inside.sum(),
+        output_stride=strides,
+        offset=offset,
+        gridding=paths.gridding(annotation.spread[traced.output]),
+        couplings=_couplings(traced, annotation),
+        layers=layers,
+        findings=_findings(layers, paths),
+    )
+
+
+def _run(
+    traced: Trace, annotation: Annotation, places: Sequence[tuple[Value, dict[int, int]]], *, beyond: bool
+) -> list[tuple[np.ndarray, tuple[int, ...], bool]]:
+    """For each place: counts over the input's spatial axes, where they start, whether an edge took part."""
+    pullback = Pullback(traced, annotation, beyond=beyond)
+    window = pullback.run(places)
+    shape = traced.input.shape
+    for axis in (0, len(shape) - 1):
+        window = window.with_axis(axis, window.total(axis, shape[axis]), None)
+    for axis in range(1, len(shape) - 1):
+        window = window.expanded(axis, shape[axis])
+        if not beyond:
+            window = window.fitted(axis, 0, shape[axis])
+    starts = tuple(start or 0 for start in window.starts[1:-1])
+    counts = window.counts[:, 0, ..., 0]
+    return [(counts[row], starts, bool(pullback.bounded[row])) for row in range(len(places))]
+
+
+def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tuple[int, ...]:
+    lengths = tuple(output.shape[axis] for axis in axes)
+    if at is None:
+        return tuple(length // 2 for length in lengths)
+    if not axes:
+        raise InputError(f"the output {output.shape} has no spatial axes, so at={at!r} is not a place on it")
+    given = tuple(at)
+    if len(given) != len(axes) or any(not 0 <= i < n for i, n in zip(given, lengths, strict=True)):
+        raise InputError(f"at={at!r} is not a place on the output's {_times(lengths)} map")
+    return given
+
+
+def _spatial(value: Value, annotation: Annotation, rank: int) -> list[int]:
+    """The spatial axes of an array, in the order of the input's."""
+    axes = annotation.axes[value]
+    found = sorted((axis.space, place) for place, axis in enumerate(axes) if axis.kind == "space")
+    return [place for _, place in found] if len(found) == rank - 2 else []
+
+
+def _layers(traced: Trace, annotation: Annotation) -> tuple[Layer, ...]:
+    rank = len(traced.input.shape)
+    chosen = []
+    for step in traced.steps:
+        geometry = _geometry(step)
+        if geometry is None or not any(
+            k > 1 or s != 1 for k, s in zip(geometry.kernel, geometry.strides, strict=True)
+        ):
+            continue
+        if step.inputs[0].depends and len(_spatial(step.outputs[0], annotation, rank)) == rank - 2:
+            chosen.append((step, geometry))
+    layers = []
+    names: Counter[str] = Counter()
+    for first in range(0, len(chosen), _AT_ONCE):
+        some = chosen[first : first + _AT_ONCE]
+        outputs = [step.outputs[0] for step, _ in some]
+        places = []
+        for output in outputs:
+            axes = _spatial(output, annotation, rank)
+            places.append((output, {axis: output.shape[axis] // 2 for axis in axes}))
+        counted = _run(traced, annotation, places, beyond=True)
+        for (step, geometry), (counts, start, _) in zip(some, counted, strict=True):
+            if not counts.any():
+                continue
+            output = step.outputs[0]
+            axes = _spatial(output, annotation, rank)
+            name = step.inputs[-1].parameter.rpartition(".")[0] or geometry.kind
+            names[name] += 1
+            before, after = annotation.axes[step.inputs[0]], annotation.axes[output]
+            paths = PathCounts.of(counts, start)
+            layers.append(
+                Layer(
+                    name=name if names[name] == 1 else f"{name} ({names[name]})",
+                    kind=geometry.kind,
+                    kernel=geometry.kernel,
+                    rate=geometry.rate,
+                    strides=geometry.strides,
+                    input_map=tuple(step.inputs[0].shape[axis] for axis in geometry.axes),
+                    map=tuple(output.shape[axis] for axis in axes),
+                    input_stride=tuple(before[axis].stride for axis in geometry.axes),
+                    output_stride=tuple(after[axis].stride for axis in axes),
+                    padded=geometry.padded,
+                    paths=paths,
+                    gridding=paths.gridding(annotation.spread[output]),
+                    padding_share=geometry.padding_share,
+                )
+            )
+    return tuple(layers)
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    kind: str
+    axes: tuple[int, ...]  # of the operand
+    kernel: tuple[int, ...]
+    rate: tuple[int, ...]
+    strides: tuple[Fraction, ...]
+    padded: bool
+    padding_share: float
+
+
+def _geometry(step: Step) -> _Geometry | None:
+    """The taps of a convolution or pooling; None for any other step."""
+    params = step.params
+    if step.name == "conv_general_dilated":
+        spec = params["dimension_numbers"]
+        axes, places = spec.lhs_spec[2:], spec.out_spec[2:]
+        kernel = [step.inputs[1].shape[axis] for axis in spec.rhs_spec[2:]]
+        fields = ("rhs_dilation", "window_strides", "lhs_dilation", "padding")
+        rates, strides, apart, padding = (params[name] for name in fields)
+        groups, channels = params["feature_group_count"], step.inputs[0].shape[spec.lhs_spec[1]]
+        if max(apart) > 1:
+            kind = "transposed conv"
+        elif groups == 1:
+            kind = "conv"
+        else:
+            kind = "depthwise conv" if groups == channels else "grouped conv"
+    elif step.name.startswith("reduce_window"):
+        kind = f"{step.name.removeprefix('reduce_window').removeprefix('_')} pool".strip()
+        axes = places = tuple(range(1, len(step.inputs[0].shape) - 1))
+        fields = ("window_dimensions", "window_dilation", "window_strides", "base_dilation", "padding")
+        kernel, rates, strides, apart, padding = ([params[name][axis] for axis in axes] for name in fields)
+    else:
+        return None
+    inside = 1.0
+    for axis, place, taps, rate, stride, gap, (low, _) in zip(
+        axes, places, kernel, rates, strides, apart, padding, strict=True
+    ):
+        reads = np.add.outer(np.arange(step.outputs[0].shape[place]) * stride - low, np.arange(taps) * rate)
+        inside *= float(np.mean((reads >= 0) & (reads <= (step.inputs[0].shape[axis] - 1) * gap)))
+    return _Geometry(
+        kind,
+        tuple(axes),
+        tuple(kernel),
+        tuple(rates),
+        tuple(Fraction(stride, gap) for stride, gap in zip(strides, apart, strict=True)),
+        any(low > 0 or high > 0 for low, high in padding),
+        1 - inside,
+    )
+
+
+def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:
+    """Each by the module whose parameters come next, or by the layer before."""
+    names = []
+    last = "the input"
+    for position, step in enumerate(traced.steps):
+        own = next((value.parameter for value in step.inputs if value.parameter), "")
+        if _geometry(step) is not None and own:
+            last = own.rpartition(".")[0]
+        if step not in annotation.couplings:
+            continue
+        after = traced.steps[position : position + _NEARBY]
+        parameters = (v.parameter for s in after if s.name in POINTWISE for v in s.inputs if v.parameter)
+        module = next(parameters, "").rpartition(".")[0]
+        names.append(module if module and module != last else f"a summary after {last}")
+    return tuple(dict.fromkeys(names))
+
+
+def _findings(layers: Sequence[Layer], paths: PathCounts) -> tuple[Finding, ...]:
+    """Axis by axis; an axis that says the same as the one before is not repeated."""
+    found: dict[Finding, None] = {}
+    for axis in range(paths.counts.ndim):
+        stack = [
+            lint.AxisOfLayer(
+                name=layer.name,
+                kernel_size=layer.kernel[axis],
+                rate=layer.rate[axis],
+                spacing=layer.input_stride[axis],
+                map=layer.input_map[axis],
+                padded=layer.padded,
+                is_pool=layer.kind.endswith("pool"),
+            )
+            for layer in layers
+            if layer.kernel[axis] > 1 and layer.kind != "transposed conv"
+        ]
+        found |= dict.fromkeys(lint.lint(stack, paths.axis_coverage(axis)))
+    if not paths.gap_free and not any(finding.rule == "holes" for finding in found):
+        found[lint.between_branches(paths.coverage)] = None
+    return tuple(found)
+
+
+def _times(values: Sequence[object], by: str = "x") -> str:
+    """3x3; a single number where all are the same is not shortened."""
+    return by.join(map(str, values))
+
+
+def _at_frequency(gridding: Gridding) -> str:
+    if gridding.frequency is None:
+        return ""
+    return f" at {gridding.frequency:.4g} cycles per pixel (period {1 / gridding.frequency:.4g} px)"

@@ -1,0 +1,316 @@
+"""What each axis of each array of a model stands for, and how far apart its pixels lie in the input."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Literal
+
+from hdc.receptive.trace import POINTWISE, Step, Trace, Value
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The meaning of one axis.
+
+    Attributes:
+        kind: `batch`, `space`, `channel`; `new` for one that a whole-map summary was stretched along;
+            `flat` for several axes in one.
+        space: which of the input's spatial axes, for `space`.
+        stride: input pixels from one position to the next, for `space`.
+        born: the steps that made a `new` axis, or that shrank a spatial one to a single position.
+        parts, lengths: the axes and lengths behind a `flat` one.
+    """
+
+    kind: Literal["batch", "space", "channel", "new", "flat"]
+    space: int = 0
+    stride: Fraction = Fraction(1)
+    born: frozenset[Step] = frozenset()
+    parts: "tuple[Axis, ...]" = ()
+    lengths: tuple[int, ...] = ()
+
+
+CHANNEL = Axis("channel")
+Axes = tuple[Axis, ...]
+
+
+@dataclass
+class Annotation:
+    """The axes of every value that depends on the input.
+
+    Attributes:
+        axes: by value.
+        spread: by value, the widest distance in input pixels between neighbouring taps of any layer before.
+        couplings: steps through which a summary of the whole map returns to its every pixel, as in group
+            normalisation, batch statistics, squeeze-and-excitation or image pooling.
+    """
+
+    axes: dict[Value, Axes] = field(default_factory=dict)
+    spread: dict[Value, int] = field(default_factory=dict)
+    couplings: set[Step] = field(default_factory=set)
+
+
+def annotate(trace: Trace) -> Annotation:
+    """The axes of the input are `[batch, space..., channel]`; the rest follows step by step."""
+    found = Annotation()
+    spaces = len(trace.input.shape) - 2
+    found.axes[trace.input] = (Axis("batch"), *(Axis("space", k) for k in range(spaces)), CHANNEL)
+    found.spread[trace.input] = 1
+    for step in trace.steps:
+        taps = tap_distances(step)
+        spread = max(found.spread[value] for value in step.inputs if value.depends)
+        if taps:
+            before = found.axes[step.inputs[0]]
+            spread = max(spread, *(math.ceil(d * before[a].stride) for a, d in taps.items()))
+        for output, axes in zip(step.outputs, _outputs(step, found), strict=True):
+            found.axes[output] = tuple(
+                _collapsed(axis, length, step) for axis, length in zip(axes, output.shape, strict=True)
+            )
+            found.spread[output] = spread
+    return found
+
+
+def tap_distances(step: Step) -> dict[int, Fraction]:
+    """Distance between the taps of a convolution or a pool, along the operand's axes that have several."""
+    params = step.params
+    if step.name == "conv_general_dilated":
+        spec = params["dimension_numbers"]
+        kernel = step.inputs[1].shape
+        return {
+            axis: Fraction(rate, apart)
+            for axis, tap, rate, apart in zip(
+                spec.lhs_spec[2:],
+                spec.rhs_spec[2:],
+                params["rhs_dilation"],
+                params["lhs_dilation"],
+                strict=True,
+            )
+            if kernel[tap] > 1
+        }
+    if step.name.startswith("reduce_window"):
+        windows = zip(
+            params["window_dimensions"], params["window_dilation"], params["base_dilation"], strict=True
+        )
+        return {axis: Fraction(rate, apart) for axis, (k, rate, apart) in enumerate(windows) if k > 1}
+    return {}
+
+
+def _collapsed(axis: Axis, length: int, step: Step) -> Axis:
+    """Marks a spatial axis that has shrunk to one position: what stretches it again spreads a summary."""
+    if axis.kind == "space" and length == 1 and not axis.born:
+        return replace(axis, born=frozenset([step]))
+    return axis
+
+
+def _outputs(step: Step, found: Annotation) -> list[Axes]:
+    """The axes of a step's outputs."""
+    params, shapes = step.params, [output.shape for output in step.outputs]
+    given = [found.axes[value] for value in step.inputs if value.depends]
+    operand, shape = next(value for value in step.inputs if value.depends), shapes[0]
+    axes = given[0]
+    match step.name:
+        case name if name in POINTWISE or name == "either":
+            ranked = [axes for axes in given if len(axes) == len(shape)]
+            return [_unified(ranked, found)]
+        case "conv_general_dilated":
+            return [_convolved(step, found)]
+        case name if name.startswith("reduce_window"):
+            scaled = _scaled(axes, params["window_strides"], params["base_dilation"])
+            return [scaled for _ in shapes]
+        case name if name.startswith(("reduce_", "arg")):
+            kept = tuple(axis for i, axis in enumerate(axes) if i not in params["axes"])
+            return [kept for _ in shapes]
+        case "broadcast_in_dim":
+            new = [Axis("new", born=frozenset([step]))] * len(shape)
+            for i, place in enumerate(params["broadcast_dimensions"]):
+                same = operand.shape[i] == shape[place]
+                new[place] = axes[i] if same else _stretched(axes[i], step)
+            return [tuple(new)]
+        case "reshape":
+            return [_reshaped(axes, operand.shape, shape, step)]
+        case "squeeze":
+            return [tuple(axis for i, axis in enumerate(axes) if i not in params["dimensions"])]
+        case "transpose":
+            return [tuple(axes[i] for i in params["permutation"])]
+        case "slice":
+            strides = params["strides"] or (1,) * len(shape)
+            return [_scaled(axes, strides, (1,) * len(shape))]
+        case "pad":
+            apart = [interior + 1 for _, _, interior in params["padding_config"]]
+            return [_scaled(axes, (1,) * len(shape), apart)]
+        case "concatenate":
+            along = params["dimension"]
+            joined = list(_unified(given, found, skip=along))
+            # What is joined along this axis stays side by side: no summary returns to a map by it.
+            joined[along] = next((a[along] for a in given if a[along].kind != "new"), given[0][along])
+            return [tuple(joined)]
+        case "dot_general":
+            return [_contracted(step, found)]
+        case "gather":
+            return [_gathered(step, axes)]
+        case "index":
+            return [axes[1:]]
+        case "stack":
+            return [(CHANNEL, *_unified(given, found))]
+        case _:
+            return [axes if len(axes) == len(s) else (CHANNEL,) * len(s) for s in shapes]
+
+
+def _unified(given: Sequence[Axes], found: Annotation, skip: int | None = None) -> Axes:
+    """The axes of arrays that are combined place by place; notes the summaries that meet a map."""
+    if not given:
+        return ()
+    result = []
+    for place, column in enumerate(zip(*given, strict=True)):
+        told = [axis for axis in column if axis.kind != "new"]
+        born = frozenset[Step]().union(*(axis.born for axis in column if axis.kind == "new"))
+        if not told:
+            result.append(Axis("new", born=born))
+            continue
+        axis = next((axis for axis in told if axis.kind == "space"), told[0])
+        if axis.kind in ("space", "flat") and place != skip:
+            found.couplings |= born
+        result.append(axis)
+    return tuple(result)
+
+
+def _stretched(axis: Axis, step: Step) -> Axis:
+    """An axis of one position, repeated."""
+    return Axis("new", born=axis.born or frozenset([step]))
+
+
+def _scaled(axes: Axes, strides: Iterable[int], apart: Iterable[int]) -> Axes:
+    return tuple(
+        replace(axis, stride=axis.stride * Fraction(by, gap)) if axis.kind == "space" else axis
+        for axis, by, gap in zip(axes, strides, apart, strict=True)
+    )
+
+
+def _convolved(step: Step, found: Annotation) -> Axes:
+    spec, params = step.params["dimension_numbers"], step.params
+    dependent = next(value for value in step.inputs if value.depends)
+    if dependent is not step.inputs[0]:  # a kernel made from the image over a constant map
+        return (CHANNEL,) * len(step.outputs[0].shape)
+    before = found.axes[dependent]
+    after = [CHANNEL] * len(before)
+    after[spec.out_spec[0]] = before[spec.lhs_spec[0]]
+    spatial = tuple(before[axis] for axis in spec.lhs_spec[2:])
+    scaled = _scaled(spatial, params["window_strides"], params["lhs_dilation"])
+    for axis, place in zip(scaled, spec.out_spec[2:], strict=True):
+        after[place] = axis
+    return tuple(after)
+
+
+def _contracted(step: Step, found: Annotation) -> Axes:
+    """Batch axes first, then what is left of the left operand, then of the right."""
+    left, right = step.inputs
+    (left_sum, right_sum), (left_batch, right_batch) = step.params["dimension_numbers"]
+    batches = [
+        _unified(
+            [found.axes[v][i : i + 1] for v, i in zip((left, right), pair, strict=True) if v.depends], found
+        )
+        for pair in zip(left_batch, right_batch, strict=True)
+    ]
+    result = [axis for (axis,) in batches]
+    for mine, summed, batch, other, others in (
+        (left, left_sum, left_batch, right, right_sum),
+        (right, right_sum, right_batch, left, left_sum),
+    ):
+        free = [i for i in range(len(mine.shape)) if i not in (*summed, *batch)]
+        if mine.depends:
+            result += [found.axes[mine][i] for i in free]
+        elif len(free) == 1 and len(others) == 1 and not mine.parameter:
+            # A constant matrix along one axis resamples it: interpolation.
+            axis, length = found.axes[other][others[0]], mine.shape[free[0]]
+            result.append(_resampled(axis, other.shape[others[0]], length, step))
+        else:
+            result += [CHANNEL] * len(free)
+    return tuple(result)
+
+
+def _resampled(axis: Axis, before: int, after: int, step: Step) -> Axis:
+    if axis.kind != "space":
+        return axis
+    if before == 1 < after:
+        return _stretched(axis, step)
+    return replace(axis, stride=axis.stride * Fraction(before, after))
+
+
+def _gathered(step: Step, axes: Axes) -> Axes:
+    """Taking places along one axis, as repeating and nearest-neighbour interpolation do."""
+    numbers, shape = step.params["dimension_numbers"], step.outputs[0].shape
+    taken, kept = numbers.start_index_map, numbers.offset_dims
+    if len(taken) != 1 or numbers.collapsed_slice_dims != taken or len(shape) != len(axes):
+        return (CHANNEL,) * len(shape)
+    others = iter(axis for i, axis in enumerate(axes) if i != taken[0])
+    return tuple(
+        next(others)
+        if place in kept
+        else _resampled(axes[taken[0]], step.inputs[0].shape[taken[0]], length, step)
+        for place, length in enumerate(shape)
+    )
+
+
+def groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """The axes that a reshape turns into one another: pairs of places before and after, in order."""
+    result: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        old, new, left, right = [], [], 1, 1
+        while left != right or not (old or new):
+            if i < len(before) and (left < right or not old):
+                left *= before[i]
+                old.append(i)
+                i += 1
+            if j < len(after) and (right < left or not new):
+                right *= after[j]
+                new.append(j)
+                j += 1
+        result.append((old, new))
+    return result
+
+
+def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int], step: Step) -> Axes:
+    result: list[Axis] = [Axis("new", born=frozenset([step]))] * len(after)
+    for old, new in groups(before, after):
+        wide_old, wide_new = [i for i in old if before[i] > 1], [j for j in new if after[j] > 1]
+        parts, lengths = tuple(axes[i] for i in wide_old), tuple(before[i] for i in wide_old)
+        if len(wide_new) == 1:
+            result[wide_new[0]] = _merged(parts, lengths, after[wide_new[0]])
+        elif len(wide_old) == 1 and wide_new:
+            split = _split(parts[0], tuple(after[j] for j in wide_new))
+            for j, axis in zip(wide_new, split, strict=True):
+                result[j] = axis
+        elif wide_new:
+            for j in wide_new:
+                result[j] = CHANNEL
+    # Axes of one position keep their meaning in order, as far as there are as many before and after.
+    ones_old = [axes[i] for i in range(len(before)) if before[i] == 1]
+    ones_new = [j for j in range(len(after)) if after[j] == 1]
+    if len(ones_old) == len(ones_new):
+        for j, axis in zip(ones_new, ones_old, strict=True):
+            result[j] = axis
+    return tuple(result)
+
+
+def _merged(parts: Axes, lengths: tuple[int, ...], length: int) -> Axis:
+    if len(parts) == 1:
+        return parts[0]
+    spatial = [(axis, n) for axis, n in zip(parts, lengths, strict=True) if axis.kind == "space"]
+    if len(spatial) == 1 and all(axis.kind in ("space", "new", "channel") for axis in parts):
+        # Repeated or shuffled into the map from the channels: so many positions where there was one.
+        if parts[0].kind == "space":
+            axis, before = spatial[0]
+            return replace(axis, stride=axis.stride * Fraction(before, length))
+    elif all(axis.kind == "channel" for axis in parts):
+        return CHANNEL
+    return Axis("flat", parts=parts, lengths=lengths)
+
+
+def _split(axis: Axis, lengths: tuple[int, ...]) -> Axes:
+    if axis.kind == "flat" and axis.lengths == lengths:
+        return axis.parts
+    if axis.kind == "space":
+        apart = math.prod(lengths[1:])
+        return (replace(axis, stride=axis.stride * apart), *(CHANNEL for _ in lengths[1:]))
+    return (CHANNEL,) * len(lengths) if axis.kind != "new" else (axis,) * len(lengths)

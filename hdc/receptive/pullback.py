@@ -1,0 +1,584 @@
+"""From an output back to the input: how many paths lead to each input pixel, exactly.
+
+Every operation is replaced by its structure: taps count one each, whatever their weight, pointwise functions
+pass what they get, additions and concatenations join paths, channels are averaged. That map is linear, and
+its transpose, applied to one output pixel, counts the paths from there to each input pixel. Counts are never
+negative, so none cancel, and what is zero at the end is out of sight.
+
+Maps are kept as windows that may reach beyond the array, as the theoretical receptive field does.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from hdc.errors import InputError
+from hdc.receptive.axes import Annotation, groups
+from hdc.receptive.trace import POINTWISE, Step, Trace, Value
+
+
+@dataclass
+class Window:
+    """Path counts to the entries of one array, for several outputs at once.
+
+    Attributes:
+        counts: `[outputs, axes of the array...]`. An axis of length 1 whose start is None stands for all
+            its positions, each with that count.
+        starts: the position of the first entry along each axis of the array, None for a uniform axis.
+    """
+
+    counts: np.ndarray
+    starts: tuple[int | None, ...]
+
+    def stop(self, axis: int) -> int:
+        start = self.starts[axis]
+        assert start is not None
+        return start + self.counts.shape[axis + 1]
+
+    def with_axis(self, axis: int, counts: np.ndarray, start: int | None) -> "Window":
+        return Window(counts, (*self.starts[:axis], start, *self.starts[axis + 1 :]))
+
+    def expanded(self, axis: int, length: int) -> "Window":
+        """A uniform axis written out; others as they are."""
+        if self.starts[axis] is not None:
+            return self
+        return self.with_axis(axis, np.repeat(self.counts, length, axis=axis + 1), 0)
+
+    def fitted(self, axis: int, start: int, stop: int) -> "Window":
+        """Cut, or filled up with zeros, to exactly `start` to `stop` along a written-out axis."""
+        low, high = self.starts[axis], self.stop(axis)
+        if (low, high) == (start, stop):
+            return self
+        assert low is not None
+        first, last = max(low, start), min(high, stop)
+        shape = list(self.counts.shape)
+        shape[axis + 1] = stop - start
+        counts = np.zeros(shape)
+        if first < last:
+            counts[_cut(axis, first - start, last - start)] = self.counts[_cut(axis, first - low, last - low)]
+        return self.with_axis(axis, counts, start)
+
+    def total(self, axis: int, length: int) -> np.ndarray:
+        """The sum along an axis of that length, kept as an axis of length 1."""
+        if self.starts[axis] is None:
+            return self.counts * length
+        return self.fitted(axis, 0, length).counts.sum(axis=axis + 1, keepdims=True)
+
+
+class Pullback:
+    """Path counts from chosen outputs of a trace to its input.
+
+    Attributes:
+        beyond: whether windows go on beyond the edge of a map, as if it had none, wherever an operation
+            allows that; otherwise every map ends where it ends and paths through the padding are lost.
+        bounded: `[outputs]`, whether the edge of some map took part even so: a head over the whole map.
+    """
+
+    def __init__(self, trace: Trace, annotation: Annotation, *, beyond: bool):
+        self.trace, self.annotation, self.beyond = trace, annotation, beyond
+        self.bounded = np.zeros(0, bool)
+        self._windows: dict[Value, Window] = {}
+
+    def run(self, places: Sequence[tuple[Value, Mapping[int, int]]]) -> Window:
+        """The counts at the input, one row for each place.
+
+        Args:
+            places: an array of the trace and an index for some of its axes; all of the other axes.
+        """
+        self.bounded = np.zeros(len(places), bool)
+        seeds: dict[Value, list[tuple[int, Mapping[int, int]]]] = {}
+        for row, (value, index) in enumerate(places):
+            seeds.setdefault(value, []).append((row, index))
+        self._windows = {}
+        for value, rows in seeds.items():
+            for row, index in rows:
+                counts = np.zeros((len(places), *(1 for _ in value.shape)))
+                counts[row] = 1
+                self._add(value, Window(counts, tuple(index.get(axis) for axis in range(len(value.shape)))))
+        sources = self._sources()
+        for step in reversed(self.trace.steps):
+            reached = [self._windows.pop(output, None) for output in step.outputs]
+            if step in self.annotation.couplings or all(window is None for window in reached):
+                continue
+            if step.name in POINTWISE:
+                assert reached[0] is not None
+                for value in sources[step.outputs[0]]:
+                    self._add(value, reached[0])
+            else:
+                self._step(step, reached)
+        found = self._windows.get(self.trace.input)
+        shape = self.trace.input.shape
+        return found or Window(np.zeros((len(places), *(1 for _ in shape))), (None,) * len(shape))
+
+    def _sources(self) -> dict[Value, dict[Value, None]]:
+        """The arrays that a run of pointwise operations starts from, each once.
+
+        So `x * sigmoid(x)`, or GELU written out, is one path and not several.
+        """
+        sources: dict[Value, dict[Value, None]] = {}
+        for step in self.trace.steps:
+            if step.name in POINTWISE:
+                merged: dict[Value, None] = {}
+                for value in step.inputs:
+                    if value.depends:
+                        merged |= sources.get(value, {value: None})
+                for output in step.outputs:
+                    sources[output] = merged
+        return sources
+
+    def _add(self, value: Value, window: Window) -> None:
+        if not value.depends:
+            return
+        if not self.beyond:
+            for axis, length in enumerate(value.shape):
+                if window.starts[axis] is not None:
+                    low, high = max(0, window.starts[axis] or 0), min(length, window.stop(axis))
+                    window = window.fitted(axis, min(low, length), max(low, high))
+        known = self._windows.get(value)
+        if known is not None:
+            for axis, length in enumerate(value.shape):
+                if (known.starts[axis] is None) != (window.starts[axis] is None):
+                    known, window = known.expanded(axis, length), window.expanded(axis, length)
+                if known.starts[axis] is not None and window.starts[axis] is not None:
+                    start = min(known.starts[axis] or 0, window.starts[axis] or 0)
+                    stop = max(known.stop(axis), window.stop(axis))
+                    known, window = known.fitted(axis, start, stop), window.fitted(axis, start, stop)
+            window = Window(known.counts + window.counts, window.starts)
+        self._windows[value] = window
+
+    def _inside(self, window: Window, axis: int, length: int) -> Window:
+        """A window written out over exactly the map; notes where something was beyond it."""
+        if window.starts[axis] is None:
+            return window.expanded(axis, length)
+        fitted = window.fitted(axis, 0, length)
+        self._note(_mass(window.counts) > _mass(fitted.counts) * (1 + 1e-9))
+        return fitted
+
+    def _whole(self, window: Window, shape: Sequence[int]) -> np.ndarray:
+        """The counts `[outputs, *shape]` of every entry of the array."""
+        for axis, length in enumerate(shape):
+            window = self._inside(window, axis, length)
+        return window.counts
+
+    def _note(self, rows: np.ndarray) -> None:
+        self.bounded |= rows
+
+    def _spread(self, window: Window, value: Value, axes: Sequence[int]) -> float:
+        """The factor for reading all positions along `axes`; channels are averaged, space is counted."""
+        kinds = [self.annotation.axes[value][axis].kind for axis in axes]
+        if any(k in ("space", "flat") and value.shape[a] > 1 for k, a in zip(kinds, axes, strict=True)):
+            self._note(_mass(window.counts) > 0)
+        return float(
+            np.prod([1 / value.shape[a] for k, a in zip(kinds, axes, strict=True) if k == "channel"])
+        )
+
+    def _step(self, step: Step, reached: list[Window | None]) -> None:
+        window = next(window for window in reached if window is not None)
+        operand = step.inputs[0]
+        name, params = step.name, step.params
+        match name:
+            case "either":
+                for value in step.inputs[1:]:
+                    self._add(value, window)
+            case "conv_general_dilated":
+                self._convolution(step, window)
+            case _ if name.startswith("reduce_window"):
+                for value, found in zip(step.inputs, reached, strict=False):
+                    if found is not None:
+                        self._add(value, self._pool(found, value, step))
+            case _ if name.startswith(("reduce_", "arg")):
+                for value in [value for value in step.inputs if value.depends]:
+                    self._add(value, self._reduction(window, value, params["axes"]))
+            case "cumsum" | "cumprod" | "cummax" | "cummin" | "cumlogsumexp":
+                self._add(operand, self._cumulative(window, operand, params["axis"], params["reverse"]))
+            case "sort" | "top_k" | "fft":
+                axes = {"sort": [params.get("dimension")], "top_k": [params.get("axis", -1)]}.get(name)
+                if axes is None:
+                    axes = range(-len(params["fft_lengths"]), 0)
+                for found in [found for found in reached if found is not None]:
+                    for value in [value for value in step.inputs if value.depends]:
+                        self._add(value, self._mixed(found, value, step.outputs[0], axes))
+            case "broadcast_in_dim":
+                self._add(operand, self._broadcast(window, step))
+            case "reshape":
+                self._add(operand, self._reshape(window, operand.shape, step.outputs[0].shape))
+            case "squeeze":
+                self._add(operand, _inserted(window, [d % len(operand.shape) for d in params["dimensions"]]))
+            case "transpose":
+                order = np.argsort(params["permutation"])
+                counts = window.counts.transpose(0, *(1 + order))
+                self._add(operand, Window(counts, tuple(window.starts[i] for i in order)))
+            case "rev":
+                for axis in params["dimensions"]:
+                    if window.starts[axis] is not None:
+                        start = operand.shape[axis] - window.stop(axis)
+                        window = window.with_axis(axis, np.flip(window.counts, axis + 1), start)
+                self._add(operand, window)
+            case "slice":
+                self._add(operand, _sliced(window, step))
+            case "pad":
+                self._add(operand, _padded(window, step))
+            case "concatenate":
+                for value, found in self._parts(window, step.inputs, params["dimension"]):
+                    self._add(value, found)
+            case "split":
+                start = 0
+                axis = params["axis"]
+                for found, size in zip(reached, params["sizes"], strict=True):
+                    if found is not None:
+                        low = found.expanded(axis, size)
+                        self._add(operand, low.with_axis(axis, low.counts, start + (low.starts[axis] or 0)))
+                    start += size
+            case "dot_general":
+                for side in (0, 1):
+                    if step.inputs[side].depends:
+                        self._add(step.inputs[side], self._product(window, step, side))
+            case "index":
+                first = _inserted(window, [0])
+                self._add(operand, first.with_axis(0, first.counts, params["position"]))
+            case "stack":
+                for value, found in self._parts(window, [*step.inputs], 0, stacked=True):
+                    self._add(value, found)
+            case "gather" | "dynamic_slice" | "dynamic_update_slice" | "scatter":
+                self._moved(step, window)
+            case _:
+                raise InputError(f"analyse does not know the operation {name!r}, which the model uses")
+
+    def _convolution(self, step: Step, window: Window) -> None:
+        image, kernel = step.inputs
+        params, spec = step.params, step.params["dimension_numbers"]
+        if kernel.depends:
+            every = window
+            for axis, length in enumerate(step.outputs[0].shape):
+                every = Window(
+                    every.total(axis, length), (*every.starts[:axis], None, *every.starts[axis + 1 :])
+                )
+            self._note(_mass(every.counts) > 0)
+            total = every.counts.reshape(-1, *(1 for _ in kernel.shape))
+            self._add(kernel, Window(total, (None,) * len(kernel.shape)))
+        if not image.depends:
+            return
+        if params["batch_group_count"] != 1:
+            raise InputError("analyse does not know convolutions with batch_group_count")
+        # To batch, channel, space, where the rest is done, and back to the image's own order.
+        order = spec.out_spec
+        counts = window.counts.transpose(0, *(1 + axis for axis in order))
+        window = Window(counts, tuple(window.starts[axis] for axis in order))
+        window = self._ungrouped(
+            window,
+            step.outputs[0].shape[order[1]],
+            image.shape[spec.lhs_spec[1]],
+            params["feature_group_count"],
+        )
+        shape = [step.outputs[0].shape[axis] for axis in order]
+        for axis in range(2, len(shape)):
+            window = window.expanded(axis, shape[axis])
+        taps = _taps(kernel, spec.rhs_spec)
+        geometry = list(
+            zip(
+                params["window_strides"],
+                params["rhs_dilation"],
+                (low for low, _ in params["padding"]),
+                params["lhs_dilation"],
+                strict=True,
+            )
+        )
+        if taps is None:
+            lengths = [kernel.shape[axis] for axis in spec.rhs_spec[2:]]
+            for axis, (length, (stride, rate, low, apart)) in enumerate(
+                zip(lengths, geometry, strict=True), 2
+            ):
+                window = _spaced(_widened(window, axis, range(length), stride, rate, low), axis, apart)
+        else:
+            window = _masked(window, taps, geometry)
+        back = np.argsort(spec.lhs_spec)
+        counts = window.counts.transpose(0, *(1 + axis for axis in back))
+        self._add(image, Window(counts, tuple(window.starts[axis] for axis in back)))
+
+    def _ungrouped(self, window: Window, outputs: int, inputs: int, count: int) -> Window:
+        """Each input channel is one of `inputs / count` that every output channel of its group averages."""
+        mine, theirs = inputs // count, outputs // count
+        if window.starts[1] is None:
+            return Window(window.counts * (theirs / mine), window.starts)
+        if count == 1:
+            return window.with_axis(1, window.total(1, outputs) / mine, None)
+        counts = window.fitted(1, 0, outputs).counts
+        shape = counts.shape
+        summed = counts.reshape(*shape[:2], count, theirs, *shape[3:]).sum(axis=3) / mine
+        return window.with_axis(1, np.repeat(summed, mine, axis=2), 0)
+
+    def _pool(self, window: Window, value: Value, step: Step) -> Window:
+        params = step.params
+        for axis, size in enumerate(params["window_dimensions"]):
+            stride, rate = params["window_strides"][axis], params["window_dilation"][axis]
+            low, apart = params["padding"][axis][0], params["base_dilation"][axis]
+            if (size, stride, low, apart) == (1, 1, 0, 1):
+                continue
+            window = window.expanded(axis, step.outputs[0].shape[axis])
+            window = _spaced(_widened(window, axis, range(size), stride, rate, low), axis, apart)
+        return window
+
+    def _reduction(self, window: Window, value: Value, axes: Sequence[int]) -> Window:
+        factor = self._spread(window, value, axes)
+        return _inserted(Window(window.counts * factor, window.starts), axes)
+
+    def _cumulative(self, window: Window, value: Value, axis: int, reverse: bool) -> Window:
+        window = self._inside(window, axis, value.shape[axis])
+        counts = window.counts if reverse else np.flip(window.counts, axis + 1)
+        counts = np.cumsum(counts, axis=axis + 1)
+        self._note(_mass(window.counts) > 0)
+        return window.with_axis(axis, counts if reverse else np.flip(counts, axis + 1), 0)
+
+    def _mixed(self, window: Window, value: Value, output: Value, axes: Sequence[Any]) -> Window:
+        """Every output along `axes` depends on every input along them."""
+        places = [axis % len(value.shape) for axis in axes]
+        for axis in places:
+            window = window.with_axis(axis, window.total(axis, output.shape[axis]), None)
+        return Window(window.counts * self._spread(window, value, places), window.starts)
+
+    def _broadcast(self, window: Window, step: Step) -> Window:
+        places, operand, shape = (
+            step.params["broadcast_dimensions"],
+            step.inputs[0].shape,
+            step.outputs[0].shape,
+        )
+        kept = {place: i for i, place in enumerate(places) if operand[i] == shape[place]}
+        for axis, length in enumerate(shape):
+            if axis not in kept:
+                window = window.with_axis(axis, window.total(axis, length), None)
+        new = [axis for axis in range(len(shape)) if axis not in places]
+        counts = window.counts.squeeze(tuple(1 + axis for axis in new))
+        return Window(counts, tuple(window.starts[axis] for axis in range(len(shape)) if axis not in new))
+
+    def _reshape(self, window: Window, before: Sequence[int], after: Sequence[int]) -> Window:
+        starts: list[int | None] = [None] * len(before)
+        shape = [1] * len(before)
+        for old, new in groups(before, after):
+            if len(old) == len(new) == 1:
+                starts[old[0]], shape[old[0]] = window.starts[new[0]], window.counts.shape[1 + new[0]]
+            elif any(window.starts[axis] is not None for axis in new):
+                for axis in new:
+                    window = self._inside(window, axis, after[axis])
+                for axis in old:
+                    starts[axis], shape[axis] = 0, before[axis]
+        return Window(window.counts.reshape(-1, *shape), tuple(starts))
+
+    def _parts(
+        self, window: Window, values: Sequence[Value], axis: int, *, stacked: bool = False
+    ) -> Iterator[tuple[Value, Window]]:
+        """What each of the joined arrays gets, from the window of the whole."""
+        sizes = [1 if stacked else value.shape[axis] for value in values]
+        if window.starts[axis] is not None:
+            window = self._inside(window, axis, sum(sizes))
+        start = 0
+        for value, size in zip(values, sizes, strict=True):
+            part = window
+            if window.starts[axis] is not None:
+                part = window.fitted(axis, start, start + size)
+                part = part.with_axis(axis, part.counts, 0)
+            if stacked:
+                part = Window(part.counts.squeeze(1), part.starts[1:])
+            yield value, part
+            start += size
+
+    def _product(self, window: Window, step: Step, side: int) -> Window:
+        """What one operand of a matrix product gets."""
+        mine, other = step.inputs[side], step.inputs[1 - side]
+        (sums, batches) = step.params["dimension_numbers"]
+        summed, batch = sums[side], batches[side]
+        free = [axis for axis in range(len(mine.shape)) if axis not in (*summed, *batch)]
+        others = [a for a in range(len(other.shape)) if a not in (*sums[1 - side], *batches[1 - side])]
+        ranks = len(batch), len(free), len(others)
+        first = ranks[0] if side == 0 else ranks[0] + ranks[2]
+        my_places = [*range(ranks[0]), *range(first, first + ranks[1])]
+        their_places = [place for place in range(sum(ranks)) if place not in my_places]
+        mask = None if other.depends or other.unmasked else np.asarray(other.value) != 0
+        if mask is not None and not mask.all():
+            return self._resampled(window, step, side, mask, my_places, their_places)
+        for place, axis in zip(their_places, others, strict=True):
+            window = window.with_axis(place, window.total(place, other.shape[axis]), None)
+        factor = self._spread(window, mine, summed)
+        counts = window.counts.squeeze(tuple(1 + place for place in their_places)) * factor
+        starts = [window.starts[place] for place in my_places]
+        # Now batch, free; the summed axes are uniform. Put all in the operand's own order.
+        order = [*batch, *free, *summed]
+        counts = counts.reshape(*counts.shape, *(1 for _ in summed))
+        starts += [None] * len(summed)
+        back = np.argsort(order)
+        return Window(counts.transpose(0, *(1 + back)), tuple(starts[i] for i in back))
+
+    def _resampled(
+        self,
+        window: Window,
+        step: Step,
+        side: int,
+        mask: np.ndarray,
+        my_places: Sequence[int],
+        their_places: Sequence[int],
+    ) -> Window:
+        """A product with a matrix that has zeros: only the entries that are not zero are taps."""
+        mine = step.inputs[side]
+        sums, batches = step.params["dimension_numbers"]
+        for place in (*their_places, *range(len(batches[0]))):
+            window = self._inside(window, place, step.outputs[0].shape[place])
+        letters = iter("abcdefghijklmnopqrstuvwxyz")
+        result = [next(letters) for _ in step.outputs[0].shape]
+        own, theirs = [""] * len(mine.shape), [""] * mask.ndim
+        taken = zip(
+            [*batches[side], *(a for a in range(len(mine.shape)) if a not in (*sums[side], *batches[side]))],
+            my_places,
+            strict=True,
+        )
+        for axis, place in taken:
+            own[axis] = result[place]
+        rest = [a for a in range(mask.ndim) if a not in (*sums[1 - side], *batches[1 - side])]
+        for axis, place in zip(rest, their_places, strict=True):
+            theirs[axis] = result[place]
+        for i, axis in enumerate(batches[1 - side]):
+            theirs[axis] = result[i]
+        for axis, their in zip(sums[side], sums[1 - side], strict=True):
+            own[axis] = theirs[their] = next(letters)
+        equation = f"Z{''.join(result)},{''.join(theirs)}->Z{''.join(own)}"
+        counts = np.einsum(equation, window.counts, mask.astype(np.float64), optimize=True)
+        starts: list[int | None] = [0] * len(mine.shape)
+        for axis in range(len(mine.shape)):
+            if own[axis] in result:
+                starts[axis] = window.starts[result.index(own[axis])]
+        return Window(counts, tuple(starts))
+
+    def _moved(self, step: Step, window: Window) -> None:
+        """Operations that copy entries: run once on the entries' own numbers, to see where each goes."""
+        moving = _MOVED[step.name]
+        numbers, sizes = [], []
+        for position, value in enumerate(step.inputs):
+            if not moving(position):
+                if value.depends:
+                    raise InputError(
+                        f"the model reads at places that depend on its input ({step.name}): "
+                        "its receptive field differs from image to image"
+                    )
+                numbers.append(value.value)
+            elif value.depends:
+                size = int(np.prod(value.shape))
+                first = 1 + sum(sizes)
+                numbers.append(jnp.arange(first, first + size, dtype=jnp.int32).reshape(value.shape))
+                sizes.append(size)
+            else:
+                numbers.append(jnp.zeros(value.shape, jnp.int32))
+        source = np.asarray(step.primitive.bind(*numbers, **step.params)).ravel()
+        flat = self._whole(window, step.outputs[0].shape).reshape(len(window.counts), -1)
+        kept = source > 0  # zero is a constant, what is negative was read out of bounds
+        gathered = np.zeros((len(flat), 1 + sum(sizes)))
+        for row, counts in zip(gathered, flat, strict=True):
+            row += np.bincount(source[kept], weights=counts[kept], minlength=len(row))
+        first = 1
+        moved = [value for position, value in enumerate(step.inputs) if moving(position) and value.depends]
+        for value, size in zip(moved, sizes, strict=True):
+            counts = gathered[:, first : first + size].reshape(-1, *value.shape)
+            self._add(value, Window(counts, (0,) * len(value.shape)))
+            first += size
+
+
+# Which operands of the operations that copy are copied; the others say where.
+_MOVED: dict[str, Callable[[int], bool]] = {
+    "gather": lambda position: position == 0,
+    "dynamic_slice": lambda position: position == 0,
+    "dynamic_update_slice": lambda position: position < 2,
+    "scatter": lambda position: position != 1,
+}
+
+
+def _cut(axis: int, start: int, stop: int, by: int = 1) -> tuple[slice, ...]:
+    return (*(slice(None) for _ in range(axis + 1)), slice(start, stop, by))
+
+
+def _mass(counts: np.ndarray) -> np.ndarray:
+    return counts.reshape(len(counts), -1).sum(axis=1)
+
+
+def _inserted(window: Window, axes: Sequence[int]) -> Window:
+    """New uniform axes at these places of the result."""
+    starts = list(window.starts)
+    for axis in sorted(axes):
+        starts.insert(axis, None)
+    return Window(np.expand_dims(window.counts, [1 + axis for axis in axes]), tuple(starts))
+
+
+def _widened(window: Window, axis: int, taps: Sequence[int], stride: int, rate: int, low: int) -> Window:
+    """What the taps of a window along one axis read: position o reads o * stride + tap * rate - low."""
+    start = window.starts[axis]
+    assert start is not None
+    length = window.counts.shape[axis + 1]
+    shape = list(window.counts.shape)
+    shape[axis + 1] = (length - 1) * stride + taps[-1] * rate + 1 if length else 0
+    counts = np.zeros(shape)
+    for tap in taps if length else ():
+        first = tap * rate
+        counts[_cut(axis, first, first + (length - 1) * stride + 1, stride)] += window.counts
+    return window.with_axis(axis, counts, start * stride - low)
+
+
+def _spaced(window: Window, axis: int, apart: int) -> Window:
+    """Of positions between which zeros were put, those that hold an entry."""
+    start = window.starts[axis]
+    assert start is not None
+    if apart == 1:
+        return window
+    first = -start % apart
+    counts = window.counts[_cut(axis, first, window.counts.shape[axis + 1], apart)]
+    return window.with_axis(axis, counts, (start + first) // apart)
+
+
+def _taps(kernel: Value, spec: Sequence[int]) -> np.ndarray | None:
+    """Which taps of a kernel are there, bool over its spatial axes; None for all of them."""
+    if kernel.depends or kernel.unmasked:
+        return None
+    mask = (np.asarray(kernel.value) != 0).any(axis=tuple(spec[:2]))
+    # What is left are the spatial axes in the order they lie in; put them in the convolution's.
+    mask = mask.transpose(np.argsort(np.argsort(spec[2:])))
+    return None if mask.all() else mask
+
+
+def _masked(window: Window, taps: np.ndarray, geometry: Sequence[tuple[int, int, int, int]]) -> Window:
+    """A convolution's taps one by one, where not all are there."""
+    total: Window | None = None
+    for place in product(*(range(length) for length in taps.shape)):
+        if not taps[place]:
+            continue
+        part = window
+        for axis, (tap, (stride, rate, low, apart)) in enumerate(zip(place, geometry, strict=True), 2):
+            one = _widened(part, axis, [0], stride, 1, low - tap * rate)
+            # All parts get the extent of the whole kernel, so that they can be added.
+            full = (taps.shape[axis - 2] - 1) * rate
+            start = (window.starts[axis] or 0) * stride - low
+            one = one.fitted(axis, start, start + (window.counts.shape[axis + 1] - 1) * stride + full + 1)
+            part = _spaced(one, axis, apart)
+        total = part if total is None else Window(total.counts + part.counts, part.starts)
+    if total is None:
+        return Window(np.zeros_like(window.counts), window.starts)
+    return total
+
+
+def _sliced(window: Window, step: Step) -> Window:
+    params, before = step.params, step.inputs[0].shape
+    strides = params["strides"] or (1,) * len(before)
+    for axis, (first, last, by) in enumerate(
+        zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+    ):
+        if (first, last, by) != (0, before[axis], 1):
+            window = window.expanded(axis, step.outputs[0].shape[axis])
+            window = _widened(window, axis, [0], by, 1, -first)
+    return window
+
+
+def _padded(window: Window, step: Step) -> Window:
+    for axis, (low, high, interior) in enumerate(step.params["padding_config"]):
+        if (low, high, interior) != (0, 0, 0):
+            window = window.expanded(axis, step.outputs[0].shape[axis])
+            window = window.with_axis(axis, window.counts, (window.starts[axis] or 0) - low)
+            window = _spaced(window, axis, interior + 1)
+    return window

@@ -1,0 +1,264 @@
+"""A model as a flat list of steps: every array operation between the input and the output, in order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.extend import core
+
+from hdc.errors import InputError
+
+MAX_STEPS = 100_000
+
+# Output at a place depends on the inputs at that place alone.
+POINTWISE = frozenset(
+    """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz
+    conj convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt
+    imag integer_pow is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter not or
+    population_count pow pvary real reduce_precision rem round rsqrt select_n sharding_constraint
+    shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan
+    tanh xor""".split()
+)
+
+# Every entry of the result is one entry of the operand: where that is a parameter, none is masked out.
+_KEEPS_ENTRIES = frozenset(
+    "convert_element_type copy copy_p reduce_precision reshape transpose squeeze broadcast_in_dim rev".split()
+)
+
+
+@dataclass(eq=False)
+class Value:
+    """An array of the model.
+
+    Attributes:
+        shape: its shape.
+        depends: whether it depends on the input.
+        step: what computes it; None for the input, parameters and constants.
+        constant: its value where that is given: constants, and variables that are no parameters.
+        parameter: the path of the first parameter that it is computed from, or "".
+        unmasked: whether it is a parameter in another layout, so that no entry is zero by design.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    depends: bool = False
+    step: "Step | None" = None
+    constant: Any = None
+    parameter: str = ""
+    unmasked: bool = False
+
+    @cached_property
+    def value(self) -> Any:
+        """The value of an array that does not depend on the input; parameters are given generic values.
+
+        A parameter is drawn at random, away from zero, so that what is zero in the result is zero by
+        construction (a mask, the weights of an interpolation) and not by initialisation.
+        """
+        if self.constant is not None:
+            return self.constant
+        if self.step is None:
+            drawn = np.random.default_rng(0).uniform(0.5, 1.5, self.shape)
+            return jnp.asarray(drawn, self.dtype)
+        return self.step.evaluate()[self.step.outputs.index(self)]
+
+
+@dataclass(eq=False)
+class Step:
+    """One operation: a primitive of JAX by name, with its parameters."""
+
+    name: str
+    params: dict[str, Any]
+    inputs: list[Value]
+    outputs: list[Value] = field(default_factory=list)
+    primitive: Any = None
+
+    def evaluate(self) -> Sequence[Any]:
+        """The outputs, of a step whose inputs do not depend on the model's input."""
+        values = [value.value for value in self.inputs]
+        if self.name == "index":
+            return [values[0][self.params["position"]]]
+        functions, params = self.primitive.get_bind_params(self.params)
+        found = self.primitive.bind(*functions, *values, **params)
+        return found if self.primitive.multiple_results else [found]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The steps from `input` to `output`, in an order in which they can be computed.
+
+    Only those steps are listed whose result depends on the input.
+    """
+
+    input: Value
+    output: Value
+    steps: list[Step]
+
+
+def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
+    """The steps of a model's evaluation (no dropout, running statistics). The model is not changed.
+
+    Raises:
+        InputError: for a model that does not take the shape, or whose result is not one array.
+    """
+    graph, state = nnx.split(
+        nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
+    )
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), state)
+    image = jax.ShapeDtypeStruct(input_shape, jnp.float32)
+    try:
+        closed, result = jax.make_jaxpr(
+            lambda state, x: nnx.merge(graph, state)(x),  # type: ignore[operator]
+            return_shape=True,
+        )(abstract, image)
+    except Exception as error:  # whatever a model of anybody's raises
+        reason = next((line for line in str(error).splitlines() if line.strip()), "no message")
+        raise InputError(
+            f"{type(model).__name__} does not take an input of shape {input_shape}: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    if len(jax.tree.leaves(result)) != 1:
+        raise InputError(
+            f"{type(model).__name__} returns {len(jax.tree.leaves(result))} arrays, analyse takes a model "
+            "that returns one: wrap it in a module whose __call__ returns the array in question"
+        )
+    variables = dict(nnx.to_flat_state(state))
+    arguments = []
+    for (path, leaf), kind in zip(
+        jax.tree_util.tree_flatten_with_path(state)[0], variables.values(), strict=True
+    ):
+        trained = isinstance(kind, nnx.Param) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        concrete = None if trained or isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+        arguments.append(
+            Value(leaf.shape, leaf.dtype, constant=concrete, parameter=_dotted(path), unmasked=trained)
+        )
+    flat = _Flat()
+    entry = Value(input_shape, image.dtype, depends=True)
+    (output,) = flat.inline(closed.jaxpr, closed.consts, [*arguments, entry])
+    return Trace(entry, output, flat.steps)
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    """`stem.conv.kernel` for the key path of a parameter in the state."""
+    names = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
+    return ".".join(names[:-1] if names[-1] == "value" else names)
+
+
+class _Flat:
+    """Collects steps; functions within functions are written out."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def inline(self, jaxpr: core.Jaxpr, constants: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
+        known: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for variable, constant in zip(jaxpr.constvars, constants, strict=True):
+            known[variable] = Value(jnp.shape(constant), constant.dtype, constant=constant)
+
+        def read(variable: Any) -> Value:
+            if isinstance(variable, core.Literal):
+                aval: Any = variable.aval
+                return Value(aval.shape, aval.dtype, constant=variable.val)
+            return known[variable]
+
+        for equation in jaxpr.eqns:
+            given = [read(variable) for variable in equation.invars]
+            if any(value.depends for value in given):
+                results = self._dependent(equation, given)
+            else:
+                results = self._constant(equation, given)
+            known.update(zip(equation.outvars, results, strict=True))
+        return [read(variable) for variable in jaxpr.outvars]
+
+    def _constant(self, equation: Any, given: list[Value]) -> list[Value]:
+        """Left whole: it is evaluated only where a later step needs its value."""
+        name = equation.primitive.name
+        step = Step(name, equation.params, given, primitive=equation.primitive)
+        sources = [value for value in given if value.parameter]
+        parameter = sources[0].parameter if sources else ""
+        unmasked = bool(sources) and sources[0].unmasked and name in _KEEPS_ENTRIES
+        step.outputs = [
+            Value(v.aval.shape, v.aval.dtype, step=step, parameter=parameter, unmasked=unmasked)
+            for v in equation.outvars
+        ]
+        return step.outputs
+
+    def _dependent(self, equation: Any, given: list[Value]) -> list[Value]:
+        params, name = equation.params, equation.primitive.name
+        shapes = [(v.aval.shape, v.aval.dtype) for v in equation.outvars]
+        if name == "scan":
+            return self._scan(params, given)
+        if name == "cond":
+            branches = [self.inline(b.jaxpr, b.consts, given[1:]) for b in params["branches"]]
+            return [
+                self._add("either", {}, [given[0], *ends], [shape])[0]
+                for ends, shape in zip(zip(*branches, strict=True), shapes, strict=True)
+            ]
+        if name == "while":
+            raise InputError("the model has a while loop, whose number of turns is not known: use a scan")
+        inner = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
+        if isinstance(inner, core.ClosedJaxpr):
+            return self.inline(inner.jaxpr, inner.consts, given)
+        if isinstance(inner, core.Jaxpr):
+            return self.inline(inner, (), given)
+        if name in POINTWISE:
+            given = [self._widened(value, shapes[0]) for value in given]
+        return self._add(name, params, given, shapes, equation.primitive)
+
+    def _widened(self, value: Value, like: tuple[tuple[int, ...], Any]) -> Value:
+        """Pointwise operations stretch scalars and axes of length 1; here that is a step of its own."""
+        shape = like[0]
+        if not value.depends or value.shape == shape:
+            return value
+        places = tuple(range(len(shape) - len(value.shape), len(shape)))
+        params = {"shape": shape, "broadcast_dimensions": places}
+        return self._add("broadcast_in_dim", params, [value], [(shape, value.dtype)])[0]
+
+    def _scan(self, params: dict[str, Any], given: list[Value]) -> list[Value]:
+        fixed, carried = params["num_consts"], params["num_carry"]
+        constants, carry, rows = (
+            given[:fixed],
+            given[fixed : fixed + carried],
+            given[fixed + carried :],
+        )
+        body = params["jaxpr"]
+        turns = range(params["length"])
+        collected: dict[int, list[Value]] = {}
+        for turn in reversed(turns) if params["reverse"] else turns:
+            now = [self._row(row, turn) for row in rows]
+            ends = self.inline(body.jaxpr, body.consts, [*constants, *carry, *now])
+            carry, collected[turn] = ends[:carried], ends[carried:]
+        stacked = []
+        for column in zip(*(collected[turn] for turn in turns), strict=True):
+            shape = (len(column), *column[0].shape)
+            stacked += self._add("stack", {}, list(column), [(shape, column[0].dtype)])
+        return [*carry, *stacked]
+
+    def _row(self, rows: Value, position: int) -> Value:
+        """One entry of a stack, as each turn of a scan gets it."""
+        if rows.depends:
+            return self._add("index", {"position": position}, [rows], [(rows.shape[1:], rows.dtype)])[0]
+        step = Step("index", {"position": position}, [rows])
+        step.outputs = [
+            Value(rows.shape[1:], rows.dtype, step=step, parameter=rows.parameter, unmasked=rows.unmasked)
+        ]
+        return step.outputs[0]
+
+    def _add(
+        self,
+        name: str,
+        params: dict[str, Any],
+        given: list[Value],
+        shapes: Sequence[tuple[tuple[int, ...], Any]],
+        primitive: Any = None,
+    ) -> list[Value]:
+        if len(self.steps) == MAX_STEPS:
+            raise InputError(f"the model has more than {MAX_STEPS} operations, loops written out")
+        step = Step(name, params, given, primitive=primitive)
+        step.outputs = [Value(shape, dtype, depends=True, step=step) for shape, dtype in shapes]
+        self.steps.append(step)
+        return step.outputs

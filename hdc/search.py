@@ -1,0 +1,376 @@
+"""Exhaustive search for gap-free dilation schedules.
+
+What a schedule sees does not depend on the order of its layers, so a schedule is searched as its rates in
+ascending order. It is gap-free exactly when every rate is at most 1 + (K - 1) * (sum of the rates before it);
+the first rate is therefore 1. The search visits every schedule that meets its target, or proves by an exact
+bound that it cannot be among the best.
+
+No step of it runs into a dead end: a prefix with `j` layers to come ends in every sum of rates between its
+smallest completion (its last rate `j` times more) and its largest (always the largest rate allowed), since
+lowering the first of the largest rates by one keeps a schedule ascending and gap-free. For the same reason
+every field between the smallest and the largest of a target exists.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hdc.errors import InputError
+from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule
+
+LIMIT = 10_000_000  # schedules that a search visits; some ten seconds
+TIE = 1e-9  # gridding indices are compared in steps of this size
+
+_MERGED = 2**20  # steps up to which a space larger than LIMIT is counted to the end
+_COUNTED = 10**15  # times MAX_RATE it fits 64 bits
+_CHUNK = 2**18  # rates in memory at a time, per layer
+_SCREEN = 8  # the periods up to it are looked at first
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is searched: the gap-free schedules of a number of layers.
+
+    Args:
+        layers: n, 1 to `MAX_LAYERS`.
+        kernel_size: K, taps per axis, at least 2.
+        field: receptive field in pixels per axis, up to `MAX_FIELD`; None for any up to that.
+        at_least: whether larger fields, up to `MAX_FIELD`, meet the target as well.
+        max_rate: the largest rate allowed, up to `MAX_RATE`; None for what the certificate allows.
+
+    Raises:
+        InputError: for a value out of its range, `at_least` without a field, or layers whose smallest field
+            is larger than `MAX_FIELD`.
+    """
+
+    layers: int
+    kernel_size: int = 3
+    field: int | None = None
+    at_least: bool = False
+    max_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        _check("layers", self.layers, 1, MAX_LAYERS)
+        _check("kernel_size", self.kernel_size, 2, MAX_FIELD)
+        if self.field is not None:
+            _check("field", self.field, 1, MAX_FIELD)
+        if self.max_rate is not None:
+            _check("max_rate", self.max_rate, 1, MAX_RATE)
+        if self.at_least and self.field is None:
+            raise InputError("at_least needs a field, the smallest that is allowed, got field None")
+        smallest = 1 + (self.kernel_size - 1) * self.layers
+        if smallest > MAX_FIELD:
+            raise InputError(
+                f"layers {self.layers} with kernel_size {self.kernel_size} have a receptive field of "
+                f"{smallest} pixels or more, at most {MAX_FIELD} are allowed"
+            )
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many schedules there are: exactly `number`, or at least that many."""
+
+    number: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """A gap-free schedule.
+
+    Attributes:
+        rates: ascending dilation rates; any order of the layers sees the same.
+        receptive_field: R, pixels per axis.
+        gridding: G, the index of `DilationSchedule.gridding`.
+        effective_width: sigma = sqrt(sum r_i^2 (K^2 - 1) / 12), pixels.
+    """
+
+    rates: tuple[int, ...]
+    receptive_field: int
+    gridding: float
+    effective_width: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search found.
+
+    Attributes:
+        target: what was searched.
+        found: best first, or ascending by field where each is the best of its field.
+        examined: how many gap-free schedules meet the target; all of them were considered.
+        max_rate: the bound on the rates that was used: what the target says, or less where a larger rate
+            would leave a hole or exceed the field.
+    """
+
+    target: Target
+    found: tuple[Found, ...]
+    examined: int
+    max_rate: int
+
+
+def best(target: Target, top: int = 10) -> Result:
+    """The `top` best gap-free schedules that meet the target, proven best: the search is exhaustive.
+
+    Best is the smallest gridding index, in steps of `TIE`; among equals the largest effective width, then
+    the smallest rates, first to last.
+
+    Raises:
+        InputError: where no schedule can meet the target, with the reason, where more than `LIMIT` do, or
+            for a `top` out of its range.
+    """
+    _check("top", top, 1, LIMIT)
+    return _search(target, top, per_field=False)
+
+
+def best_per_field(target: Target) -> Result:
+    """The best gap-free schedule of every field that the target's layers reach, ascending by field.
+
+    Raises:
+        InputError: for a target with a field, or where more than `LIMIT` schedules meet it.
+    """
+    if target.field is not None:
+        raise InputError(f"the best of every field needs a target without a field, got field {target.field}")
+    return _search(target, 1, per_field=True)
+
+
+def count(target: Target) -> Count:
+    """How many gap-free ascending schedules meet the target, without listing them.
+
+    Dynamic programming over (sum of rates, last rate). It stops early, with a lower bound, only where that
+    is above `LIMIT`: every prefix that is counted leads to one schedule or more.
+    """
+    if _impossible(target) is not None:
+        return Count(0, exact=True)
+    space = _Space(target)
+    last = totals = ways = np.ones(1, dtype=np.int64)  # the first rate is 1
+    for remaining in range(target.layers - 1, 0, -1):
+        low, choices = space.next_rates(last, totals, remaining)
+        prefixes = int(ways @ choices)
+        if prefixes > LIMIT and (choices.sum() > _MERGED or prefixes > _COUNTED):
+            return Count(prefixes, exact=False)
+        parent, rates = _branch(low, choices)
+        states, merged = np.unique((totals[parent] + rates) * (MAX_RATE + 1) + rates, return_inverse=True)
+        totals, last = np.divmod(states, MAX_RATE + 1)
+        prefix_ways, ways = ways[parent], np.zeros(len(states), dtype=np.int64)
+        np.add.at(ways, merged, prefix_ways)
+    return Count(int(ways.sum()), exact=True)
+
+
+class _Space:
+    """The ascending gap-free schedules that meet a target that is not impossible."""
+
+    def __init__(self, target: Target) -> None:
+        k = self.kernel_size = target.kernel_size
+        self.layers = target.layers
+        largest = MAX_FIELD if target.field is None or target.at_least else target.field
+        # The i-th rate is at most the field before it, which is at most K^(i-1); and as the whole field is
+        # that of the other layers + (K - 1) r_n, it is at least K r_n.
+        self.max_rate = min(_allowed_rate(target), k ** (target.layers - 1), largest // k)
+        self.largest_sum = (largest - 1) // (k - 1)
+        # Sums from which the layers to come still reach the field, by their number.
+        self.needed = [-((1 - (target.field or 1)) // (k - 1))]
+        while len(self.needed) < target.layers:
+            after = self.needed[-1]
+            self.needed.append(max(after - self.max_rate, -((1 - after) // k)))
+
+    def next_rates(
+        self, last: np.ndarray, totals: np.ndarray, remaining: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The smallest next rate of each prefix, and how many there are; all lead to a schedule.
+
+        Args:
+            last: `[m]` last rates of the prefixes.
+            totals: `[m]` sums of their rates.
+            remaining: how many rates are still to come.
+        """
+        low = np.maximum(last, self.needed[remaining - 1] - totals)
+        high = np.minimum(1 + (self.kernel_size - 1) * totals, (self.largest_sum - totals) // remaining)
+        return low, np.minimum(high, self.max_rate) - low + 1
+
+    def schedules(self, prefixes: np.ndarray) -> Iterator[np.ndarray]:
+        """All schedules that begin with one of the prefixes `[m, i]`, in pieces `[p, n]`."""
+        remaining = self.layers - prefixes.shape[1]
+        if remaining == 0:
+            yield prefixes
+            return
+        low, choices = self.next_rates(prefixes[:, -1], prefixes.sum(axis=1), remaining)
+        # Depth first and piece by piece: memory stays small, however many schedules there are.
+        pieces = np.cumsum(choices) // (_CHUNK // max(self.layers, self.max_rate // 16))
+        edges = [0, *(np.flatnonzero(np.diff(pieces)) + 1), len(prefixes)]
+        for start, stop in itertools.pairwise(edges):
+            parent, rates = _branch(low[start:stop], choices[start:stop])
+            longer = np.column_stack([prefixes[start:stop][parent], rates.astype(prefixes.dtype)])
+            yield from self.schedules(longer)
+
+
+def _search(target: Target, top: int, *, per_field: bool) -> Result:
+    """Visits every schedule of the target and keeps the `top` best, of each field or of all."""
+    reason = _impossible(target)
+    if reason is not None:
+        raise InputError(reason)
+    size = count(target)
+    if size.number > LIMIT:
+        raise InputError(_too_many(target, size))
+    k, space = target.kernel_size, _Space(target)
+    kept, kept_index = np.empty((0, target.layers), dtype=np.int16), np.empty(0)
+    bound = np.full(space.largest_sum + 1, np.inf)  # above it a group's index is not wanted
+    examined = 0
+
+    def groups(rates: np.ndarray) -> np.ndarray:
+        return rates.sum(axis=1) * per_field
+
+    for rates in space.schedules(np.ones((1, 1), dtype=np.int16)):
+        examined += len(rates)
+        least = _gridding(rates, k, bound[groups(rates)], _SCREEN)
+        wanted = least <= bound[groups(rates)]
+        rates, least = rates[wanted], least[wanted]
+        # The most promising ones first: they lower the bound for the others.
+        promising, _ = _leaders(rates, least, groups(rates), top)
+        others = np.delete(rates, promising, axis=0)
+        for part in (rates[promising], others):
+            index = _gridding(part, k, bound[groups(part)], space.max_rate)
+            wanted = index <= bound[groups(part)]
+            rates = np.concatenate([kept, part[wanted]])
+            index = np.concatenate([kept_index, index[wanted]])
+            leaders, last = _leaders(rates, index, groups(rates), top)
+            kept, kept_index = rates[leaders], index[leaders]
+            bound[groups(rates[last])] = index[last] + TIE
+    found = (_found(rates, float(index), k) for rates, index in zip(kept, kept_index, strict=True))
+    return Result(target, tuple(found), examined, space.max_rate)
+
+
+def _leaders(
+    rates: np.ndarray, index: np.ndarray, groups: np.ndarray, top: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `top` best of each group of schedules.
+
+    Args:
+        rates: `[m, n]`.
+        index: `[m]` gridding indices.
+        groups: `[m]` integers.
+
+    Returns:
+        Positions of the best, by group and best first, and those of the groups' `top`-th.
+    """
+    # The borders between steps lie where no power of 1/K does, or round-off would part equals.
+    steps = np.floor(index / TIE + 1 / math.pi)
+    squares = (rates.astype(np.int64) ** 2).sum(axis=1)  # as good as the width, and exact
+    order = np.lexsort((*rates.T[::-1], -squares, steps, groups))
+    place = np.arange(len(order)) - np.searchsorted(groups[order], groups[order])
+    return order[place < top], order[place == top - 1]
+
+
+def _gridding(rates: np.ndarray, kernel_size: int, bound: np.ndarray, max_period: int) -> np.ndarray:
+    """The gridding index, formula of `DilationSchedule.gridding`, of ascending schedules.
+
+    Args:
+        rates: `[m, n]`.
+        kernel_size: K.
+        bound: `[m]`; an index above it need not be exact.
+        max_period: the largest q that is looked at.
+
+    Returns:
+        `[m]`, a lower bound of the index; the index itself where `max_period` is at least the largest rate
+        and the result is not above `bound`.
+    """
+    layers = np.ascontiguousarray(rates.T, dtype=np.intp)
+    rows, index = np.arange(len(rates)), np.zeros(len(rates))
+    for period in range(2, max_period + 1):
+        going = (layers[-1] >= period) & (index[rows] <= bound[rows])
+        if not going.all():
+            layers, rows = layers[:, going], rows[going]
+        if not rows.size:
+            break
+        largest = int(layers[-1].max())
+        if layers.size > largest:
+            table = _ripple(period, kernel_size, np.arange(largest + 1))
+            product = table.take(layers[0], axis=1)
+            for layer in layers[1:]:
+                product *= table.take(layer, axis=1)
+        else:
+            product = _ripple(period, kernel_size, layers).prod(axis=1)
+        index[rows] = np.maximum(index[rows], product.max(axis=0))
+    return index
+
+
+def _ripple(period: int, kernel_size: int, rates: np.ndarray) -> np.ndarray:
+    """|D(2 pi r m / q)| / K at the m <= q / 2 with gcd(m, q) = 1, of the rates r: `[m, *rates.shape]`."""
+    # |D| has period q in r m; the integers are reduced first, so that a zero is a zero.
+    steps = np.arange(1, period)
+    response = np.ones(period)
+    response[1:] = np.sin(np.pi * (kernel_size * steps % period) / period)
+    response[1:] /= kernel_size * np.sin(np.pi * steps / period)
+    numerators = [m for m in range(1, period // 2 + 1) if math.gcd(m, period) == 1]
+    return response[np.multiply.outer(numerators, rates) % period]
+
+
+def _found(rates: np.ndarray, gridding: float, kernel_size: int) -> Found:
+    schedule = DilationSchedule(tuple(rates.tolist()), kernel_size)
+    return Found(schedule.rates, schedule.receptive_field, gridding, schedule.effective_width)
+
+
+def _branch(low: np.ndarray, choices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every choice from `low[i]` on, `choices[i]` of them: where it comes from, and its value."""
+    parent = np.repeat(np.arange(len(low)), choices)
+    first = np.cumsum(choices) - choices
+    return parent, np.arange(len(parent)) - first[parent] + low[parent]
+
+
+def _impossible(target: Target) -> str | None:
+    """Why no gap-free schedule meets the target, or None where some do."""
+    field, k, n = target.field, target.kernel_size, target.layers
+    if field is None:
+        return None
+    rate = _allowed_rate(target)
+    smallest, largest = 1 + (k - 1) * n, _largest_field(k, n, rate)
+    stack = f"of {n} layers with kernel size {k}"
+    if not target.at_least:
+        excess = (field - 1) % (k - 1)
+        if excess:
+            around = (field - excess, field - excess + k - 1)
+            near = sorted({min(max(possible, smallest), largest) for possible in around})
+            return (
+                f"field {field} is not possible: the field - 1 is a multiple of kernel size - 1 = {k - 1}; "
+                f"the nearest {stack} {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}"
+            )
+        if field < smallest:
+            return f"field {field} is not possible: the smallest field {stack} is {smallest}, all rates 1"
+    if field <= largest:
+        return None
+    bound = f"is {k}^{n} = {k**n}" if field > k**n else f"and rates up to {rate} is {largest}"
+    suffice = (m for m in range(n + 1, MAX_LAYERS + 1) if _largest_field(k, m, rate) >= field)
+    advice = "".join(f"; {m} layers suffice" for m in itertools.islice(suffice, 1))
+    return f"field {field} is not possible: the largest gap-free field {stack} {bound}{advice}"
+
+
+def _too_many(target: Target, size: Count) -> str:
+    """The space's size and what makes it smaller."""
+    bounds = ["--max-rate" if target.max_rate is None else "a lower --max-rate"]
+    if target.field is None or target.at_least:
+        bounds.append("an exact --field")
+    return (
+        f"{target.layers} layers with kernel size {target.kernel_size} have "
+        f"{'' if size.exact else 'at least '}{size.number:,} gap-free schedules that meet the target, "
+        f"at most {LIMIT:,} are searched: set {', '.join(bounds)} or fewer --layers"
+    )
+
+
+def _allowed_rate(target: Target) -> int:
+    return MAX_RATE if target.max_rate is None else target.max_rate
+
+
+def _largest_field(kernel_size: int, layers: int, max_rate: int) -> int:
+    """Of all gap-free schedules of at most `MAX_FIELD` pixels: each rate as large as the reach allows."""
+    field = 1
+    for _ in range(layers):
+        field += (kernel_size - 1) * min(max_rate, field)
+    return min(field, MAX_FIELD - (MAX_FIELD - 1) % (kernel_size - 1))
+
+
+def _check(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(f"{name} must be an integer from {low} to {high}, got {value!r}")

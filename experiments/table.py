@@ -1,4 +1,4 @@
-"""Build a study's table from its records: `python -m experiments.table --help`."""
+"""Build a table, of a study's records or of published schedules: `python -m experiments.table --help`."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from rich.console import Console
 
 from experiments import launch
 from experiments.declared import declared
-from hdc import records, tables
+from hdc import published_table, records, rendering, tables
 from hdc.errors import InputError
 
 
@@ -17,16 +17,19 @@ def main() -> None:
         config = declared(
             tables.TableConfig, "table", sys.argv[1:], "A study's table: means, intervals, differences."
         )
-        table = tables.build(config, records.load(config.study, config.results))
+        if config.source == "published":
+            document = published_table.document()
+        else:
+            document = tables.document(tables.build(config, records.load(config.study, config.results)))
         if config.format == "terminal":
             if config.out is not None:
                 raise InputError("out is for format=markdown, csv or latex; the terminal needs no file")
-            Console().print(tables.render(table))
+            Console().print(rendering.render(document))
         elif config.out is None:
-            print(tables.to_text(table, config.format), end="")
+            print(rendering.to_text(document, config.format), end="")
         else:
             try:
-                records.write(Path(config.out), tables.to_text(table, config.format).encode())
+                records.write(Path(config.out), rendering.to_text(document, config.format).encode())
             except OSError as error:
                 raise InputError(f"out={config.out} cannot be written: {error.strerror}") from None
             print(config.out)

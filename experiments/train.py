@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import launch
-from hdc import records, tables
+from hdc import records, rendering, tables
 
 console = Console()
 
@@ -30,7 +30,8 @@ def main() -> None:
             experiment.check(config)
         runs = records.plan(folder, configs)
         _task()
-        console.print(tables.render(tables.build(tables.TableConfig(study=folder.name), runs)))
+        table = tables.build(tables.TableConfig(study=folder.name), runs)
+        console.print(rendering.render(tables.document(table)))
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
         print(f"experiments.train: {run.state}: {run.folder}", file=sys.stderr)

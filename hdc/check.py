@@ -35,7 +35,7 @@ def findings(certificate: Certificate, size: int | None) -> tuple[Finding, ...]:
 
     if certificate.branches:
         return tuple(lint.on_map(layers([max(layer) for layer in certificate.branches])))
-    found = [f for axis in certificate.axes for f in lint.lint(layers(axis.layer_rates), axis.coverage)]
+    found = [f for axis in certificate.axes for f in lint.lint([layers(axis.layer_rates)], axis.coverage)]
     return tuple(dict.fromkeys(found))
 
 

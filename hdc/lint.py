@@ -68,20 +68,22 @@ class AxisOfLayer:
         return self.rate * self.spacing
 
 
-def lint(layers: Sequence[AxisOfLayer], coverage: float) -> tuple[Finding, ...]:
-    """Every finding about layers that follow one another, first layer first, along one axis.
+def lint(stacks: Sequence[Sequence[AxisOfLayer]], coverage: float) -> tuple[Finding, ...]:
+    """Every finding about layers along one axis.
 
     Args:
-        layers: those with more than one tap.
+        stacks: layers with more than one tap, first layer first; in each stack every layer reads what the
+            one before it made. Parallel branches are stacks of their own.
         coverage: the exact share of the receptive field, along that axis, that is seen.
     """
+    layers = [layer for stack in stacks for layer in stack]
     return (
         *_holes(layers, coverage),
         *_common_factor(layers),
         *on_map(layers),
         *_valid(layers),
-        *_last(layers),
-        *_cheaper(layers),
+        *(_last(layers) if len(stacks) == 1 else ()),
+        *(finding for stack in stacks for finding in _cheaper(stack, len(layers))),
     )
 
 
@@ -207,7 +209,7 @@ def _last(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
         yield Finding("last layer", last.name, message, fix, False)
 
 
-def _cheaper(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
+def _cheaper(layers: Sequence[AxisOfLayer], of: int) -> Iterator[Finding]:
     for (taps, _), group in groupby(layers, key=lambda layer: (layer.kernel_size, layer.spacing)):
         stack = [layer for layer in group if not layer.is_pool]
         rates = [layer.rate for layer in stack]
@@ -222,7 +224,7 @@ def _cheaper(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
                 f"{len(found.rates)} layers and G {found.gridding:.3f} in place of {len(rates)} and "
                 f"{schedule.gridding.index:.3f}"
             )
-            where = stack[0].name if len(stack) < len(layers) else ""
+            where = f"{stack[0].name} to {stack[-1].name}" if len(stack) < of else ""
             yield Finding("cheaper", where, message, f"use {_listed(found.rates)}, in any order", False)
 
 

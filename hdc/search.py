@@ -11,6 +11,7 @@ lowering the first of the largest rates by one keeps a schedule ascending and ga
 every field between the smallest and the largest of a target exists.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -21,12 +22,12 @@ import numpy as np
 from hdc.errors import InputError
 from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule
 
-LIMIT = 10_000_000  # schedules that a search visits; some ten seconds
+LIMIT = 10_000_000  # schedules that a search visits: 5 to 20 s, more for very deep stacks
 TIE = 1e-9  # gridding indices are compared in steps of this size
 
 _MERGED = 2**20  # steps up to which a space larger than LIMIT is counted to the end
 _COUNTED = 10**15  # times MAX_RATE it fits 64 bits
-_CHUNK = 2**18  # rates in memory at a time, per layer
+_CHUNK = 2**18  # rates in memory at a time, at each depth
 _SCREEN = 8  # the periods up to it are looked at first
 
 
@@ -288,11 +289,10 @@ def _gridding(rates: np.ndarray, kernel_size: int, bound: np.ndarray, max_period
         largest = int(layers[-1].max())
         if layers.size > largest:
             table = _ripple(period, kernel_size, np.arange(largest + 1))
-            product = table.take(layers[0], axis=1)
-            for layer in layers[1:]:
-                product *= table.take(layer, axis=1)
+            ripples = (table.take(layer, axis=1) for layer in layers)
         else:
-            product = _ripple(period, kernel_size, layers).prod(axis=1)
+            ripples = _ripple(period, kernel_size, layers).swapaxes(0, 1)
+        product = functools.reduce(np.multiply, ripples)
         index[rows] = np.maximum(index[rows], product.max(axis=0))
     return index
 
@@ -334,7 +334,7 @@ def _impossible(target: Target) -> str | None:
             around = (field - excess, field - excess + k - 1)
             near = sorted({min(max(possible, smallest), largest) for possible in around})
             return (
-                f"field {field} is not possible: the field - 1 is a multiple of kernel size - 1 = {k - 1}; "
+                f"field {field} is not possible: field - 1 must be a multiple of kernel size - 1 = {k - 1}; "
                 f"the nearest {stack} {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}"
             )
         if field < smallest:
@@ -350,8 +350,10 @@ def _impossible(target: Target) -> str | None:
 def _too_many(target: Target, size: Count) -> str:
     """The space's size and what makes it smaller."""
     bounds = ["--max-rate" if target.max_rate is None else "a lower --max-rate"]
-    if target.field is None or target.at_least:
-        bounds.append("an exact --field")
+    if target.field is None:
+        bounds.append("--field")
+    elif target.at_least:
+        bounds.append("--field without --at-least")
     return (
         f"{target.layers} layers with kernel size {target.kernel_size} have "
         f"{'' if size.exact else 'at least '}{size.number:,} gap-free schedules that meet the target, "

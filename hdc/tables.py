@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table as RichTable
-from rich.text import Text
 from scipy import stats
 
 from hdc.errors import InputError
 from hdc.records import Run
+from hdc.rendering import FORMATS, Document, Section
 
-FORMATS = ("terminal", "markdown", "csv", "latex")
+SOURCES = ("study", "published")
 CONFIDENCE = 0.95
 
 
@@ -25,6 +22,8 @@ class TableConfig:
     """What `conf/table/*.yaml` declares.
 
     Attributes:
+        source: what it is about: the records of a `study`, or the `published` networks, for which of the
+            other keys only format and out count.
         study: whose records.
         results: the folder that holds the studies.
         measured: the columns of results, as split/metric, or `gridding` for the predicted index.
@@ -34,6 +33,7 @@ class TableConfig:
         out: a file to write; the terminal where it is null.
     """
 
+    source: str = "study"
     study: str = "default"
     results: str = "results"
     measured: tuple[str, ...] = (
@@ -57,6 +57,8 @@ class TableConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise InputError(f"source must be one of {', '.join(SOURCES)}, got {self.source!r}")
         if self.format not in FORMATS:
             raise InputError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
         for name in (*self.measured, *self.described):
@@ -216,16 +218,7 @@ def long_frame(table: Table) -> pl.DataFrame:
     return pl.DataFrame(lines, infer_schema_length=None).fill_nan(None)
 
 
-@dataclass(frozen=True)
-class Section:
-    """One block of the table as text: a title, column headings and lines of cells."""
-
-    title: str
-    head: tuple[str, ...]
-    body: tuple[tuple[str, ...], ...]
-
-
-def sections(table: Table) -> list[Section]:
+def document(table: Table) -> Document:
     """The blocks: results, paired differences where there is a baseline, what is known and its cost."""
     head = tuple(_title(column, table.dense) for column in table.measured)
     results = tuple(
@@ -246,59 +239,7 @@ def sections(table: Table) -> list[Section]:
     known = tuple((row.label, row.kind, *(_cell(row, column) for column in described)) for row in table.rows)
     head = ("schedule", "kind", *(_title(column, table.dense) for column in described))
     blocks.append(Section("the schedule itself, and its cost", head, known))
-    return blocks
-
-
-def render(table: Table) -> RenderableType:
-    """The table for the terminal."""
-    parts: list[RenderableType] = []
-    for section in sections(table):
-        drawn = RichTable(
-            title=section.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-        )
-        for position, name in enumerate(section.head):
-            drawn.add_column(name, justify="left" if position == 0 else "right")
-        for cells in section.body:
-            drawn.add_row(*cells)
-        parts.append(drawn)
-    return Group(*parts, *(Text(note) for note in table.notes))
-
-
-def to_text(table: Table, kind: str) -> str:
-    """The table as `markdown`, `csv` or `latex`."""
-    match kind:
-        case "csv":
-            return long_frame(table).write_csv()
-        case "markdown":
-            return _markdown(table)
-        case "latex":
-            return _latex(table)
-        case _:
-            raise InputError(f"format must be one of {', '.join(FORMATS)}, got {kind!r}")
-
-
-def _markdown(table: Table) -> str:
-    lines = []
-    for section in sections(table):
-        align = [":--", *["--:"] * (len(section.head) - 1)]
-        lines += [f"**{section.title}**", ""]
-        for cells in (section.head, align, *section.body):
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines.append("")
-    return "\n".join([*lines, *(f"- {note}" for note in table.notes)]) + "\n"
-
-
-def _latex(table: Table) -> str:
-    import great_tables
-
-    parts = []
-    for section in sections(table):
-        columns = {name: [cells[i] for cells in section.body] for i, name in enumerate(section.head)}
-        drawn = great_tables.GT(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
-        drawn = drawn.tab_header(title=section.title).cols_align("right", list(section.head[1:]))
-        parts.append(drawn.as_latex())
-    notes = [f"% {note}" for note in table.notes]
-    return "\n".join([*parts, *notes]) + "\n"
+    return Document(tuple(blocks), table.notes, long_frame(table))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import polars as pl
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from hdc import figures, records, tables
+from hdc import figures, records, rendering, tables
 
 study = os.environ.get("HDC_STUDY", "quickstart")
 results = os.environ.get("HDC_RESULTS", "../results")
@@ -46,7 +46,7 @@ pl.DataFrame(
 
 # %%
 table = tables.build(tables.TableConfig(study=study, results=results), runs)
-display(Markdown(tables.to_text(table, "markdown")))
+display(Markdown(rendering.to_text(tables.document(table), "markdown")))
 
 # %% [markdown]
 # ## Every seed

@@ -281,3 +281,172 @@ def filled(make: Callable[[], Any], seed: int = 0, *, positive: bool = False) ->
     pure = jax.tree_util.tree_map_with_path(value, nnx.to_pure_dict(state))
     nnx.replace_by_pure_dict(state, pure)
     return nnx.merge(graph, state)
+
+
+# --- receptive fields ---
+
+Shape = tuple[int, int, int]
+Read = tuple[int, Pair, Sequence[int]]
+
+
+def _conv_same(kernel: int, stride: int) -> int:
+    """Pixels cut before a transposed SAME convolution's map; XLA gives the dilated map these many fewer."""
+    before = kernel - 1 if stride > kernel - 1 else math.ceil((kernel + stride - 2) / 2)
+    return kernel - 1 - before
+
+
+def node_shape(op: str, args: dict[str, Any], shapes: Sequence[Shape]) -> Shape:
+    """Height, width and channels of what an operation makes of maps of these shapes."""
+    height, width, channels = shapes[0]
+    match op:
+        case "conv" | "pool":
+            pad = pads(args["padding"], (height, width), args["kernel"], args["rate"], args["strides"])
+            sides = [
+                (n + sum(p) - (k - 1) * r - 1) // s + 1
+                for n, p, k, r, s in zip(
+                    shapes[0], pad, args["kernel"], args["rate"], args["strides"], strict=False
+                )
+            ]
+            return sides[0], sides[1], args.get("features", channels)
+        case "up_conv":
+            k, s, same = args["kernel"], args["stride"], args["padding"] == "SAME"
+            sides = [n * s + (0 if same else max(0, k - s)) for n in (height, width)]
+            return sides[0], sides[1], args["features"]
+        case "concat":
+            return height, width, sum(shape[2] for shape in shapes)
+        case "repeat":
+            return height * args["by"], width * args["by"], channels
+        case "nearest" | "bilinear":
+            return *args["size"], channels
+        case "pad":
+            return height + sum(args["pads"][0]), width + sum(args["pads"][1]), channels
+        case "slice":
+            sides = [len(range(n)[cut]) for n, cut in zip((height, width), args["cuts"], strict=True)]
+            return sides[0], sides[1], channels
+        case "part":
+            return height, width, args["stop"] - args["start"]
+        case "to_depth":
+            return height // 2, width // 2, channels * 4
+        case "to_space":
+            return height * 2, width * 2, channels // 4
+        case "flat" | "average":
+            return 1, 1, args["features"]
+    return shapes[0]
+
+
+def reads(op: str, args: dict[str, Any], shapes: Sequence[Shape], place: Pair, c: int) -> Iterator[Read]:
+    """What entry `c` of an operation's output at `place` reads: operand, place, and channels to average."""
+    height, width, channels = shapes[0]
+    size = height, width
+    along: list[list[int]] = []
+    match op:
+        case "conv" | "pool":
+            group = args.get("groups", channels)
+            ins, out = channels // group, args.get("features", channels) // group
+            pad = pads(args["padding"], size, args["kernel"], args["rate"], args["strides"])
+            for axis in (0, 1):
+                first = place[axis] * args["strides"][axis] - pad[axis][0]
+                along.append([first + a * args["rate"][axis] for a in range(args["kernel"][axis])])
+            together = range(c // out * ins, (c // out + 1) * ins)
+        case "up_conv":
+            k, s, together = args["kernel"], args["stride"], range(channels)
+            cut = _conv_same(k, s) if args["padding"] == "SAME" else 0
+            for axis in (0, 1):
+                spread = [place[axis] + cut - tap for tap in range(k)]
+                along.append([p // s for p in spread if p % s == 0])
+        case "add":
+            yield from ((operand, place, [c]) for operand in range(len(shapes)))
+            return
+        case "concat":
+            for operand, shape in enumerate(shapes):
+                if 0 <= c < shape[2]:
+                    yield operand, place, [c]
+                c -= shape[2]
+            return
+        case "repeat":
+            along, together = [[p // args["by"]] for p in place], [c]
+        case "nearest":
+            pixels = zip(place, size, args["size"], strict=True)
+            along, together = [[(2 * p + 1) * n // (2 * m)] for p, n, m in pixels], [c]
+        case "bilinear":
+            for p, n, m in zip(place, size, args["size"], strict=True):
+                # In units of 1 / (2 m): distance of the pixels' centres, and the reach of the triangle.
+                away = [abs((2 * p + 1) * n - (2 * q + 1) * m) for q in range(n)]
+                along.append([q for q in range(n) if away[q] < 2 * max(n, m)])
+            together = [c]
+        case "pad":
+            along, together = [[p - before] for p, (before, _) in zip(place, args["pads"], strict=True)], [c]
+        case "slice":
+            starts = [(range(n)[cut].start, cut.step) for n, cut in zip(size, args["cuts"], strict=True)]
+            along = [[start + p * by] for p, (start, by) in zip(place, starts, strict=True)]
+            together = [c]
+        case "part":
+            along, together = [[p] for p in place], [c + args["start"]]
+        case "shuffle":
+            per = channels // args["groups"]
+            along, together = [[p] for p in place], [c % args["groups"] * per + c // args["groups"]]
+        case "to_depth":
+            block, together = c // channels, [c % channels]
+            along = [[2 * place[0] + block // 2], [2 * place[1] + block % 2]]
+        case "to_space":
+            together = [(place[0] % 2 * 2 + place[1] % 2) * (channels // 4) + c]
+            along = [[p // 2] for p in place]
+        case "flat" | "average":
+            along, together = [[*range(n)] for n in size], range(channels)
+        case _:
+            along, together = [[p] for p in place], [c]
+    yield from ((0, (i, j), together) for i, j in itertools.product(*along))
+
+
+def paths(graph: Sequence[tuple[str, Sequence[int], dict]], shape: Shape, at: Pair, *, edges: bool) -> dict:
+    """Input pixel to the number of paths from the last node's pixel `at`, averaged over its channels.
+
+    Args:
+        graph: operation, the nodes it reads (0 is the input, 1 the first operation) and its arguments.
+        edges: whether maps end where they end; otherwise they go on for ever.
+    """
+    shapes = [shape]
+    for op, sources, args in graph:
+        shapes.append(node_shape(op, args, [shapes[source] for source in sources]))
+    known: dict[tuple, dict[Pair, float]] = {}
+
+    def count(node: int, place: Pair, c: int) -> dict[Pair, float]:
+        if edges and not all(0 <= p < n for p, n in zip(place, shapes[node], strict=False)):
+            return {}
+        if node == 0:
+            return {place: 1.0}
+        op, sources, args = graph[node - 1]
+        # All output channels of one group read the same.
+        alike = c // (args["features"] // args["groups"]) if op == "conv" else c
+        key = node, place, alike
+        if key not in known:
+            known[key] = total = {}
+            given = [shapes[source] for source in sources]
+            for operand, where, together in reads(op, args, given, place, c):
+                for channel in together:
+                    for pixel, paths in count(sources[operand], where, channel).items():
+                        total[pixel] = total.get(pixel, 0.0) + paths / len(together)
+        return known[key]
+
+    total: dict[Pair, float] = {}
+    for c in range(shapes[-1][2]):
+        for pixel, paths in count(len(graph), at, c).items():
+            total[pixel] = total.get(pixel, 0.0) + paths
+    return total
+
+
+def branched_counts(layers: Sequence[Sequence[int]], taps: int) -> dict[Pair, int]:
+    """Offset to number of choices, in each layer, of a branch by its rate and of one of its 2-D taps.
+
+    A tap's offset is counted from the branch's centre, the left one of two.
+    """
+    reached: dict[Pair, int] = {(0, 0): 1}
+    for rates in layers:
+        wider: dict[Pair, int] = {}
+        for rate, (row, column) in itertools.product(rates, reached):
+            steps = [rate * tap - rate * (taps - 1) // 2 for tap in range(taps)] if rate else [0]
+            for down, right in itertools.product(steps, steps):
+                place = row + down, column + right
+                wider[place] = wider.get(place, 0) + reached[row, column]
+        reached = wider
+    return reached

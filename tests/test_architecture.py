@@ -27,7 +27,9 @@ LAYERS = {
     "training": {"errors", "networks", "config", "cost", "data.dataset"},
     "data": {"errors", "config"},
     "records": {"errors", "config"},
-    "tables": {"errors", "records"},
+    "rendering": {"errors"},
+    "tables": {"errors", "records", "rendering"},
+    "published_table": {"check", "published", "rendering"},
     "figures": {"errors", "records", "path_maps"},
 }
 WITH_JAX = ("ops", "layers", "networks", "cost", "gridding", "metrics", "training", "receptive", "data")

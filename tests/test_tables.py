@@ -9,7 +9,7 @@ import pytest
 import synthetic
 from rich.console import Console
 
-from hdc import records, tables
+from hdc import records, rendering, tables
 from hdc.errors import InputError
 from hdc.tables import Estimate, TableConfig
 
@@ -26,7 +26,7 @@ def built(runs, **keys):
 
 def terminal(table) -> str:
     buffer = io.StringIO()
-    Console(file=buffer, width=160).print(tables.render(table))
+    Console(file=buffer, width=160).print(rendering.render(tables.document(table)))
     return buffer.getvalue()
 
 
@@ -71,7 +71,7 @@ def test_noise_is_marked_and_a_clear_difference_is_not(tmp_path):
     )
     for run, kind in zip(runs, synthetic.RATES, strict=True):
         synthetic.finish(run, kind)
-    _, compared, _ = tables.sections(built(runs))
+    _, compared, _ = tables.document(built(runs)).sections
     cells = {row[0]: row[1] for row in compared.body}
     assert set(cells) == {"2x6", "1-2-5x2"}
     assert cells["1-2-5x2"].startswith("≈ ")
@@ -84,7 +84,7 @@ def test_failed_and_missing_runs_are_shown(tmp_path):
     runs += records.plan(tmp_path / "tiny", [synthetic.configuration("dilated", [9])])
     runs[-1].start({})
     table = built(runs)
-    results = {row[0]: row for row in tables.sections(table)[0].body}
+    results = {row[0]: row for row in tables.document(table).sections[0].body}
     assert results["1x6"][1] == "3"
     assert results["2x6"][1:4] == ("0 of 4", "–", "–")
     assert results["1-2-5x2"][1] == "3 of 5"
@@ -93,9 +93,13 @@ def test_failed_and_missing_runs_are_shown(tmp_path):
     assert "became nan at step 7" in notes
     assert "missing: 1-2-5x2" in notes
     assert "not finished: 2x6" in notes
-    for text in (terminal(table), tables.to_text(table, "markdown"), tables.to_text(table, "latex")):
+    for text in (
+        terminal(table),
+        rendering.to_text(tables.document(table), "markdown"),
+        rendering.to_text(tables.document(table), "latex"),
+    ):
         assert "became nan at step 7" in text
-    assert "failed" in tables.to_text(table, "csv")
+    assert "failed" in rendering.to_text(tables.document(table), "csv")
 
 
 def test_runs_that_differ_in_anything_but_seeds_never_share_a_row(tmp_path):
@@ -138,7 +142,7 @@ def test_an_epochs_time_is_the_median_and_other_values_are_the_last(tmp_path):
 
 def test_csv_has_every_number(tmp_path):
     table = built(synthetic.synthetic_study(tmp_path))
-    frame = pl.read_csv(io.StringIO(tables.to_text(table, "csv")))
+    frame = pl.read_csv(io.StringIO(rendering.to_text(tables.document(table), "csv")))
     chosen = frame.filter(pl.col("row") == "1-2-5x2", pl.col("column") == "test/accuracy").row(0, named=True)
     values = [synthetic.accuracy("hdc", seed) for seed in range(3)]
     assert chosen["n"] == 3
@@ -154,7 +158,9 @@ def test_values_that_were_not_finite_are_said(tmp_path):
     writer = run.start({})
     writer.log(seed=0, step=1, epoch=1, split="test", metrics={"accuracy": 0.5, "erf_ripple": math.nan})
     writer.done()
-    cells = dict(zip(*(lambda s: (s.head, s.body[0]))(tables.sections(built([run]))[0]), strict=True))
+    cells = dict(
+        zip(*(lambda s: (s.head, s.body[0]))(tables.document(built([run])).sections[0]), strict=True)
+    )
     assert cells["ERF ripple dB"] == "undefined"
     assert cells["accuracy %"] == "50.00"
 

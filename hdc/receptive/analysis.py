@@ -1,7 +1,7 @@
 """What a Flax model sees: the exact receptive field, its holes and its gridding, layer by layer."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -20,7 +20,7 @@ from hdc.lint import Finding
 from hdc.path_counts import PathCounts
 from hdc.receptive.axes import Annotation, annotate
 from hdc.receptive.pullback import Pullback
-from hdc.receptive.trace import POINTWISE, Step, Trace, Value, trace
+from hdc.receptive.trace import Step, Trace, Value, trace
 from hdc.schedules import Gridding
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 # Layers whose path counts are followed at the same time: bounds the memory.
 _AT_ONCE = 16
-
-# Steps after a summary of a map within which a normalisation uses its own parameters.
-_NEARBY = 12
 
 
 @dataclass(frozen=True)
@@ -243,7 +240,7 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
     if strides is not None and not whole_map:
         middles = [start + (length - 1) / 2 for start, length in zip(paths.origin, paths.size, strict=True)]
         offset = tuple(m - float(i * s) for m, i, s in zip(middles, place, strides, strict=True))
-    layers = _layers(traced, annotation)
+    layers, before = _layers(traced, annotation)
     return Analysis(
         model=type(model).__name__,
         input_shape=shape,
@@ -258,7 +255,7 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         gridding=paths.gridding(annotation.spread[traced.output]),
         couplings=_couplings(traced, annotation),
         layers=layers,
-        findings=_findings(layers, paths),
+        findings=_findings(layers, before, paths),
     )
 
 
@@ -299,54 +296,61 @@ def _spatial(value: Value, annotation: Annotation, rank: int) -> list[int]:
     return [place for _, place in found] if len(found) == rank - 2 else []
 
 
-def _layers(traced: Trace, annotation: Annotation) -> tuple[Layer, ...]:
+def _layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...], tuple[set[int], ...]]:
+    """The layers, and for each the numbers of those that it reads from, directly or not."""
     rank = len(traced.input.shape)
-    chosen = []
+    chosen: list[tuple[Step, _Geometry]] = []
+    sources: dict[Value, set[int]] = {traced.input: set()}
+    before = []
     for step in traced.steps:
-        geometry = _geometry(step)
-        if geometry is None or not any(
-            k > 1 or s != 1 for k, s in zip(geometry.kernel, geometry.strides, strict=True)
-        ):
-            continue
-        if step.inputs[0].depends and len(_spatial(step.outputs[0], annotation, rank)) == rank - 2:
+        read = set[int]().union(*(sources[value] for value in step.inputs if value.depends))
+        geometry = _geometry(step) if step.inputs[0].depends else None
+        if geometry is not None and geometry.reaches and _spatial(step.outputs[0], annotation, rank):
+            before.append(read)
+            read = read | {len(chosen)}
             chosen.append((step, geometry))
+        sources |= dict.fromkeys(step.outputs, read)
+    places = []
+    for step, _ in chosen:
+        output = step.outputs[0]
+        places.append((output, {a: output.shape[a] // 2 for a in _spatial(output, annotation, rank)}))
+    counted = [
+        found
+        for first in range(0, len(places), _AT_ONCE)
+        for found in _run(traced, annotation, places[first : first + _AT_ONCE], beyond=True)
+    ]
+    # A place that looks at nothing but zeros that the model put in has no field.
+    kept = [number for number, (counts, _, _) in enumerate(counted) if counts.any()]
     layers = []
     names: Counter[str] = Counter()
-    for first in range(0, len(chosen), _AT_ONCE):
-        some = chosen[first : first + _AT_ONCE]
-        outputs = [step.outputs[0] for step, _ in some]
-        places = []
-        for output in outputs:
-            axes = _spatial(output, annotation, rank)
-            places.append((output, {axis: output.shape[axis] // 2 for axis in axes}))
-        counted = _run(traced, annotation, places, beyond=True)
-        for (step, geometry), (counts, start, _) in zip(some, counted, strict=True):
-            if not counts.any():
-                continue
-            output = step.outputs[0]
-            axes = _spatial(output, annotation, rank)
-            name = step.inputs[-1].parameter.rpartition(".")[0] or geometry.kind
-            names[name] += 1
-            before, after = annotation.axes[step.inputs[0]], annotation.axes[output]
-            paths = PathCounts.of(counts, start)
-            layers.append(
-                Layer(
-                    name=name if names[name] == 1 else f"{name} ({names[name]})",
-                    kind=geometry.kind,
-                    kernel=geometry.kernel,
-                    rate=geometry.rate,
-                    strides=geometry.strides,
-                    input_map=tuple(step.inputs[0].shape[axis] for axis in geometry.axes),
-                    map=tuple(output.shape[axis] for axis in axes),
-                    input_stride=tuple(before[axis].stride for axis in geometry.axes),
-                    output_stride=tuple(after[axis].stride for axis in axes),
-                    padded=geometry.padded,
-                    paths=paths,
-                    gridding=paths.gridding(annotation.spread[output]),
-                    padding_share=geometry.padding_share,
-                )
+    for number in kept:
+        (step, geometry), (output, index), (counts, start, _) = (
+            chosen[number],
+            places[number],
+            counted[number],
+        )
+        name = step.inputs[-1].parameter.rpartition(".")[0] or geometry.kind
+        names[name] += 1
+        read, made = annotation.axes[step.inputs[0]], annotation.axes[output]
+        paths = PathCounts.of(counts, start)
+        layers.append(
+            Layer(
+                name=name if names[name] == 1 else f"{name} ({names[name]})",
+                kind=geometry.kind,
+                kernel=geometry.kernel,
+                rate=geometry.rate,
+                strides=geometry.strides,
+                input_map=tuple(step.inputs[0].shape[axis] for axis in geometry.axes),
+                map=tuple(output.shape[axis] for axis in index),
+                input_stride=tuple(read[axis].stride for axis in geometry.axes),
+                output_stride=tuple(made[axis].stride for axis in index),
+                padded=geometry.padded,
+                paths=paths,
+                gridding=paths.gridding(annotation.spread[output]),
+                padding_share=geometry.padding_share,
             )
-    return tuple(layers)
+        )
+    return tuple(layers), tuple({kept.index(i) for i in before[number] if i in kept} for number in kept)
 
 
 @dataclass(frozen=True)
@@ -358,6 +362,11 @@ class _Geometry:
     strides: tuple[Fraction, ...]
     padded: bool
     padding_share: float
+
+    @property
+    def reaches(self) -> bool:
+        """Whether its output sees more, or lies farther apart, than its input: not a 1x1 convolution."""
+        return any(k > 1 or s != 1 for k, s in zip(self.kernel, self.strides, strict=True))
 
 
 def _geometry(step: Step) -> _Geometry | None:
@@ -401,40 +410,64 @@ def _geometry(step: Step) -> _Geometry | None:
 
 
 def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:
-    """Each by the module whose parameters come next, or by the layer before."""
-    names = []
-    last = "the input"
-    for position, step in enumerate(traced.steps):
-        own = next((value.parameter for value in step.inputs if value.parameter), "")
-        if _geometry(step) is not None and own:
-            last = own.rpartition(".")[0]
-        if step not in annotation.couplings:
-            continue
-        after = traced.steps[position : position + _NEARBY]
-        parameters = (v.parameter for s in after if s.name in POINTWISE for v in s.inputs if v.parameter)
-        module = next(parameters, "").rpartition(".")[0]
-        names.append(module if module and module != last else f"a summary after {last}")
-    return tuple(dict.fromkeys(names))
+    """Each by the module between the summary and its return, else by the one that takes it from there."""
+    readers: dict[Value, list[Step]] = {}
+    for step in traced.steps:
+        for value in step.inputs:
+            readers.setdefault(value, []).append(step)
+
+    def has_map(value: Value) -> bool:
+        return any(axis.kind == "space" and not axis.born for axis in annotation.axes[value])
+
+    def back(step: Step) -> list[Step]:
+        summaries = [value for value in step.inputs if value.depends and not has_map(value)]
+        return [value.step for value in summaries if value.step is not None]
+
+    def on(step: Step) -> list[Step]:
+        return [reader for output in step.outputs for reader in readers.get(output, ())]
+
+    found = [step for step in traced.steps if step in annotation.couplings]
+    return tuple(dict.fromkeys(_parameter(step, back) or _parameter(step, on) or step.name for step in found))
 
 
-def _findings(layers: Sequence[Layer], paths: PathCounts) -> tuple[Finding, ...]:
+def _parameter(start: Step, following: Callable[[Step], list[Step]]) -> str:
+    """The module of the first parameter that is read on the way."""
+    queue, seen = [start], {start}
+    for step in queue:
+        for value in step.inputs:
+            if value.parameter:
+                return value.parameter.rpartition(".")[0]
+        for other in following(step):
+            if other not in seen:
+                seen.add(other)
+                queue.append(other)
+    return ""
+
+
+def _findings(layers: Sequence[Layer], before: Sequence[set[int]], paths: PathCounts) -> tuple[Finding, ...]:
     """Axis by axis; an axis that says the same as the one before is not repeated."""
     found: dict[Finding, None] = {}
     for axis in range(paths.counts.ndim):
-        stack = [
-            lint.AxisOfLayer(
-                name=layer.name,
-                kernel_size=layer.kernel[axis],
-                rate=layer.rate[axis],
-                spacing=layer.input_stride[axis],
-                map=layer.input_map[axis],
-                padded=layer.padded,
-                is_pool=layer.kind.endswith("pool"),
+        stacks: list[list[lint.AxisOfLayer]] = []
+        last = None
+        for number, layer in enumerate(layers):
+            if layer.kernel[axis] == 1 or layer.kind == "transposed conv":
+                continue
+            if last is None or last not in before[number]:
+                stacks.append([])
+            stacks[-1].append(
+                lint.AxisOfLayer(
+                    name=layer.name,
+                    kernel_size=layer.kernel[axis],
+                    rate=layer.rate[axis],
+                    spacing=layer.input_stride[axis],
+                    map=layer.input_map[axis],
+                    padded=layer.padded,
+                    is_pool=layer.kind.endswith("pool"),
+                )
             )
-            for layer in layers
-            if layer.kernel[axis] > 1 and layer.kind != "transposed conv"
-        ]
-        found |= dict.fromkeys(lint.lint(stack, paths.axis_coverage(axis)))
+            last = number
+        found |= dict.fromkeys(lint.lint(stacks, paths.axis_coverage(axis)))
     if not paths.gap_free and not any(finding.rule == "holes" for finding in found):
         found[lint.between_branches(paths.coverage)] = None
     return tuple(found)

@@ -82,8 +82,7 @@ class Step:
         values = [value.value for value in self.inputs]
         if self.name == "index":
             return [values[0][self.params["position"]]]
-        functions, params = self.primitive.get_bind_params(self.params)
-        found = self.primitive.bind(*functions, *values, **params)
+        found = self.primitive.bind(*values, **self.params)
         return found if self.primitive.multiple_results else [found]
 
 
@@ -148,6 +147,19 @@ def _dotted(path: tuple[Any, ...]) -> str:
     return ".".join(names[:-1] if names[-1] == "value" else names)
 
 
+def _called(equation: Any) -> tuple[core.Jaxpr, Sequence[Any]] | None:
+    """The function that an equation calls: under `jit`, with a derivative of its own, or checkpointed."""
+    if equation.primitive.name in ("scan", "while"):
+        return None
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        inner = equation.params.get(key)
+        if isinstance(inner, core.ClosedJaxpr):
+            return inner.jaxpr, inner.consts
+        if isinstance(inner, core.Jaxpr):
+            return inner, ()
+    return None
+
+
 class _Flat:
     """Collects steps; functions within functions are written out."""
 
@@ -167,7 +179,10 @@ class _Flat:
 
         for equation in jaxpr.eqns:
             given = [read(variable) for variable in equation.invars]
-            if any(value.depends for value in given):
+            inner = _called(equation)
+            if inner is not None:
+                results = self.inline(*inner, given)
+            elif any(value.depends for value in given):
                 results = self._dependent(equation, given)
             else:
                 results = self._constant(equation, given)
@@ -175,7 +190,7 @@ class _Flat:
         return [read(variable) for variable in jaxpr.outvars]
 
     def _constant(self, equation: Any, given: list[Value]) -> list[Value]:
-        """Left whole: it is evaluated only where a later step needs its value."""
+        """Evaluated only where a later step needs its value."""
         name = equation.primitive.name
         step = Step(name, equation.params, given, primitive=equation.primitive)
         sources = [value for value in given if value.parameter]
@@ -200,11 +215,6 @@ class _Flat:
             ]
         if name == "while":
             raise InputError("the model has a while loop, whose number of turns is not known: use a scan")
-        inner = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
-        if isinstance(inner, core.ClosedJaxpr):
-            return self.inline(inner.jaxpr, inner.consts, given)
-        if isinstance(inner, core.Jaxpr):
-            return self.inline(inner, (), given)
         if name in POINTWISE:
             given = [self._widened(value, shapes[0]) for value in given]
         return self._add(name, params, given, shapes, equation.primitive)

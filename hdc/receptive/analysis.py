@@ -1,6 +1,5 @@
 """What a Flax model sees: the exact receptive field, its holes and its gridding, layer by layer."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,59 +18,12 @@ from hdc.errors import InputError
 from hdc.lint import Finding
 from hdc.path_counts import PathCounts
 from hdc.receptive.axes import Annotation, annotate
-from hdc.receptive.pullback import Pullback
+from hdc.receptive.layers import Layer, count_paths, find_layers, spatial_axes
 from hdc.receptive.trace import Step, Trace, Value, trace
 from hdc.schedules import Gridding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Layers whose path counts are followed at the same time: bounds the memory.
-_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One convolution or pooling, and what its output sees of the input.
-
-    Per axis, in the order of the input's spatial axes.
-
-    Attributes:
-        name: path of its parameters in the model, or its kind and a number.
-        kind: conv, depthwise conv, grouped conv, transposed conv, max pool, sum pool, min pool or pool.
-        kernel, rate, strides: taps, dilation rate and strides, below 1 for a transposed convolution.
-        input_map, map: height and width of its input and output.
-        input_stride, output_stride: pixels of the model's input from one position of its input, or output,
-            to the next.
-        padded: whether it has padding.
-        paths: path counts from its central output, as if the maps had no edge.
-        gridding: predicted gridding index of these.
-        padding_share: the share of its taps that fall outside the map.
-    """
-
-    name: str
-    kind: str
-    kernel: tuple[int, ...]
-    rate: tuple[int, ...]
-    strides: tuple[Fraction, ...]
-    input_map: tuple[int, ...]
-    map: tuple[int, ...]
-    input_stride: tuple[Fraction, ...]
-    output_stride: tuple[Fraction, ...]
-    padded: bool
-    paths: PathCounts
-    gridding: Gridding
-    padding_share: float
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """The receptive field of its output, in input pixels."""
-        return self.paths.size
-
-    @property
-    def coverage(self) -> float:
-        """The share of that field that is seen."""
-        return self.paths.coverage
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -227,20 +179,20 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
     if not traced.output.depends:
         raise InputError(f"the result of {type(model).__name__} does not depend on its input")
     annotation = annotate(traced)
-    axes = _spatial(traced.output, annotation, len(shape))
+    axes = spatial_axes(traced.output, annotation, len(shape))
     place = _place(traced.output, axes, at)
     whole = traced.output, dict(zip(axes, place, strict=True))
-    inside, _, _ = _run(traced, annotation, [whole], beyond=False)[0]
+    inside, _, _ = count_paths(traced, annotation, [whole], beyond=False)[0]
     if not inside.any():
         raise InputError(f"the result of {type(model).__name__} does not depend on its input at {place}")
-    counts, start, whole_map = _run(traced, annotation, [whole], beyond=True)[0]
+    counts, start, whole_map = count_paths(traced, annotation, [whole], beyond=True)[0]
     paths = PathCounts.of(inside, (0,) * inside.ndim) if whole_map else PathCounts.of(counts, start)
     strides = tuple(annotation.axes[traced.output][axis].stride for axis in axes) or None
     offset = None
     if strides is not None and not whole_map:
         middles = [start + (length - 1) / 2 for start, length in zip(paths.origin, paths.size, strict=True)]
         offset = tuple(m - float(i * s) for m, i, s in zip(middles, place, strides, strict=True))
-    layers, before = _layers(traced, annotation)
+    layers, before = find_layers(traced, annotation)
     return Analysis(
         model=type(model).__name__,
         input_shape=shape,
@@ -259,24 +211,6 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
     )
 
 
-def _run(
-    traced: Trace, annotation: Annotation, places: Sequence[tuple[Value, dict[int, int]]], *, beyond: bool
-) -> list[tuple[np.ndarray, tuple[int, ...], bool]]:
-    """For each place: counts over the input's spatial axes, where they start, whether an edge took part."""
-    pullback = Pullback(traced, annotation, beyond=beyond)
-    window = pullback.run(places)
-    shape = traced.input.shape
-    for axis in (0, len(shape) - 1):
-        window = window.with_axis(axis, window.total(axis, shape[axis]), None)
-    for axis in range(1, len(shape) - 1):
-        window = window.expanded(axis, shape[axis])
-        if not beyond:
-            window = window.fitted(axis, 0, shape[axis])
-    starts = tuple(start or 0 for start in window.starts[1:-1])
-    counts = window.counts[:, 0, ..., 0]
-    return [(counts[row], starts, bool(pullback.bounded[row])) for row in range(len(places))]
-
-
 def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tuple[int, ...]:
     lengths = tuple(output.shape[axis] for axis in axes)
     if at is None:
@@ -287,126 +221,6 @@ def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tupl
     if len(given) != len(axes) or any(not 0 <= i < n for i, n in zip(given, lengths, strict=True)):
         raise InputError(f"at={at!r} is not a place on the output's {_times(lengths)} map")
     return given
-
-
-def _spatial(value: Value, annotation: Annotation, rank: int) -> list[int]:
-    """The spatial axes of an array, in the order of the input's."""
-    axes = annotation.axes[value]
-    found = sorted((axis.space, place) for place, axis in enumerate(axes) if axis.kind == "space")
-    return [place for _, place in found] if len(found) == rank - 2 else []
-
-
-def _layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...], tuple[set[int], ...]]:
-    """The layers, and for each the numbers of those that it reads from, directly or not."""
-    rank = len(traced.input.shape)
-    chosen: list[tuple[Step, _Geometry]] = []
-    sources: dict[Value, set[int]] = {traced.input: set()}
-    before = []
-    for step in traced.steps:
-        read = set[int]().union(*(sources[value] for value in step.inputs if value.depends))
-        geometry = _geometry(step) if step.inputs[0].depends else None
-        if geometry is not None and geometry.reaches and _spatial(step.outputs[0], annotation, rank):
-            before.append(read)
-            read = read | {len(chosen)}
-            chosen.append((step, geometry))
-        sources |= dict.fromkeys(step.outputs, read)
-    places = []
-    for step, _ in chosen:
-        output = step.outputs[0]
-        places.append((output, {a: output.shape[a] // 2 for a in _spatial(output, annotation, rank)}))
-    counted = [
-        found
-        for first in range(0, len(places), _AT_ONCE)
-        for found in _run(traced, annotation, places[first : first + _AT_ONCE], beyond=True)
-    ]
-    # A place that looks at nothing but zeros that the model put in has no field.
-    kept = [number for number, (counts, _, _) in enumerate(counted) if counts.any()]
-    layers = []
-    names: Counter[str] = Counter()
-    for number in kept:
-        (step, geometry), (output, index), (counts, start, _) = (
-            chosen[number],
-            places[number],
-            counted[number],
-        )
-        name = step.inputs[-1].parameter.rpartition(".")[0] or geometry.kind
-        names[name] += 1
-        read, made = annotation.axes[step.inputs[0]], annotation.axes[output]
-        paths = PathCounts.of(counts, start)
-        layers.append(
-            Layer(
-                name=name if names[name] == 1 else f"{name} ({names[name]})",
-                kind=geometry.kind,
-                kernel=geometry.kernel,
-                rate=geometry.rate,
-                strides=geometry.strides,
-                input_map=tuple(step.inputs[0].shape[axis] for axis in geometry.axes),
-                map=tuple(output.shape[axis] for axis in index),
-                input_stride=tuple(read[axis].stride for axis in geometry.axes),
-                output_stride=tuple(made[axis].stride for axis in index),
-                padded=geometry.padded,
-                paths=paths,
-                gridding=paths.gridding(annotation.spread[output]),
-                padding_share=geometry.padding_share,
-            )
-        )
-    return tuple(layers), tuple({kept.index(i) for i in before[number] if i in kept} for number in kept)
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    kind: str
-    axes: tuple[int, ...]  # of the operand
-    kernel: tuple[int, ...]
-    rate: tuple[int, ...]
-    strides: tuple[Fraction, ...]
-    padded: bool
-    padding_share: float
-
-    @property
-    def reaches(self) -> bool:
-        """Whether its output sees more, or lies farther apart, than its input: not a 1x1 convolution."""
-        return any(k > 1 or s != 1 for k, s in zip(self.kernel, self.strides, strict=True))
-
-
-def _geometry(step: Step) -> _Geometry | None:
-    """The taps of a convolution or pooling; None for any other step."""
-    params = step.params
-    if step.name == "conv_general_dilated":
-        spec = params["dimension_numbers"]
-        axes, places = spec.lhs_spec[2:], spec.out_spec[2:]
-        kernel = [step.inputs[1].shape[axis] for axis in spec.rhs_spec[2:]]
-        fields = ("rhs_dilation", "window_strides", "lhs_dilation", "padding")
-        rates, strides, apart, padding = (params[name] for name in fields)
-        groups, channels = params["feature_group_count"], step.inputs[0].shape[spec.lhs_spec[1]]
-        if max(apart) > 1:
-            kind = "transposed conv"
-        elif groups == 1:
-            kind = "conv"
-        else:
-            kind = "depthwise conv" if groups == channels else "grouped conv"
-    elif step.name.startswith("reduce_window"):
-        kind = f"{step.name.removeprefix('reduce_window').removeprefix('_')} pool".strip()
-        axes = places = tuple(range(1, len(step.inputs[0].shape) - 1))
-        fields = ("window_dimensions", "window_dilation", "window_strides", "base_dilation", "padding")
-        kernel, rates, strides, apart, padding = ([params[name][axis] for axis in axes] for name in fields)
-    else:
-        return None
-    inside = 1.0
-    for axis, place, taps, rate, stride, gap, (low, _) in zip(
-        axes, places, kernel, rates, strides, apart, padding, strict=True
-    ):
-        reads = np.add.outer(np.arange(step.outputs[0].shape[place]) * stride - low, np.arange(taps) * rate)
-        inside *= float(np.mean((reads >= 0) & (reads <= (step.inputs[0].shape[axis] - 1) * gap)))
-    return _Geometry(
-        kind,
-        tuple(axes),
-        tuple(kernel),
-        tuple(rates),
-        tuple(Fraction(stride, gap) for stride, gap in zip(strides, apart, strict=True)),
-        any(low > 0 or high > 0 for low, high in padding),
-        1 - inside,
-    )
 
 
 def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:

@@ -9,8 +9,6 @@ Maps are kept as windows that may reach beyond the array, as the theoretical rec
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,54 +17,7 @@ import numpy as np
 from hdc.errors import InputError
 from hdc.receptive.axes import Annotation, groups
 from hdc.receptive.trace import POINTWISE, Step, Trace, Value
-
-
-@dataclass
-class Window:
-    """Path counts to the entries of one array, for several outputs at once.
-
-    Attributes:
-        counts: `[outputs, axes of the array...]`. An axis of length 1 whose start is None stands for all
-            its positions, each with that count.
-        starts: the position of the first entry along each axis of the array, None for a uniform axis.
-    """
-
-    counts: np.ndarray
-    starts: tuple[int | None, ...]
-
-    def stop(self, axis: int) -> int:
-        start = self.starts[axis]
-        assert start is not None
-        return start + self.counts.shape[axis + 1]
-
-    def with_axis(self, axis: int, counts: np.ndarray, start: int | None) -> "Window":
-        return Window(counts, (*self.starts[:axis], start, *self.starts[axis + 1 :]))
-
-    def expanded(self, axis: int, length: int) -> "Window":
-        """A uniform axis written out; others as they are."""
-        if self.starts[axis] is not None:
-            return self
-        return self.with_axis(axis, np.repeat(self.counts, length, axis=axis + 1), 0)
-
-    def fitted(self, axis: int, start: int, stop: int) -> "Window":
-        """Cut, or filled up with zeros, to exactly `start` to `stop` along a written-out axis."""
-        low, high = self.starts[axis], self.stop(axis)
-        if (low, high) == (start, stop):
-            return self
-        assert low is not None
-        first, last = max(low, start), min(high, stop)
-        shape = list(self.counts.shape)
-        shape[axis + 1] = stop - start
-        counts = np.zeros(shape)
-        if first < last:
-            counts[_cut(axis, first - start, last - start)] = self.counts[_cut(axis, first - low, last - low)]
-        return self.with_axis(axis, counts, start)
-
-    def total(self, axis: int, length: int) -> np.ndarray:
-        """The sum along an axis of that length, kept as an axis of length 1."""
-        if self.starts[axis] is None:
-            return self.counts * length
-        return self.fitted(axis, 0, length).counts.sum(axis=axis + 1, keepdims=True)
+from hdc.receptive.window import Window, inserted, masked, mass, spaced, widened
 
 
 class Pullback:
@@ -155,7 +106,7 @@ class Pullback:
         if window.starts[axis] is None:
             return window.expanded(axis, length)
         fitted = window.fitted(axis, 0, length)
-        self._note(_mass(window.counts) > _mass(fitted.counts) * (1 + 1e-9))
+        self._note(mass(window.counts) > mass(fitted.counts) * (1 + 1e-9))
         return fitted
 
     def _whole(self, window: Window, shape: Sequence[int]) -> np.ndarray:
@@ -171,7 +122,7 @@ class Pullback:
         """The factor for reading all positions along `axes`; channels are averaged, space is counted."""
         kinds = [self.annotation.axes[value][axis].kind for axis in axes]
         if any(k in ("space", "flat") and value.shape[a] > 1 for k, a in zip(kinds, axes, strict=True)):
-            self._note(_mass(window.counts) > 0)
+            self._note(mass(window.counts) > 0)
         return float(
             np.prod([1 / value.shape[a] for k, a in zip(kinds, axes, strict=True) if k == "channel"])
         )
@@ -207,7 +158,7 @@ class Pullback:
             case "reshape":
                 self._add(operand, self._reshape(window, operand.shape, step.outputs[0].shape))
             case "squeeze":
-                self._add(operand, _inserted(window, [d % len(operand.shape) for d in params["dimensions"]]))
+                self._add(operand, inserted(window, [d % len(operand.shape) for d in params["dimensions"]]))
             case "transpose":
                 order = np.argsort(params["permutation"])
                 counts = window.counts.transpose(0, *(1 + order))
@@ -238,7 +189,7 @@ class Pullback:
                     if step.inputs[side].depends:
                         self._add(step.inputs[side], self._product(window, step, side))
             case "index":
-                first = _inserted(window, [0])
+                first = inserted(window, [0])
                 self._add(operand, first.with_axis(0, first.counts, params["position"]))
             case "stack":
                 for value, found in self._parts(window, [*step.inputs], 0, stacked=True):
@@ -257,7 +208,7 @@ class Pullback:
                 every = Window(
                     every.total(axis, length), (*every.starts[:axis], None, *every.starts[axis + 1 :])
                 )
-            self._note(_mass(every.counts) > 0)
+            self._note(mass(every.counts) > 0)
             total = every.counts.reshape(-1, *(1 for _ in kernel.shape))
             self._add(kernel, Window(total, (None,) * len(kernel.shape)))
         if not image.depends:
@@ -292,9 +243,9 @@ class Pullback:
             for axis, (length, (stride, rate, low, apart)) in enumerate(
                 zip(lengths, geometry, strict=True), 2
             ):
-                window = _spaced(_widened(window, axis, range(length), stride, rate, low), axis, apart)
+                window = spaced(widened(window, axis, range(length), stride, rate, low), axis, apart)
         else:
-            window = _masked(window, taps, geometry)
+            window = masked(window, taps, geometry)
         back = np.argsort(spec.lhs_spec)
         counts = window.counts.transpose(0, *(1 + axis for axis in back))
         self._add(image, Window(counts, tuple(window.starts[axis] for axis in back)))
@@ -319,18 +270,18 @@ class Pullback:
             if (size, stride, low, apart) == (1, 1, 0, 1):
                 continue
             window = window.expanded(axis, step.outputs[0].shape[axis])
-            window = _spaced(_widened(window, axis, range(size), stride, rate, low), axis, apart)
+            window = spaced(widened(window, axis, range(size), stride, rate, low), axis, apart)
         return window
 
     def _reduction(self, window: Window, value: Value, axes: Sequence[int]) -> Window:
         factor = self._spread(window, value, axes)
-        return _inserted(Window(window.counts * factor, window.starts), axes)
+        return inserted(Window(window.counts * factor, window.starts), axes)
 
     def _cumulative(self, window: Window, value: Value, axis: int, reverse: bool) -> Window:
         window = self._inside(window, axis, value.shape[axis])
         counts = window.counts if reverse else np.flip(window.counts, axis + 1)
         counts = np.cumsum(counts, axis=axis + 1)
-        self._note(_mass(window.counts) > 0)
+        self._note(mass(window.counts) > 0)
         return window.with_axis(axis, counts if reverse else np.flip(counts, axis + 1), 0)
 
     def _mixed(self, window: Window, value: Value, output: Value, axes: Sequence[Any]) -> Window:
@@ -492,47 +443,6 @@ _MOVED: dict[str, Callable[[int], bool]] = {
 }
 
 
-def _cut(axis: int, start: int, stop: int, by: int = 1) -> tuple[slice, ...]:
-    return (*(slice(None) for _ in range(axis + 1)), slice(start, stop, by))
-
-
-def _mass(counts: np.ndarray) -> np.ndarray:
-    return counts.reshape(len(counts), -1).sum(axis=1)
-
-
-def _inserted(window: Window, axes: Sequence[int]) -> Window:
-    """New uniform axes at these places of the result."""
-    starts = list(window.starts)
-    for axis in sorted(axes):
-        starts.insert(axis, None)
-    return Window(np.expand_dims(window.counts, [1 + axis for axis in axes]), tuple(starts))
-
-
-def _widened(window: Window, axis: int, taps: Sequence[int], stride: int, rate: int, low: int) -> Window:
-    """What the taps of a window along one axis read: position o reads o * stride + tap * rate - low."""
-    start = window.starts[axis]
-    assert start is not None
-    length = window.counts.shape[axis + 1]
-    shape = list(window.counts.shape)
-    shape[axis + 1] = (length - 1) * stride + taps[-1] * rate + 1 if length else 0
-    counts = np.zeros(shape)
-    for tap in taps if length else ():
-        first = tap * rate
-        counts[_cut(axis, first, first + (length - 1) * stride + 1, stride)] += window.counts
-    return window.with_axis(axis, counts, start * stride - low)
-
-
-def _spaced(window: Window, axis: int, apart: int) -> Window:
-    """Of positions between which zeros were put, those that hold an entry."""
-    start = window.starts[axis]
-    assert start is not None
-    if apart == 1:
-        return window
-    first = -start % apart
-    counts = window.counts[_cut(axis, first, window.counts.shape[axis + 1], apart)]
-    return window.with_axis(axis, counts, (start + first) // apart)
-
-
 def _taps(kernel: Value, spec: Sequence[int]) -> np.ndarray | None:
     """Which taps of a kernel are there, bool over its spatial axes; None for all of them."""
     if kernel.depends or kernel.unmasked:
@@ -543,26 +453,6 @@ def _taps(kernel: Value, spec: Sequence[int]) -> np.ndarray | None:
     return None if mask.all() else mask
 
 
-def _masked(window: Window, taps: np.ndarray, geometry: Sequence[tuple[int, int, int, int]]) -> Window:
-    """A convolution's taps one by one, where not all are there."""
-    total: Window | None = None
-    for place in product(*(range(length) for length in taps.shape)):
-        if not taps[place]:
-            continue
-        part = window
-        for axis, (tap, (stride, rate, low, apart)) in enumerate(zip(place, geometry, strict=True), 2):
-            one = _widened(part, axis, [0], stride, 1, low - tap * rate)
-            # All parts get the extent of the whole kernel, so that they can be added.
-            full = (taps.shape[axis - 2] - 1) * rate
-            start = (window.starts[axis] or 0) * stride - low
-            one = one.fitted(axis, start, start + (window.counts.shape[axis + 1] - 1) * stride + full + 1)
-            part = _spaced(one, axis, apart)
-        total = part if total is None else Window(total.counts + part.counts, part.starts)
-    if total is None:
-        return Window(np.zeros_like(window.counts), window.starts)
-    return total
-
-
 def _sliced(window: Window, step: Step) -> Window:
     params, before = step.params, step.inputs[0].shape
     strides = params["strides"] or (1,) * len(before)
@@ -571,7 +461,7 @@ def _sliced(window: Window, step: Step) -> Window:
     ):
         if (first, last, by) != (0, before[axis], 1):
             window = window.expanded(axis, step.outputs[0].shape[axis])
-            window = _widened(window, axis, [0], by, 1, -first)
+            window = widened(window, axis, [0], by, 1, -first)
     return window
 
 
@@ -580,5 +470,5 @@ def _padded(window: Window, step: Step) -> Window:
         if (low, high, interior) != (0, 0, 0):
             window = window.expanded(axis, step.outputs[0].shape[axis])
             window = window.with_axis(axis, window.counts, (window.starts[axis] or 0) - low)
-            window = _spaced(window, axis, interior + 1)
+            window = spaced(window, axis, interior + 1)
     return window

@@ -1,0 +1,116 @@
+"""Windows of path counts on an array, and what taps and strides do to them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+
+@dataclass
+class Window:
+    """Path counts to the entries of one array, for several outputs at once.
+
+    Attributes:
+        counts: `[outputs, axes of the array...]`. An axis of length 1 whose start is None stands for all
+            its positions, each with that count.
+        starts: the position of the first entry along each axis of the array, None for a uniform axis.
+    """
+
+    counts: np.ndarray
+    starts: tuple[int | None, ...]
+
+    def stop(self, axis: int) -> int:
+        start = self.starts[axis]
+        assert start is not None
+        return start + self.counts.shape[axis + 1]
+
+    def with_axis(self, axis: int, counts: np.ndarray, start: int | None) -> "Window":
+        return Window(counts, (*self.starts[:axis], start, *self.starts[axis + 1 :]))
+
+    def expanded(self, axis: int, length: int) -> "Window":
+        """A uniform axis written out; others as they are."""
+        if self.starts[axis] is not None:
+            return self
+        return self.with_axis(axis, np.repeat(self.counts, length, axis=axis + 1), 0)
+
+    def fitted(self, axis: int, start: int, stop: int) -> "Window":
+        """Cut, or filled up with zeros, to exactly `start` to `stop` along a written-out axis."""
+        low, high = self.starts[axis], self.stop(axis)
+        if (low, high) == (start, stop):
+            return self
+        assert low is not None
+        first, last = max(low, start), min(high, stop)
+        shape = list(self.counts.shape)
+        shape[axis + 1] = stop - start
+        counts = np.zeros(shape)
+        if first < last:
+            counts[_cut(axis, first - start, last - start)] = self.counts[_cut(axis, first - low, last - low)]
+        return self.with_axis(axis, counts, start)
+
+    def total(self, axis: int, length: int) -> np.ndarray:
+        """The sum along an axis of that length, kept as an axis of length 1."""
+        if self.starts[axis] is None:
+            return self.counts * length
+        return self.fitted(axis, 0, length).counts.sum(axis=axis + 1, keepdims=True)
+
+
+def _cut(axis: int, start: int, stop: int, by: int = 1) -> tuple[slice, ...]:
+    return (*(slice(None) for _ in range(axis + 1)), slice(start, stop, by))
+
+
+def mass(counts: np.ndarray) -> np.ndarray:
+    return counts.reshape(len(counts), -1).sum(axis=1)
+
+
+def inserted(window: Window, axes: Sequence[int]) -> Window:
+    """New uniform axes at these places of the result."""
+    starts = list(window.starts)
+    for axis in sorted(axes):
+        starts.insert(axis, None)
+    return Window(np.expand_dims(window.counts, [1 + axis for axis in axes]), tuple(starts))
+
+
+def widened(window: Window, axis: int, taps: Sequence[int], stride: int, rate: int, low: int) -> Window:
+    """What the taps of a window along one axis read: position o reads o * stride + tap * rate - low."""
+    start = window.starts[axis]
+    assert start is not None
+    length = window.counts.shape[axis + 1]
+    shape = list(window.counts.shape)
+    shape[axis + 1] = (length - 1) * stride + taps[-1] * rate + 1 if length else 0
+    counts = np.zeros(shape)
+    for tap in taps if length else ():
+        first = tap * rate
+        counts[_cut(axis, first, first + (length - 1) * stride + 1, stride)] += window.counts
+    return window.with_axis(axis, counts, start * stride - low)
+
+
+def spaced(window: Window, axis: int, apart: int) -> Window:
+    """Of positions between which zeros were put, those that hold an entry."""
+    start = window.starts[axis]
+    assert start is not None
+    if apart == 1:
+        return window
+    first = -start % apart
+    counts = window.counts[_cut(axis, first, window.counts.shape[axis + 1], apart)]
+    return window.with_axis(axis, counts, (start + first) // apart)
+
+
+def masked(window: Window, taps: np.ndarray, geometry: Sequence[tuple[int, int, int, int]]) -> Window:
+    """A convolution's taps one by one, where not all are there."""
+    total: Window | None = None
+    for place in product(*(range(length) for length in taps.shape)):
+        if not taps[place]:
+            continue
+        part = window
+        for axis, (tap, (stride, rate, low, apart)) in enumerate(zip(place, geometry, strict=True), 2):
+            one = widened(part, axis, [0], stride, 1, low - tap * rate)
+            # All parts get the extent of the whole kernel, so that they can be added.
+            full = (taps.shape[axis - 2] - 1) * rate
+            start = (window.starts[axis] or 0) * stride - low
+            one = one.fitted(axis, start, start + (window.counts.shape[axis + 1] - 1) * stride + full + 1)
+            part = spaced(one, axis, apart)
+        total = part if total is None else Window(total.counts + part.counts, part.starts)
+    if total is None:
+        return Window(np.zeros_like(window.counts), window.starts)
+    return total

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from hdc.errors import InputError
 
-_NAME = 24  # characters that the first column gets if it needs them
+_NAME = 24  # characters
 
 FORMATS = ("terminal", "markdown", "csv", "latex")
 
@@ -57,11 +57,10 @@ def render(document: Document) -> RenderableType:
     for section in document.sections:
         drawn = Table(title=section.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for position, name in enumerate(section.head):
-            words = section.is_words(name)
-            drawn.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-            if position == 0:  # the name of a row is broken last
-                longest = max((len(cells[0]) for cells in section.body), default=0)
-                drawn.columns[0].min_width = min(longest, _NAME)
+            # A row's name stays in one piece while the other columns can be wrapped.
+            whole = position == 0 and max((len(cells[0]) for cells in section.body), default=0) <= _NAME
+            justify = "left" if section.is_words(name) else "right"
+            drawn.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
         for cells in section.body:
             drawn.add_row(*cells)
         parts.append(drawn)

@@ -31,6 +31,12 @@ _KEEPS_ENTRIES = frozenset(
 )
 
 
+_CALLS = frozenset(
+    "jit pjit closed_call core_call checkpoint remat remat2 custom_jvp_call custom_vjp_call "
+    "custom_vjp_call_jaxpr composite".split()
+)
+
+
 @dataclass(eq=False)
 class Value:
     """An array of the model.
@@ -149,7 +155,7 @@ def _dotted(path: tuple[Any, ...]) -> str:
 
 def _called(equation: Any) -> tuple[core.Jaxpr, Sequence[Any]] | None:
     """The function that an equation calls: under `jit`, with a derivative of its own, or checkpointed."""
-    if equation.primitive.name in ("scan", "while"):
+    if equation.primitive.name not in _CALLS:
         return None
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = equation.params.get(key)
@@ -208,6 +214,11 @@ class _Flat:
         if name == "scan":
             return self._scan(params, given)
         if name == "cond":
+            if given[0].depends:
+                raise InputError(
+                    "the model chooses between branches by its input (cond): its receptive field differs "
+                    "from image to image"
+                )
             branches = [self.inline(b.jaxpr, b.consts, given[1:]) for b in params["branches"]]
             return [
                 self._add("either", {}, [given[0], *ends], [shape])[0]

@@ -450,3 +450,68 @@ def branched_counts(layers: Sequence[Sequence[int]], taps: int) -> dict[Pair, in
                 wider[place] = wider.get(place, 0) + reached[row, column]
         reached = wider
     return reached
+
+
+# --- certificates ---
+
+
+def path_counts_2d(heights: Sequence[int], widths: Sequence[int], taps: int) -> dict[Pair, int]:
+    """Offset from the field's corner to the number of ways to choose one of K x K taps in every layer."""
+    per_layer = [
+        [(r * a, s * b) for a, b in itertools.product(range(taps), repeat=2)]
+        for r, s in zip(heights, widths, strict=True)
+    ]
+    reached: dict[Pair, int] = {}
+    for choice in itertools.product(*per_layer):
+        place = sum(row for row, _ in choice), sum(column for _, column in choice)
+        reached[place] = reached.get(place, 0) + 1
+    return reached
+
+
+def box(reached: dict[Any, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """First and last coordinate, per axis, of what is reached."""
+    along = list(zip(*reached, strict=True))
+    return tuple(map(min, along)), tuple(map(max, along))
+
+
+def first_hole_2d(reached: dict[Pair, int]) -> Pair | None:
+    """The first pixel of the field that is not reached, row by row, counted from its corner."""
+    low, high = box(reached)
+    for row, column in itertools.product(range(low[0], high[0] + 1), range(low[1], high[1] + 1)):
+        if (row, column) not in reached:
+            return row - low[0], column - low[1]
+    return None
+
+
+def spread(reached: dict[Any, int], axis: int) -> float:
+    """Standard deviation of a path's end along an axis."""
+    total = sum(reached.values())
+    mean = sum(place[axis] * count for place, count in reached.items()) / total
+    return math.sqrt(sum((place[axis] - mean) ** 2 * count for place, count in reached.items()) / total)
+
+
+def jaccard(reached: dict[Any, int], axis: int) -> float:
+    """Of the pixels that two outputs read which are neighbours along an axis: shared over all."""
+    here = set(reached)
+    there = {(*place[:axis], place[axis] + 1, *place[axis + 1 :]) for place in reached}
+    return len(here & there) / len(here | there)
+
+
+def strongest(reached: dict[Any, int], axis: int, max_period: int) -> dict[float, float]:
+    """|sum of p(x) e^(-2 pi i f x)| / sum of p along an axis, at every f = m/q up to 1/2, q <= max_period."""
+    ripples = {}
+    for q in range(2, max_period + 1):
+        for m in range(1, q // 2 + 1):
+            waves = (n * cmath.exp(-2j * math.pi * m * place[axis] / q) for place, n in reached.items())
+            ripples[m / q] = abs(sum(waves)) / sum(reached.values())
+    return ripples
+
+
+def same_padding_share(rate: Pair, taps: int, size: Pair) -> float:
+    """The share of all taps of all pixels that lie in SAME's padding, wherever SAME puts it."""
+    (top, _), (left, _) = pads("SAME", size, (taps, taps), rate, (1, 1))
+    outside = total = 0
+    for row, column, a, b in itertools.product(*map(range, (*size, taps, taps))):
+        total += 1
+        outside += not (0 <= row + a * rate[0] - top < size[0] and 0 <= column + b * rate[1] - left < size[1])
+    return outside / total

@@ -237,7 +237,7 @@ def shares(counts: dict, shape: tuple[int, int]) -> np.ndarray:
     return result / result.sum()
 
 
-@settings(max_examples=60)
+@settings(max_examples=45)
 @given(graphs(), st.data())
 def test_every_path_of_a_random_graph_is_counted(
     graph: tuple[Graph, list[tuple[int, int, int]]], data: st.DataObject
@@ -268,3 +268,602 @@ def test_every_path_of_a_random_graph_is_counted(
     assert analysis.paths.origin == tuple(low)
     expected = shares(moved, (high[0] - low[0] + 1, high[1] - low[1] + 1))
     np.testing.assert_allclose(analysis.path_counts, expected, rtol=0, atol=1e-12)
+
+
+# --- schedules ---
+
+RATES = st.lists(st.integers(1, 6), min_size=1, max_size=5)
+
+
+@settings(max_examples=25)
+@given(RATES, st.sampled_from([2, 3, 5]), st.booleans())
+def test_a_context_network_sees_what_its_schedule_says(rates: list[int], taps: int, separable: bool) -> None:
+    schedule = DilationSchedule(tuple(rates), kernel_size=taps)
+    counts = np.convolve(np.ones(3), np.array(schedule.path_counts, float))
+    side = len(counts) + 8
+    model = made(
+        lambda rngs: ContextNetwork(
+            schedule, in_channels=2, classes=3, task="dense", width=4, separable=separable, rngs=rngs
+        )
+    )
+    analysis = analyse(model, (1, side, side, 2))
+    shared = np.outer(counts, counts) / counts.sum() ** 2
+    assert analysis.size == (len(counts),) * 2
+    np.testing.assert_allclose(analysis.path_counts, shared, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(analysis.paths_inside.sum(), 1, atol=1e-12)
+    assert analysis.support.sum() == np.count_nonzero(shared)
+    if taps == 3:
+        whole = DilationSchedule((1, *rates))
+        assert (analysis.size, analysis.gap_free) == ((whole.receptive_field,) * 2, whole.gap_free)
+        assert analysis.coverage == pytest.approx(whole.coverage**2)
+        hole = whole.first_hole
+        assert analysis.paths.first_hole == (None if hole is None else (0, hole))
+        assert analysis.gridding.index == pytest.approx(whole.gridding.index, abs=1e-9)
+        if whole.gridding.index > 1e-9:
+            assert analysis.gridding.frequency == pytest.approx(whole.gridding.frequency)
+    assert [layer.rate[0] for layer in analysis.layers] == [1, *rates]
+    for depth, layer in enumerate(analysis.layers):
+        assert layer.size[0] == 3 + (taps - 1) * sum(rates[:depth])
+        before = DilationSchedule((1, *rates[:depth])).coverage ** 2
+        assert layer.coverage == pytest.approx(before) or taps != 3
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.booleans(), st.sampled_from([2, 3]))
+def test_residuals_add_the_identity(rates: list[int], separable: bool, taps: int) -> None:
+    schedule = DilationSchedule(tuple(rates), kernel_size=taps)
+    model = made(
+        lambda rngs: ContextNetwork(
+            schedule,
+            in_channels=3,
+            classes=2,
+            task="dense",
+            width=2,
+            separable=separable,
+            residual=True,
+            rngs=rngs,
+        )
+    )
+    side = 2 * sum(rates) + 12
+    analysis = analyse(model, (1, side, side, 3))
+    counts = np.ones((1, 1))
+    # The offset of the block's input in what its SAME convolution reads: the odd pixel comes after.
+    for rate, k, identity in [(1, 3, False), *((rate, taps, True) for rate in rates)]:
+        wide = np.zeros([n + (k - 1) * rate for n in counts.shape])
+        for a, b in np.ndindex(k, k):
+            wide[a * rate :, b * rate :][: counts.shape[0], : counts.shape[1]] += counts
+        if identity:
+            # From the output back, a tap's pixel lies before by what SAME adds before.
+            low = (k - 1) * rate // 2
+            wide[low : low + counts.shape[0], low : low + counts.shape[1]] += counts
+        counts = wide
+    np.testing.assert_allclose(analysis.path_counts, counts / counts.sum(), rtol=0, atol=1e-12)
+    branches = PathCounts.of_layers([[1], *([0, rate] for rate in rates)], 3)
+    if taps == 3:
+        np.testing.assert_allclose(branches.counts, analysis.path_counts, rtol=0, atol=1e-12)
+        most = max(1, *rates)
+        assert analysis.gridding.index == pytest.approx(branches.gridding(most).index, abs=1e-9)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_a_causal_signal_model_sees_back_by_its_schedule(rates: list[int]) -> None:
+    schedule = DilationSchedule(tuple(rates), kernel_size=2)
+    layers = made(
+        lambda rngs: nnx.List(
+            nnx.Conv(2, 2, (2,), kernel_dilation=rate, padding="CAUSAL", rngs=rngs) for rate in rates
+        )
+    )
+    length = schedule.receptive_field + 4
+    model = nnx.Sequential(*(layer for conv in layers for layer in (conv, nnx.relu)))
+    analysis = analyse(model, (1, length, 2), (length - 2,))
+    counts = np.array(schedule.path_counts, float)
+    np.testing.assert_allclose(analysis.path_counts, counts / counts.sum(), rtol=0, atol=1e-12)
+    assert analysis.paths.origin == (length - 1 - schedule.receptive_field,)
+    assert (analysis.paths.first_hole or (None,))[0] == schedule.first_hole
+    assert analysis.coverage == pytest.approx(schedule.coverage)
+    assert analysis.gridding.index == pytest.approx(schedule.gridding.index, abs=1e-9)
+    assert analysis.offset == (-(schedule.receptive_field - 1) / 2,)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(*[st.integers(1, 4)] * 2, *[st.integers(1, 4)] * 2), min_size=1, max_size=4))
+def test_each_axis_has_its_own_rates_and_taps(layers: list[tuple[int, int, int, int]]) -> None:
+    convs = [conv(1, 1, (k, m), kernel_dilation=(r, s)) for k, m, r, s in layers]
+    side = 3 + sum(3 * max(r, s) for _, _, r, s in layers)
+    analysis = analyse(nnx.Sequential(*convs), (1, side, side + 1, 1))
+    rows, columns = np.ones(1), np.ones(1)
+    for k, m, r, s in layers:
+        rows = np.convolve(rows, np.bincount(r * np.arange(k)))
+        columns = np.convolve(columns, np.bincount(s * np.arange(m)))
+    shared = np.outer(rows, columns) / rows.sum() / columns.sum()
+    np.testing.assert_allclose(analysis.path_counts, shared, rtol=0, atol=1e-12)
+    assert analysis.paths.origin[0] == side // 2 - sum((k - 1) * r // 2 for k, _, r, _ in layers)
+
+
+# --- gradients ---
+
+
+class SmallUNet(nnx.Module):
+    """Two halvings by average pooling, transposed convolutions back, and skips."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.first = nnx.Conv(2, 3, (3, 3), rngs=rngs)
+        self.second = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        self.bottom = nnx.Conv(4, 4, (3, 3), kernel_dilation=2, rngs=rngs)
+        self.up_second = nnx.ConvTranspose(4, 3, (2, 2), strides=(2, 2), rngs=rngs)
+        self.up_first = nnx.ConvTranspose(7, 3, (2, 2), strides=(2, 2), rngs=rngs)
+        self.last = nnx.Conv(6, 2, (3, 3), rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        high = nnx.relu(self.first(x))
+        middle = nnx.relu(self.second(nnx.avg_pool(high, (2, 2), strides=(2, 2))))
+        low = nnx.relu(self.bottom(nnx.avg_pool(middle, (2, 2), strides=(2, 2))))
+        middle = jnp.concatenate([middle, self.up_second(low)], axis=-1)
+        return self.last(jnp.concatenate([high, self.up_first(middle)], axis=-1))
+
+
+@pytest.mark.parametrize("at", [(0, 1), (9, 12)])
+def test_gradients_are_not_zero_exactly_where_something_is_seen(at: tuple[int, int]) -> None:
+    schedule = DilationSchedule((3, 4))
+    context = reference.filled(
+        lambda: ContextNetwork(
+            schedule, in_channels=2, classes=2, task="dense", width=2, residual=True, rngs=nnx.Rngs(0)
+        ),
+        positive=True,
+    )
+    unet = reference.filled(lambda: SmallUNet(rngs=nnx.Rngs(0)), positive=True)
+    for model, shape in ((context, (1, 14, 15, 2)), (unet, (1, 16, 20, 2))):
+
+        def score(x: Array, model: nnx.Module = model) -> Array:
+            return model(x)[0, at[0], at[1]].sum()
+
+        gradient = np.asarray(jax.grad(score)(jnp.ones(shape)))[0]
+        analysis = analyse(model, shape, at)
+        np.testing.assert_array_equal(analysis.support, (gradient != 0).any(axis=-1))
+
+
+def test_a_unet_by_hand() -> None:
+    analysis = analyse(made(lambda rngs: SmallUNet(rngs=rngs)), (1, 64, 64, 2))
+    names = [layer.name for layer in analysis.layers]
+    assert names == ["first", "sum pool", "second", "sum pool (2)", "bottom", "up_second", "up_first", "last"]
+    kinds = [layer.kind for layer in analysis.layers]
+    assert kinds == [*["conv", "sum pool"] * 2, "conv", "transposed conv", "transposed conv", "conv"]
+    assert [layer.output_stride[0] for layer in analysis.layers] == [1, 2, 2, 4, 4, 2, 1, 1]
+    assert [layer.strides[1] for layer in analysis.layers] == [
+        1,
+        2,
+        1,
+        2,
+        1,
+        Fraction(1, 2),
+        Fraction(1, 2),
+        1,
+    ]
+    assert [layer.map for layer in analysis.layers] == [(n, n) for n in (64, 32, 32, 16, 16, 32, 64, 64)]
+    # The 31 rows to 33 lie in quarters 7 and 8, which see 5 to 10, rows 20 to 43, widened by 2 and by 1.
+    assert (analysis.size, analysis.paths.origin) == ((30, 30), (17, 17))
+    assert (analysis.output_stride, analysis.whole_map, analysis.couplings) == ((1, 1), False, ())
+
+
+# --- by hand ---
+
+
+def test_a_strided_network_by_hand() -> None:
+    stem, block, skip = conv(3, 4, 7, strides=2), conv(4, 4, 3, strides=2), conv(4, 4, 1, strides=2)
+
+    def call(model: Model, x: Array) -> Array:
+        x = nnx.max_pool(nnx.relu(model.stem(x)), (3, 3), strides=(2, 2), padding="SAME")
+        return nnx.relu(model.block(x) + model.skip(x))
+
+    analysis = of(call, (1, 32, 32, 3), stem=stem, block=block, skip=skip)
+    # SAME adds 2, 0 and 0 before: pixel 0 reads -2..4, then 0..2 of these, then 0..2 of those.
+    assert (analysis.size, analysis.output_stride, analysis.offset) == ((19, 19), (8, 8), (7.0, 7.0))
+    assert analysis.paths.origin == (2 * 8 - 2,) * 2
+    assert [layer.name for layer in analysis.layers] == ["stem", "max pool", "block", "skip"]
+    assert [layer.kind for layer in analysis.layers] == ["conv", "max pool", "conv", "conv"]
+    assert [layer.kernel for layer in analysis.layers] == [(7, 7), (3, 3), (3, 3), (1, 1)]
+    assert [layer.input_map for layer in analysis.layers] == [(32, 32), (16, 16), (8, 8), (8, 8)]
+    assert [layer.map for layer in analysis.layers] == [(16, 16), (8, 8), (4, 4), (4, 4)]
+    assert [layer.input_stride for layer in analysis.layers] == [(n, n) for n in (1, 2, 4, 4)]
+    assert [layer.output_stride for layer in analysis.layers] == [(n, n) for n in (2, 4, 8, 8)]
+    assert [layer.size for layer in analysis.layers] == [(7, 7), (11, 11), (19, 19), (11, 11)]
+    # Of 16 x 7 taps 2 lie before the map, 1 + 3 after; of 8 x 3 and of 4 x 3 one after.
+    inside = [1 - 6 / 112, 1 - 1 / 24, 1 - 1 / 12, 1.0]
+    assert [layer.padding_share for layer in analysis.layers] == pytest.approx([1 - n**2 for n in inside])
+    assert [layer.padded for layer in analysis.layers] == [True, True, True, False]
+    line = np.convolve(np.ones(7), np.bincount([0, 2, 4]))
+    deep = np.convolve(line, np.bincount([0, 4, 8]))
+    counts = np.outer(deep, deep)
+    counts[:11, :11] += np.outer(line, line)
+    np.testing.assert_allclose(analysis.path_counts, counts / counts.sum(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rate", "taps", "size"), [(1, 3, (5, 8)), (3, 3, (5, 7)), (2, 5, (9, 4)), (8, 3, (6, 6))]
+)
+def test_the_share_of_taps_in_the_padding(rate: int, taps: int, size: tuple[int, int]) -> None:
+    (layer,) = analyse(conv(1, 1, taps, kernel_dilation=rate), (1, *size, 1)).layers
+    assert layer.padding_share == pytest.approx(reference.padding_share(rate, taps, size))
+
+
+def test_branches_weigh_by_their_channels() -> None:
+    def call(model: Model, x: Array) -> Array:
+        return model.head(jnp.concatenate([model.wide(x), x], axis=-1))
+
+    shared = of(call, (1, 9, 9, 2), wide=conv(2, 6), head=conv(8, 1, 1)).path_counts
+    # 6 of 8 channels are the sum of nine pixels, 2 are the pixel itself.
+    assert shared[0, 0] == pytest.approx(6 / (6 * 9 + 2))
+    assert shared[1, 1] == pytest.approx((6 + 2) / (6 * 9 + 2))
+
+
+def test_some_channels_of_a_layer_weigh_as_many() -> None:
+    def call(model: Model, x: Array) -> Array:
+        return jnp.concatenate([model.wide(x)[..., :3], x], axis=-1)
+
+    shared = of(call, (1, 9, 9, 2), wide=conv(2, 6)).path_counts
+    assert shared[0, 0] == pytest.approx(3 / (3 * 9 + 2))
+
+
+@pytest.mark.parametrize(
+    "gate", [lambda x: x * nnx.sigmoid(x), nnx.gelu, lambda x: jnp.where(x > 0, x, x / 2)]
+)
+def test_a_pointwise_function_is_one_path(gate: Callable) -> None:
+    def call(model: Model, x: Array) -> Array:
+        return jnp.concatenate([model.wide(x), gate(model.single(x))], axis=-1)
+
+    shared = of(call, (1, 9, 9, 2), wide=conv(2, 2), single=conv(2, 2, 1)).path_counts
+    assert shared[1, 1] == pytest.approx(2 / 10)
+
+
+def test_groups_are_kept_apart() -> None:
+    def call(model: Model, x: Array) -> Array:
+        return model.second(model.first(x))[..., :1]
+
+    def first(x: Array) -> Array:
+        return jnp.concatenate([x, jnp.roll(x, 3, axis=1)], axis=-1)
+
+    parts = {"first": lambda x: first(x), "second": conv(2, 2, (1, 3), feature_group_count=2)}
+    assert pixels(of(call, (1, 9, 9, 1), (4, 4), **parts).support) == {(4, 3), (4, 4), (4, 5)}
+
+
+def whole_map_summaries() -> dict[str, tuple[Callable, dict]]:
+    def excited(model: Model, x: Array) -> Array:
+        x = model.conv(x)
+        weights = nnx.sigmoid(model.up(nnx.relu(model.down(x.mean(axis=(1, 2))))))
+        return x * weights[:, None, None]
+
+    def pyramid(model: Model, x: Array) -> Array:
+        pooled = model.image(x.mean(axis=(1, 2), keepdims=True))
+        return jnp.concatenate([model.conv(x), jnp.broadcast_to(pooled, x.shape)], axis=-1)
+
+    def resized(model: Model, x: Array) -> Array:
+        pooled = model.image(nnx.avg_pool(x, x.shape[1:3]))
+        return jnp.concatenate([model.conv(x), jax.image.resize(pooled, x.shape, "bilinear")], axis=-1)
+
+    def normal(model: Model, x: Array) -> Array:
+        return model.norm(model.conv(x))
+
+    def batch(model: Model, x: Array) -> Array:
+        return model.norm(model.conv(x), use_running_average=False)
+
+    first = {"conv": conv(4, 4)}
+    squeeze = {
+        "down": made(lambda r: nnx.Linear(4, 2, rngs=r)),
+        "up": made(lambda r: nnx.Linear(2, 4, rngs=r)),
+    }
+    image = {"image": conv(4, 4, 1)}
+    group = made(lambda rngs: nnx.GroupNorm(4, num_groups=2, rngs=rngs))
+    return {
+        "up": (excited, first | squeeze),
+        "image": (pyramid, first | image),
+        "image ": (resized, first | image),
+        "norm": (normal, first | {"norm": group}),
+        "norm ": (normal, first | {"norm": made(lambda rngs: nnx.InstanceNorm(4, rngs=rngs))}),
+        "norm  ": (batch, first | {"norm": made(lambda rngs: nnx.BatchNorm(4, rngs=rngs))}),
+    }
+
+
+@pytest.mark.parametrize("name", list(whole_map_summaries()))
+def test_a_summary_of_the_map_that_returns_to_it_is_a_coupling_and_not_counted(name: str) -> None:
+    call, parts = whole_map_summaries()[name]
+    analysis = of(call, (1, 12, 12, 4), **parts)
+    assert analysis.couplings == (name.strip(),)
+    assert (analysis.size, analysis.whole_map) == ((3, 3), False)
+    np.testing.assert_allclose(analysis.path_counts, np.full((3, 3), 1 / 9), rtol=0, atol=1e-12)
+    assert "sees the whole map besides" in repr(analysis)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        made(lambda rngs: nnx.LayerNorm(4, rngs=rngs)),
+        made(lambda rngs: nnx.RMSNorm(4, rngs=rngs)),
+        made(lambda rngs: nnx.BatchNorm(4, rngs=rngs)),
+    ],
+)
+def test_a_normalisation_of_each_pixel_couples_nothing(norm: nnx.Module) -> None:
+    analysis = of(lambda model, x: model.norm(model.conv(x)), (1, 12, 12, 4), conv=conv(4, 4), norm=norm)
+    assert (analysis.couplings, analysis.size) == ((), (3, 3))
+    np.testing.assert_allclose(analysis.path_counts, np.full((3, 3), 1 / 9), rtol=0, atol=1e-12)
+
+
+def test_a_masked_kernel_has_only_its_own_taps() -> None:
+    mask = np.ones((3, 3, 2, 2), np.float32)
+    mask[1, 2:], mask[2] = 0, 0
+    layers = [nnx.Conv(2, 2, (3, 3), mask=jnp.asarray(mask), rngs=nnx.Rngs(0)) for _ in range(2)]
+    analysis = analyse(nnx.Sequential(*layers), (1, 11, 11, 2))
+    taps = {(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0)}
+    assert pixels(analysis.support) == {(5 + a + c, 5 + b + d) for a, b in taps for c, d in taps}
+    assert analysis.paths_inside[4, 4] == pytest.approx(4 / 25)
+
+
+def test_a_mask_may_differ_from_channel_to_channel() -> None:
+    mask = np.zeros((1, 3, 2, 2), np.float32)
+    mask[0, 0, 0, 0] = mask[0, 2, 1, 1] = 1
+    layers = [nnx.Conv(2, 2, (1, 3), mask=jnp.asarray(mask), rngs=nnx.Rngs(0)) for _ in range(2)]
+    analysis = analyse(nnx.Sequential(*layers), (1, 9, 9, 2))
+    assert pixels(analysis.support) == {(4, 2), (4, 6)}
+
+
+def test_a_dense_head_and_attention_take_in_the_whole_map() -> None:
+    attention = made(lambda rngs: nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs))
+
+    def attend(model: Model, x: Array) -> Array:
+        return model.attention(x.reshape(1, -1, 4)).reshape(x.shape)
+
+    head = made(lambda rngs: nnx.Linear(36, 5, rngs=rngs))
+    dense = of(lambda model, x: model.head(x[..., 0].reshape(1, -1)), (1, 6, 6, 4), head=head)
+    attended = of(attend, (1, 6, 6, 4), attention=attention)
+    for analysis in (attended, dense):
+        assert (analysis.whole_map, analysis.size, analysis.offset) == (True, (6, 6), None)
+        assert analysis.gap_free
+    np.testing.assert_allclose(dense.path_counts, np.full((6, 6), 1 / 36), rtol=0, atol=1e-12)
+    # The query is of the pixel itself, keys and values are of all.
+    assert pixels(attended.path_counts > attended.path_counts.min() + 1e-9) == {(3, 3)}
+    assert (dense.at, dense.output_stride) == ((), None)
+
+
+def test_loops_are_written_out() -> None:
+    @nnx.split_rngs(splits=4)
+    @nnx.vmap(in_axes=(0,), out_axes=0)
+    def stack(rngs: nnx.Rngs) -> nnx.Conv:
+        return nnx.Conv(2, 2, (3, 3), kernel_dilation=2, rngs=rngs)
+
+    @nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+    def through(layer: nnx.Conv, x: Array) -> Array:
+        return nnx.relu(layer(x))
+
+    scanned = of(lambda model, x: through(model.layers, x), (1, 20, 20, 2), layers=made(stack))
+    counts = reference.path_counts([2] * 4, 3)
+    shared = np.outer(counts, counts) / counts.sum() ** 2
+    np.testing.assert_allclose(scanned.path_counts, shared, rtol=0, atol=1e-12)
+    assert [layer.size[0] for layer in scanned.layers] == [5, 9, 13, 17]
+
+    def again(model: Model, x: Array) -> Array:
+        return jax.lax.scan(lambda x, _: (model.layer(x), None), x, None, length=3)[0]
+
+    assert of(again, (1, 20, 20, 2), layer=conv(2, 2)).size == (7, 7)
+
+
+def test_moving_and_adding_up_along_the_map() -> None:
+    three = conv(1, 1, (3,))
+    rolled = of(lambda model, x: model.conv(jnp.roll(x, 2, axis=1)), (1, 9, 1), (1,), conv=three)
+    assert pixels(rolled.support) == {(7,), (8,), (0,)}
+    summed = of(lambda model, x: jnp.cumsum(model.conv(x), axis=1), (1, 9, 1), (2,), conv=three)
+    np.testing.assert_allclose(summed.paths_inside, np.array([2, 3, 2, 1, 0, 0, 0, 0, 0]) / 8, atol=1e-12)
+    assert summed.whole_map
+    turned = of(lambda model, x: model.conv(x[:, ::-1])[:, ::-1], (1, 9, 1), (1,), conv=three)
+    assert pixels(turned.support) == {(0,), (1,), (2,)}
+    wrapped = analyse(conv(1, 1, (3,), padding="CIRCULAR"), (1, 9, 1), (0,))
+    assert pixels(wrapped.support) == {(8,), (0,), (1,)}
+
+
+def test_some_pixels_taken_by_their_numbers_keep_their_distance() -> None:
+    def call(model: Model, x: Array) -> Array:
+        return model.conv(x)[:, jnp.array([2, 3, 4])]
+
+    analysis = of(call, (1, 9, 1), (0,), conv=conv(1, 1, (3,)))
+    assert (pixels(analysis.support), analysis.output_stride, analysis.offset) == (
+        {(1,), (2,), (3,)},
+        (1,),
+        (2.0,),
+    )
+
+
+def test_a_signal_held_as_a_map_has_no_other_edge() -> None:
+    def call(model: Model, x: Array) -> Array:
+        return model.conv(x.reshape(1, 9, 1, 2)).reshape(1, 9, 2)
+
+    analysis = of(call, (1, 9, 2), conv=conv(2, 2))
+    assert (analysis.size, analysis.whole_map, analysis.offset) == ((3,), False, (0.0,))
+
+
+def test_axes_in_another_order_are_told_apart() -> None:
+    def call(model: Model, x: Array) -> Array:
+        turned = model.conv(x.swapaxes(1, 2))
+        return nnx.max_pool(turned, (1, 3), strides=(1, 3)).swapaxes(1, 2)
+
+    layer = conv(2, 2, (5, 3), strides=(2, 1))
+    analysis = of(call, (1, 12, 16, 2), conv=layer)
+    first, second = analysis.layers
+    assert (first.kernel, first.strides, first.input_map, first.map) == ((3, 5), (1, 2), (12, 16), (12, 8))
+    assert (second.kernel, second.strides, second.map) == ((3, 1), (3, 1), (4, 8))
+    assert (analysis.size, analysis.output_stride) == ((5, 5), (3, 2))
+
+
+def test_a_far_corner_with_few_paths_is_not_lost() -> None:
+    layers = [conv(1, 1, (3,)) for _ in range(24)]
+
+    def call(model: Model, x: Array) -> Array:
+        x = jnp.repeat(x[:, ::2], 2, axis=1)
+        for layer in model.layers:
+            x = layer(x)
+        return x
+
+    large = of(call, (1, 96, 1), (47,), layers=nnx.List(layers))
+    small = of(call, (1, 48, 1), (23,), layers=nnx.List(layers))
+    assert (large.whole_map, large.size) == (False, (49,))
+    assert small.whole_map or small.size == large.size
+
+
+@pytest.mark.parametrize(("at", "seen"), [(5, {1, 2, 3}), (4, {2})])
+def test_stacked_maps_stay_apart(at: int, seen: set[int]) -> None:
+    def interleaved(model: Model, x: Array) -> Array:
+        return jnp.stack([x, model.conv(x)], axis=2).reshape(1, 18, 2)
+
+    def picked(model: Model, x: Array) -> Array:
+        return jnp.stack([x, model.conv(x)], axis=-1)[..., at % 2]
+
+    three = conv(2, 2, (3,))
+    analysis = of(interleaved, (1, 9, 2), (at,), conv=three)
+    assert ({row for (row,) in pixels(analysis.support)}, analysis.output_stride) == (seen, (Fraction(1, 2),))
+    analysis = of(picked, (1, 9, 2), (2,), conv=three)
+    assert {row for (row,) in pixels(analysis.support)} == seen
+
+
+def test_a_tiled_map_sees_where_its_copy_does() -> None:
+    analysis = of(
+        lambda model, x: jnp.tile(model.conv(x), (1, 2, 1)), (1, 9, 2), (11,), conv=conv(2, 2, (3,))
+    )
+    assert pixels(analysis.support) == {(1,), (2,), (3,)}
+
+
+def test_a_signal_layer_on_every_column_of_a_map() -> None:
+    layer = nnx.Conv(2, 2, (3,), rngs=nnx.Rngs(0))
+    call = jax.vmap(layer, in_axes=2, out_axes=2)
+    for width in (7, 9):
+        analysis = of(lambda model, x: call(x), (1, 9, width, 2), (4, 5))
+        assert pixels(analysis.support) == {(3, 5), (4, 5), (5, 5)}
+
+
+def test_a_branch_that_sees_only_padding_here_is_left_out() -> None:
+    def call(model: Model, x: Array) -> Array:
+        upsampled = jnp.repeat(jnp.repeat(model.conv(x)[:, 2:-2, 2:-2], 2, axis=1), 2, axis=2)
+        return jnp.concatenate([x, jnp.pad(upsampled, ((0, 0), (0, 0), (2, 2), (0, 0)))], axis=-1)
+
+    analysis = of(call, (1, 8, 12, 2), (0, 0), conv=conv(2, 2))
+    assert pixels(analysis.support) == {(0, 0)}
+    with pytest.raises(InputError, match="does not depend on its input at"):
+        of(lambda model, x: call(model, x)[..., 2:], (1, 8, 12, 2), (0, 0), conv=conv(2, 2))
+
+
+@pytest.mark.parametrize(("before", "after", "at", "seen"), [(7, 3, 2, 3), (11, 4, 3, 4), (3, 9, 4, 1)])
+def test_weights_of_an_interpolation_that_are_zero_but_for_rounding_are_no_taps(
+    before: int, after: int, at: int, seen: int
+) -> None:
+    analysis = of(lambda model, x: jax.image.resize(x, (1, after, 1), "bilinear"), (1, before, 1), (at,))
+    assert analysis.support.sum() == seen
+
+
+def test_a_constant_kernel_has_the_taps_that_each_channel_has() -> None:
+    def call(model: Model, x: Array) -> Array:
+        numbers = ("NHWC", "HWIO", "NHWC")
+        patches = jax.lax.conv_general_dilated_patches(x, (3, 3), (1, 1), "SAME", dimension_numbers=numbers)
+        return patches[..., :1]
+
+    assert pixels(of(call, (1, 9, 9, 1), (4, 4)).support) == {(3, 3)}
+
+
+def test_hundreds_of_layers_do_not_overflow() -> None:
+    def call(model: Model, x: Array) -> Array:
+        return jax.lax.scan(lambda x, _: (model.layer(x), None), x, None, length=350)[0]
+
+    analysis = of(call, (1, 5, 5, 1), layer=conv(1, 1))
+    assert np.isfinite(analysis.path_counts).all()
+    assert analysis.size == (701, 701)
+    assert analysis.paths_inside.sum() == pytest.approx(1)
+
+
+def test_a_model_stays_as_it_is() -> None:
+    class Counting(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.conv, self.norm = nnx.Conv(1, 1, (3, 3), rngs=rngs), nnx.BatchNorm(1, rngs=rngs)
+            self.drop, self.calls = nnx.Dropout(0.5, rngs=rngs), nnx.Variable(jnp.zeros(()))
+
+        def __call__(self, x: Array) -> Array:
+            self.calls[...] += 1
+            return self.drop(self.norm(self.conv(x)))
+
+    model = reference.filled(lambda: Counting(nnx.Rngs(0)))
+    graph, before = nnx.split(model)
+    analyse(model, (1, 8, 8, 1))
+    after_graph, after = nnx.split(model)
+    assert graph == after_graph
+    same = jax.tree.map(
+        lambda a, b: (
+            jnp.array_equal(jax.random.key_data(a), jax.random.key_data(b))
+            if jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+            else jnp.array_equal(a, b)
+        ),
+        before,
+        after,
+    )
+    assert all(jax.tree.leaves(same))
+    assert not model.norm.use_running_average
+    assert not model.drop.deterministic
+
+
+def test_an_analysis_prints_and_draws() -> None:
+    model = nnx.Sequential(conv(1, 2, kernel_dilation=2), conv(2, 1, (3, 3), kernel_dilation=2))
+    analysis = analyse(model, (1, 20, 20, 1))
+    text = repr(analysis)
+    assert text.splitlines()[0] == "Sequential 1x20x20x1 -> 1x20x20x1, output pixel 10, 10"
+    assert "receptive field 9x9 px, 30.9% seen, first hole at 0, 1" in text
+    assert "gridding G 1.000 at 0.5 cycles per pixel (period 2 px)" in text
+    assert "layers.0" in text and "layers.1" in text
+    assert "problem, holes" in text
+    assert analysis.figure().get_axes()
+
+
+# --- what cannot be analysed ---
+
+
+def loop(x: Array) -> Array:
+    return jax.lax.while_loop(lambda y: y.sum() > 1, lambda y: y / 2, x)
+
+
+BAD = {
+    "has a while loop": loop,
+    "at places that depend on its input": lambda x: x[:, jnp.argmax(x[0, :, 0, 0])],
+    "does not know the operation": lambda x: jnp.linalg.cholesky(x[..., 0]),
+    "returns 2 arrays": lambda x: (x, x),
+    "returns 0 arrays": lambda x: None,
+    "does not depend on its input": lambda x: jnp.ones(x.shape),
+    "ZeroDivisionError": lambda x: x / (1 // 0),
+}
+
+
+@pytest.mark.parametrize("message", list(BAD))
+def test_models_that_have_no_receptive_field(message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        of(lambda model, x: BAD[message](x), (1, 6, 6, 2))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("at", [(6, 0), (-1, 2), (1,), (1, 2, 3), 3, "ab", (1.5, 2), (None, 1), ((1, 2), 3)])
+def test_a_place_off_the_map(at: Any) -> None:
+    with pytest.raises(InputError, match="is not a place") as caught:
+        analyse(conv(2, 2), (1, 6, 6, 2), at)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 6), (1, 6, 6, 3), (1, 6, 0, 2), (1, 6.0, 6, 2), (1, 6, 6), 6, None, "1662", (True, 6, 6, 2)]
+)
+def test_a_shape_that_does_not_fit(shape: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        analyse(conv(2, 2), shape)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", [lambda x: x, nnx.Conv, nnx.relu, None, nnx.Dict()])
+def test_what_is_no_model(model: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        analyse(model, (1, 6, 6, 2))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_vector_has_no_places() -> None:
+    with pytest.raises(InputError, match="no spatial axes"):
+        of(lambda model, x: x.mean(axis=(1, 2)), (1, 6, 6, 2), (1, 1))

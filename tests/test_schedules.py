@@ -12,22 +12,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hdc.errors import InputError
-from hdc.schedules import DilationSchedule, padding_share
+from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, padding_share
 
 RATES = st.lists(st.integers(1, 12), min_size=1, max_size=5)
 
 
 @pytest.mark.parametrize("taps", [2, 3, 4, 5])
-def test_field_certificate_and_coverage_equal_the_enumeration_of_all_paths(taps: int) -> None:
-    for length in (1, 2, 3):
-        for rates in itertools.product(range(1, 9), repeat=length):
-            schedule = DilationSchedule(rates, taps)
+def test_every_schedule_is_what_the_enumeration_of_its_paths_says(taps: int) -> None:
+    """All schedules of at most 4 layers and rates up to 10."""
+    for length in (1, 2, 3, 4):
+        for rates in itertools.combinations_with_replacement(range(1, 11), length):
             counts = reference.path_counts(rates, taps)
-            assert schedule.receptive_field == len(counts), schedule
-            assert schedule.path_counts.tolist() == counts.tolist(), schedule
-            assert schedule.first_hole == reference.first_hole(counts), schedule
-            assert schedule.gap_free == bool(np.all(counts > 0)), schedule
-            assert schedule.coverage == np.count_nonzero(counts) / len(counts), schedule
+            hole = reference.first_hole(counts)
+            coverage = np.count_nonzero(counts) / len(counts)
+            assert DilationSchedule(rates, taps).path_counts.tolist() == counts.tolist(), rates
+            # A choice of taps ends where it ends in whatever order the layers come.
+            for order in set(itertools.permutations(rates)):
+                schedule = DilationSchedule(order, taps)
+                assert schedule.receptive_field == len(counts), schedule
+                assert (schedule.first_hole, schedule.gap_free) == (hole, hole is None), schedule
+                assert schedule.coverage == coverage, schedule
+
+
+@given(rates=RATES, taps=st.integers(2, 5))
+def test_effective_width_is_the_deviation_of_the_paths(rates, taps) -> None:
+    counts = reference.path_counts(rates, taps)
+    reached = {(offset,): int(count) for offset, count in enumerate(counts) if count}
+    expected = reference.spread(reached, 0)
+    assert DilationSchedule(rates, taps).effective_width == pytest.approx(expected, rel=1e-9)
+
+
+@given(rates=RATES, taps=st.integers(2, 5))
+def test_neighbour_overlap_is_the_jaccard_index_of_what_two_outputs_read(rates, taps) -> None:
+    reached = {(int(offset),): 1 for offset in np.flatnonzero(reference.path_counts(rates, taps))}
+    assert DilationSchedule(rates, taps).neighbour_overlap == pytest.approx(reference.jaccard(reached, 0))
+
+
+@pytest.mark.parametrize(
+    ("rates", "overlap"), [([2, 2, 2], 0.0), ([1, 2, 5], 8 / 9), ([1], 1 / 2), ([3], 0.0)]
+)
+def test_neighbour_overlap_of_the_known_schedules(rates, overlap) -> None:
+    assert DilationSchedule(rates).neighbour_overlap == pytest.approx(overlap)
 
 
 @pytest.mark.parametrize("taps", [2, 3, 4, 5])
@@ -226,3 +251,38 @@ def test_the_import_is_light(module: str, absent: str) -> None:
 def test_padding_share_counts_the_taps_outside_the_map(rate, taps, size) -> None:
     expected = reference.padding_share(rate, taps, size)
     assert padding_share(rate, taps, size) == pytest.approx(expected, abs=1e-12)
+
+
+@given(
+    rate=st.integers(1, 9),
+    taps=st.integers(1, 6),
+    size=st.tuples(st.integers(1, 10), st.integers(1, 10)),
+)
+def test_padding_share_lies_where_same_puts_it_for_even_kernels_as_well(rate, taps, size) -> None:
+    expected = reference.same_padding_share((rate, rate), taps, size)
+    assert padding_share(rate, taps, size) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("largest", "beyond", "mentions"),
+    [
+        ({"rates": [1] * 256}, {"rates": [1] * 257}, ["256", "257"]),
+        ({"rates": [1, 2], "repeat": 128}, {"rates": [1, 2], "repeat": 129}, ["256", "258"]),
+        ({"rates": [1, 4096]}, {"rates": [1, 4097]}, ["4097", "position 2", "4096"]),
+        ({"rates": [1], "kernel_size": 65536}, {"rates": [1], "kernel_size": 65537}, ["65537", "65536"]),
+        ({"rates": [4095, 4096] * 4}, {"rates": [4096] * 8}, ["65537", "65536"]),
+        ({"rates": [255], "kernel_size": 258}, {"rates": [256], "kernel_size": 257}, ["65537", "65536"]),
+        ({"rates": [1], "repeat": 256}, {"rates": [1], "repeat": 10**30}, ["256"]),
+    ],
+    ids=["layers", "repeats", "rate", "taps", "sum", "both", "endless"],
+)
+def test_the_limits_themselves_are_allowed_and_one_more_is_not(largest, beyond, mentions) -> None:
+    assert (MAX_LAYERS, MAX_RATE, MAX_FIELD) == (256, 4096, 65536)
+    schedule = DilationSchedule(**largest)
+    assert schedule.receptive_field <= MAX_FIELD
+    assert len(schedule.path_counts) == schedule.receptive_field
+    with pytest.raises(InputError) as caught:
+        DilationSchedule(**beyond)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 250
+    assert all(mention in message for mention in mentions), message

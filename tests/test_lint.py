@@ -1,0 +1,388 @@
+"""Findings: each one is so, and what it proposes takes it away."""
+
+import functools
+import itertools
+import math
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hdc import check, lint, search
+from hdc.certificate import Certificate, parse
+from hdc.lint import AxisOfLayer, Finding
+from hdc.schedules import DilationSchedule
+
+RATES = st.lists(st.integers(1, 12), min_size=1, max_size=4)
+
+
+def stack(rates, taps=3, **keys) -> list[AxisOfLayer]:
+    return [AxisOfLayer(f"layer {n}", taps, rate, **keys) for n, rate in enumerate(rates, 1)]
+
+
+def reached(layers) -> np.ndarray:
+    """Which input pixels of the field the layers reach, one choice of taps after the other."""
+    choices = itertools.product(
+        *[[int(layer.step * tap) for tap in range(layer.kernel_size)] for layer in layers]
+    )
+    return np.bincount([sum(choice) for choice in choices]) > 0
+
+
+def found(layers, *rules) -> list[Finding]:
+    """What lint finds about one stack, with its true coverage; only some rules if they are given."""
+    findings = lint.lint([layers], float(reached(layers).mean()))
+    assert all(isinstance(finding, Finding) for finding in findings)
+    return [finding for finding in findings if not rules or finding.rule in rules]
+
+
+def number(pattern: str, text: str) -> int:
+    match = re.search(pattern, text)
+    assert match, text
+    return int(match[1])
+
+
+# --- holes ---
+
+
+@given(rates=RATES, taps=st.integers(2, 4))
+def test_holes_are_found_where_there_are_holes(rates, taps) -> None:
+    layers = stack(rates, taps)
+    seen = reached(layers)
+    holes = found(layers, "holes")
+    assert len(holes) == (not seen.all())
+    for finding in holes:
+        assert finding.problem
+        assert finding.message.startswith(f"{1 - seen.mean():.1%} of the receptive field along an axis")
+
+
+@given(rates=RATES, taps=st.integers(2, 4))
+def test_lowering_the_rates_as_proposed_takes_the_holes_away(rates, taps) -> None:
+    rates = list(rates)
+    first = -1
+    for _ in range(len(rates) + 1):
+        layers = stack(rates, taps)
+        seen = reached(layers)
+        holes = found(layers, "holes")
+        if not holes:
+            break
+        hole = int(np.argmin(seen))
+        assert hole > first  # each step moves the first hole outwards
+        first = hole
+        layer = number(r"rate of layer (\d+) ", holes[0].fix)
+        most = number(r"to at most (\d+)", holes[0].fix)
+        assert most < rates[layer - 1]
+        # It is the largest rate that will do: one more, and the same pixel is left out.
+        rates[layer - 1] = most + 1
+        assert not reached(stack(rates, taps))[hole]
+        rates[layer - 1] = most
+    assert seen.all()
+
+
+@pytest.mark.parametrize(
+    ("rates", "layer", "most"), [([1, 2, 9], 3, 7), ([9, 2, 1], 1, 7), ([2, 1, 2, 30], 4, 11), ([2], 1, 1)]
+)
+def test_one_rate_that_is_too_large_is_named_and_lowered_once(rates, layer, most) -> None:
+    (finding,) = found(stack(rates), "holes")
+    assert finding.fix == f"lower the rate of layer {layer} to at most {most}, or add layers before it"
+    rates = [most if n == layer else rate for n, rate in enumerate(rates, 1)]
+    assert not found(stack(rates), "holes")
+
+
+def test_holes_that_no_rate_of_the_stack_explains_are_reported_all_the_same() -> None:
+    (finding,) = (f for f in lint.lint([stack([1, 2])], 0.75) if f.rule == "holes")
+    assert finding.message.startswith("25.0% ") and "branches" in finding.fix and finding.problem
+
+
+def test_a_pooling_layer_is_not_told_to_lower_its_rate() -> None:
+    layers = [
+        AxisOfLayer("conv", 3, 1),
+        AxisOfLayer("pool", 3, 1, spacing=Fraction(8), is_pool=True),
+        AxisOfLayer("last", 3, 1, spacing=Fraction(1)),
+    ]
+    (finding,) = found(layers, "holes")
+    assert finding.fix == "before pool, widen the kernels or lower the strides"
+
+
+def test_between_branches_says_how_much_is_lost() -> None:
+    finding = lint.between_branches(0.982)
+    assert (finding.rule, finding.where, finding.problem) == ("holes", "", True)
+    assert finding.message.startswith("1.8% ")
+
+
+# --- output stride ---
+
+
+def strided(rates, kernel=3, stride=2) -> list[AxisOfLayer]:
+    """A convolution with that stride, then dilated ones on its map."""
+    rest = [AxisOfLayer(f"dilated {n}", 3, rate, spacing=Fraction(stride)) for n, rate in enumerate(rates, 1)]
+    return [AxisOfLayer("stem", kernel, 1), *rest]
+
+
+def test_rates_that_are_fine_until_a_stride_spreads_them() -> None:
+    layers = strided([1, 4])
+    stride, holes = found(layers, "output stride", "holes")
+    assert (stride.rule, stride.where, stride.problem) == ("output stride", "dilated 2", True)
+    # Of smaller steps: the stem, 3 pixels, and a layer of 3 taps that are 2 pixels apart, 4 more.
+    assert stride.message == (
+        "rate 4 at output stride 2 steps over 8 input pixels, and the layers of smaller steps see 7 "
+        "in one piece"
+    )
+    assert stride.fix == holes.fix == "lower the rate of dilated 2 to at most 3, or add layers before it"
+
+
+@pytest.mark.parametrize(
+    ("layers", "fires"),
+    [
+        (strided([2]), True),
+        (strided([1]), False),
+        (strided([1, 3]), False),
+        (strided([2], kernel=5), False),
+        (strided([2], stride=1), False),
+        (strided([4]), False),  # leaves holes at any stride
+        (stack([1, 4]), False),
+    ],
+)
+def test_output_stride_is_blamed_only_where_the_rates_alone_leave_no_holes(layers, fires) -> None:
+    findings = found(layers, "output stride")
+    assert len(findings) == fires
+    alone = [AxisOfLayer(layer.name, layer.kernel_size, layer.rate) for layer in layers]
+    assert fires == (not reached(layers).all() and bool(reached(alone).all()))
+
+
+@given(
+    rates=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    kernel=st.integers(2, 5),
+    stride=st.integers(1, 4),
+)
+def test_lowering_rates_at_a_stride_ends_without_holes_or_asks_for_wider_kernels(
+    rates, kernel, stride
+) -> None:
+    rates = list(rates)
+    for _ in range(2 * len(rates) + 1):
+        layers = strided(rates, kernel, stride)
+        holes = found(layers, "holes")
+        if not holes:
+            assert reached(layers).all()
+            return
+        if "widen the kernels" in holes[0].fix:
+            # No rate is small enough: at rate 1 the layer steps over what is seen before it.
+            assert not reached(strided([1] * len(rates), kernel, stride)).all()
+            return
+        rates[number(r"rate of dilated (\d+) ", holes[0].fix) - 1] = number(r"at most (\d+)", holes[0].fix)
+    raise AssertionError(f"no end: {rates}")
+
+
+# --- common factor ---
+
+
+@given(rates=RATES, taps=st.integers(2, 4))
+def test_a_common_factor_leaves_neighbours_nothing_to_share(rates, taps) -> None:
+    findings = found(stack(rates, taps), "common factor")
+    assert len(findings) == (math.gcd(*rates) > 1)
+    for finding in findings:
+        assert finding.problem and f"multiples of {math.gcd(*rates)} pixels" in finding.message
+        seen = set(np.flatnonzero(reached(stack(rates, taps))))
+        assert not seen & {place + 1 for place in seen}
+        assert not found(stack([*rates, 1], taps), "common factor")
+
+
+def test_a_common_factor_of_steps_counts_the_stride_and_not_what_is_finer_than_a_pixel() -> None:
+    layers = [AxisOfLayer("a", 3, 1, spacing=Fraction(4)), AxisOfLayer("b", 3, 3, spacing=Fraction(2))]
+    (finding,) = (f for f in lint.lint([layers], 0.5) if f.rule == "common factor")
+    assert "multiples of 2 pixels" in finding.message
+    finer = [*stack([2, 2]), AxisOfLayer("after upsampling", 3, 1, spacing=Fraction(1, 2))]
+    assert not [f for f in lint.lint([finer], 1.0) if f.rule == "common factor"]
+
+
+# --- rates and maps ---
+
+
+def share(rate: int, taps: int, size: int) -> float:
+    return reference.same_padding_share((rate, 0), taps, (size, 1))
+
+
+@given(rate=st.integers(1, 40), taps=st.integers(2, 5), size=st.integers(1, 40))
+def test_rates_are_measured_against_the_map(rate, taps, size) -> None:
+    findings = list(lint.on_map(stack([rate], taps, map=size, padded=True)))
+    rules = [finding.rule for finding in findings]
+    if rate == 1:
+        assert rules == []
+        return
+    assert rules == (
+        ["rate and map"] if rate >= size else ["padding"] if share(rate, taps, size) > 0.5 else []
+    )
+    for finding in findings:
+        assert finding.where == "layer 1" and f"{size} px" in finding.message
+        assert finding.problem is (rate >= size)
+        fits = [r for r in range(1, rate) if share(r, taps, size) <= 1 / 3 + 1e-12]
+        if fits:
+            assert finding.fix == f"a rate of at most {max(fits)} keeps two thirds"
+            assert fits == list(range(1, max(fits) + 1))
+            assert not list(lint.on_map(stack([max(fits)], taps, map=size, padded=True)))
+        else:
+            assert finding.fix == "take larger maps"
+        if finding.rule == "padding":
+            assert finding.message.startswith(f"{share(rate, taps, size):.0%} of its taps along an axis")
+
+
+@pytest.mark.parametrize(
+    "keys", [{"map": None}, {"map": 8, "padded": False}, {"map": 8, "is_pool": True}, {"map": 100}]
+)
+def test_a_large_rate_is_no_finding_without_a_padded_map_that_is_too_small(keys) -> None:
+    assert not list(lint.on_map(stack([9], **keys)))
+    assert list(lint.on_map(stack([9], map=8)))
+
+
+def test_valid_padding_says_what_it_takes() -> None:
+    layers = stack([1, 2, 5], map=40, padded=False)
+    (finding,) = found(layers, "VALID")
+    assert finding.where == "layer 2" and not finding.problem
+    # The two dilated layers: 3 taps at rates 2 and 5.
+    assert "takes 14 px off the 40 px map in 2 dilated layers" in finding.message
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        stack([1, 2, 5], map=40, padded=True),
+        stack([1, 2, 5], map=40),
+        stack([1, 2, 5], padded=False),
+        stack([1, 1], map=40, padded=False),
+    ],
+)
+def test_nothing_is_said_of_valid_padding_where_there_is_none(layers) -> None:
+    assert not found(layers, "VALID")
+
+
+# --- the last layer ---
+
+
+@given(rates=RATES, taps=st.integers(2, 4))
+def test_a_large_rate_at_the_end_is_noted(rates, taps) -> None:
+    findings = found(stack(rates, taps), "last layer")
+    assert len(findings) == (len(rates) > 1 and rates[-1] == max(rates) >= taps)
+    for finding in findings:
+        assert finding.where == f"layer {len(rates)}" and not finding.problem
+        assert finding.message == f"the last layer has the largest rate, {rates[-1]}"
+        assert not found(stack([*rates, 1], taps), "last layer")
+        if len(set(rates)) > 1:
+            turned = sorted(rates, reverse=True)
+            assert not found(stack(turned, taps), "last layer")
+            assert reached(stack(turned, taps)).tolist() == reached(stack(rates, taps)).tolist()
+
+
+def test_poolings_and_parallel_stacks_have_no_last_layer() -> None:
+    pooled = [*stack([1, 2, 5]), AxisOfLayer("pool", 2, 1, is_pool=True)]
+    assert [finding.where for finding in found(pooled, "last layer")] == ["layer 3"]
+    assert not [f for f in lint.lint([stack([1, 2, 5]), stack([1, 5])], 1.0) if f.rule == "last layer"]
+
+
+# --- cheaper ---
+
+
+@functools.cache
+def gap_free(layers: int, taps: int, total: int) -> list[tuple[float, int, tuple[int, ...]]]:
+    """Every multiset of rates with that sum whose paths leave no hole: index, - sum of squares, rates."""
+    known = []
+    for rates in itertools.combinations_with_replacement(range(1, total + 1), layers):
+        if sum(rates) == total and reference.path_counts(rates, taps).all():
+            index = max(reference.gridding_spectrum(rates, taps).values(), default=0.0)
+            known.append((round(index, 8), -sum(r * r for r in rates), rates))
+    return sorted(known)
+
+
+@pytest.mark.parametrize(("taps", "longest", "largest"), [(2, 4, 5), (3, 3, 6), (4, 3, 5)])
+def test_the_better_schedule_is_that_of_brute_force(taps, longest, largest) -> None:
+    proposed = 0
+    for layers in range(1, longest + 1):
+        for rates in itertools.combinations_with_replacement(range(1, largest + 1), layers):
+            mine = max(reference.gridding_spectrum(rates, taps).values(), default=0.0)
+            better = lint.better(DilationSchedule(rates, taps))
+            for fewer in range(1, layers + 1):
+                known = [one for one in gap_free(fewer, taps, sum(rates)) if one[0] < mine - 1e-7]
+                if known:
+                    assert better is not None, rates
+                    assert (better.rates, round(better.gridding, 8)) == (known[0][2], known[0][0]), rates
+                    proposed += 1
+                    break
+            else:
+                assert better is None, rates
+    assert proposed > 10
+
+
+def test_too_many_candidates_are_not_looked_at(monkeypatch) -> None:
+    schedule = DilationSchedule((2, 2, 2))
+    assert lint.better(schedule).rates == (1, 1, 4)
+    monkeypatch.setattr(lint, "_CANDIDATES", 1)
+    assert lint.better(schedule) is None
+
+
+def test_a_field_that_the_largest_rate_cannot_reach_without_holes_has_no_better_schedule(monkeypatch) -> None:
+    # 4 layers of 3 taps reach 81 px without holes, but only 41 with rates up to 8. The same happens with the
+    # real bound: 4096,3400,1,1,1,1,1,1,1.
+    monkeypatch.setattr(search, "MAX_RATE", 8)
+    assert lint.better(DilationSchedule((1, 8, 8, 8))) is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "proposed"),
+    [([2, 2, 2], "1,1,4"), ([1, 2, 4], "1,3,3"), ([1, 2, 5], None), ([1, 1, 1], None), ([4], None)],
+)
+def test_a_cheaper_schedule_is_proposed_where_there_is_one(rates, proposed) -> None:
+    findings = found(stack(rates), "cheaper")
+    assert len(findings) == (proposed is not None)
+    for finding in findings:
+        assert finding.where == "" and not finding.problem
+        assert finding.message.startswith(
+            f"rates {proposed} have the same field of {len(reached(stack(rates)))} px"
+        )
+        assert finding.fix == f"use {proposed}, in any order"
+        better = [int(rate) for rate in proposed.split(",")]
+        for order in itertools.permutations(better):
+            assert not found(stack(order), "cheaper", "holes", "common factor")
+
+
+def test_only_layers_with_the_same_taps_and_stride_are_exchanged_for_others() -> None:
+    layers = [
+        AxisOfLayer("a", 5, 1),
+        *[AxisOfLayer(name, 3, 2) for name in "bcd"],
+        *[AxisOfLayer(name, 3, 2, spacing=Fraction(2)) for name in "efg"],
+    ]
+    findings = [f for f in lint.lint([layers], 1.0) if f.rule == "cheaper"]
+    assert [finding.where for finding in findings] == ["b to d", "e to g"]
+    assert all("rates 1,1,4 have the same field of 13 px" in finding.message for finding in findings)
+
+
+# --- a certificate's ---
+
+
+def test_a_finding_is_one_line_with_its_place() -> None:
+    assert str(Finding("padding", "layer 2", "a", "b", False)) == "note, padding: layer 2: a; b"
+    assert str(Finding("holes", "", "a", "b", True)) == "problem, holes: a; b"
+
+
+@given(rates=RATES, taps=st.integers(2, 4), size=st.none() | st.integers(1, 30))
+def test_a_certificate_s_findings_are_those_of_its_layers(rates, taps, size) -> None:
+    findings = check.findings(parse(",".join(map(str, rates)), taps), size)
+    layers = stack(rates, taps, map=size, padded=True if size else None)
+    assert list(findings) == found(layers)
+    assert all("\n" not in str(finding) for finding in findings)
+
+
+def test_findings_of_two_axes_are_not_said_twice_where_they_are_the_same() -> None:
+    same = check.findings(parse("2,2"), 8)
+    assert check.findings(parse("2x2,2x2"), 8) == same == check.findings(parse("2,2", 3, 1), 8)
+    other = check.findings(parse("1x2,1x2"), None)
+    assert set(other) == set(check.findings(parse("2,2"), None)) | set(check.findings(parse("1,1"), None))
+
+
+def test_of_branches_only_the_largest_rate_and_the_map_are_compared() -> None:
+    branches = Certificate("some", (), ((0, 6, 18), (1, 2)))
+    assert check.findings(branches, None) == ()
+    (finding,) = check.findings(branches, 16)
+    assert (finding.rule, finding.where) == ("rate and map", "layer 1")
+    assert check.findings(branches, 100) == ()

@@ -34,6 +34,8 @@ class PathCounts:
         Raises:
             ValueError: where all counts are zero.
         """
+        if not counts.any():
+            raise ValueError("all counts are zero")
         places = [np.flatnonzero(counts.any(axis=_others(counts.ndim, axis))) for axis in range(counts.ndim)]
         box = tuple(slice(int(found[0]), int(found[-1]) + 1) for found in places)
         corner = tuple(start + cut.start for start, cut in zip(origin, box, strict=True))
@@ -50,15 +52,15 @@ class PathCounts:
         """
         counts, reach = np.ones((1,) * axes), 0
         for rates in layers:
-            after = (kernel_size - 1) * max(rates) // 2
-            before = (kernel_size - 1) * max(rates) - after
+            before = (kernel_size - 1) * max(rates) // 2  # as SAME padding has it for even kernels
+            after = (kernel_size - 1) * max(rates) - before
             total = np.zeros([length + before + after for length in counts.shape])
             for rate in rates:
                 branch = counts
                 for axis in range(axes):
                     branch = _tapped(branch, axis, rate, kernel_size)
                 # Branches of one layer have the same centre.
-                low = before - ((kernel_size - 1) * rate - (kernel_size - 1) * rate // 2)
+                low = before - (kernel_size - 1) * rate // 2
                 total[tuple(slice(low, low + length) for length in branch.shape)] += branch
             counts, reach = total, reach + before
         return cls.of(counts, (-reach,) * axes)

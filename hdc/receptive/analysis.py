@@ -1,5 +1,6 @@
 """What a Flax model sees: the exact receptive field, its holes and its gridding, layer by layer."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -37,17 +38,17 @@ class Analysis:
         model: its class.
         input_shape, output_shape: with batch and channels.
         at: the output pixel in question; empty where the output has no spatial axes.
-        paths: normalised path counts over the receptive field, as if the maps had no edge; where a part
-            of the model takes in a whole map (a dense head, global pooling), within the edges.
-        whole_map: whether that is so.
+        paths: normalised path counts over the receptive field, as if the maps had no edge. Some operations
+            cannot be continued beyond it: a dense head, global pooling, interpolation near the edge.
+        within_edges: whether such a one took part, so that `paths` are those within the edges.
         support: `[input's spatial axes]` bool: the input pixels that are seen from `at`, within the edges.
         paths_inside: the same shape: the share of the paths to each of them.
         output_stride: input pixels from one output pixel to the next, per axis; None without spatial axes.
-        offset: input coordinate, per axis, of the middle of output pixel 0's field; None for `whole_map`.
+        offset: input coordinate of the middle of output pixel 0's field, per axis; None where `within_edges`.
         gridding: predicted gridding index G of `paths`.
-        couplings: where a summary of the whole map returns to each of its pixels (group normalisation,
-            batch statistics, squeeze-and-excitation, image pooling). Through these everything is seen;
-            all the numbers leave them out.
+        couplings: where a summary of the map, or of its rows or columns, returns to its pixels (group
+            normalisation, batch statistics, squeeze-and-excitation, image pooling). Through these all of
+            it is seen; the numbers leave them out.
         layers: every convolution and pooling on the way.
         findings: what should be changed, with the change.
     """
@@ -57,7 +58,7 @@ class Analysis:
     output_shape: tuple[int, ...]
     at: tuple[int, ...]
     paths: PathCounts
-    whole_map: bool
+    within_edges: bool
     support: np.ndarray
     paths_inside: np.ndarray
     output_stride: tuple[Fraction, ...] | None
@@ -112,8 +113,8 @@ class Analysis:
     def _summary(self) -> list[Text]:
         place = f"output pixel {_times(self.at, ', ')}" if self.at else "an output unit"
         field_text = f"receptive field {_times(self.size)} px"
-        if self.whole_map:
-            field_text += " (a part of the model takes in a whole map)"
+        if self.within_edges:
+            field_text += " within the edges of the maps"
         first = self.paths.first_hole
         seen = (
             "gap-free" if first is None else f"{self.coverage:.1%} seen, first hole at {_times(first, ', ')}"
@@ -127,7 +128,7 @@ class Analysis:
             lines.append(f"output stride {_times(self.output_stride)}")
         if self.offset is not None:
             lines[-1] += f", offset {', '.join(f'{value:g}' for value in self.offset)}"
-        lines += [f"sees the whole map besides, not counted here: {name}" for name in self.couplings]
+        lines += [f"also sees a summary of the map, not counted here: {name}" for name in self.couplings]
         return [Text(line) for line in lines]
 
     def _table(self) -> RenderableType:
@@ -170,8 +171,8 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
     """
     if not isinstance(model, nnx.Module):
         raise InputError(f"analyse takes a Flax NNX module, got {type(model).__name__}")
-    shape = tuple(input_shape)
-    if len(shape) < 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
+    shape = _integers(input_shape)
+    if shape is None or len(shape) < 3 or min(shape) < 1:
         raise InputError(
             f"input_shape must be positive integers (batch, height, width, channels), got {input_shape!r}"
         )
@@ -185,11 +186,11 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
     inside, _, _ = count_paths(traced, annotation, [whole], beyond=False)[0]
     if not inside.any():
         raise InputError(f"the result of {type(model).__name__} does not depend on its input at {place}")
-    counts, start, whole_map = count_paths(traced, annotation, [whole], beyond=True)[0]
-    paths = PathCounts.of(inside, (0,) * inside.ndim) if whole_map else PathCounts.of(counts, start)
+    counts, start, within_edges = count_paths(traced, annotation, [whole], beyond=True)[0]
+    paths = PathCounts.of(inside, (0,) * inside.ndim) if within_edges else PathCounts.of(counts, start)
     strides = tuple(annotation.axes[traced.output][axis].stride for axis in axes) or None
     offset = None
-    if strides is not None and not whole_map:
+    if strides is not None and not within_edges:
         middles = [start + (length - 1) / 2 for start, length in zip(paths.origin, paths.size, strict=True)]
         offset = tuple(m - float(i * s) for m, i, s in zip(middles, place, strides, strict=True))
     layers, before = find_layers(traced, annotation)
@@ -199,7 +200,7 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         output_shape=traced.output.shape,
         at=place,
         paths=paths,
-        whole_map=whole_map,
+        within_edges=within_edges,
         support=inside > 0,
         paths_inside=inside / inside.sum(),
         output_stride=strides,
@@ -217,10 +218,20 @@ def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tupl
         return tuple(length // 2 for length in lengths)
     if not axes:
         raise InputError(f"the output {output.shape} has no spatial axes, so at={at!r} is not a place on it")
-    given = tuple(at)
-    if len(given) != len(axes) or any(not 0 <= i < n for i, n in zip(given, lengths, strict=True)):
+    given = _integers(at)
+    inside = given is not None and len(given) == len(axes)
+    if given is None or not inside or any(not 0 <= i < n for i, n in zip(given, lengths, strict=True)):
         raise InputError(f"at={at!r} is not a place on the output's {_times(lengths)} map")
     return given
+
+
+def _integers(values: object) -> tuple[int, ...] | None:
+    """A sequence of integers of any kind; None for anything else."""
+    try:
+        given = list(values)  # type: ignore[call-overload]
+        return None if any(isinstance(value, bool) for value in given) else tuple(map(operator.index, given))
+    except TypeError:
+        return None
 
 
 def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:
@@ -231,7 +242,8 @@ def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:
             readers.setdefault(value, []).append(step)
 
     def has_map(value: Value) -> bool:
-        return any(axis.kind == "space" and not axis.born for axis in annotation.axes[value])
+        axes = zip(annotation.axes[value], value.shape, strict=True)
+        return any(axis.kind in ("space", "flat") and length > 1 for axis, length in axes)
 
     def back(step: Step) -> list[Step]:
         summaries = [value for value in step.inputs if value.depends and not has_map(value)]
@@ -240,8 +252,13 @@ def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:
     def on(step: Step) -> list[Step]:
         return [reader for output in step.outputs for reader in readers.get(output, ())]
 
-    found = [step for step in traced.steps if step in annotation.couplings]
-    return tuple(dict.fromkeys(_parameter(step, back) or _parameter(step, on) or step.name for step in found))
+    names = {}
+    for step in traced.steps:
+        for value in step.inputs:
+            if (step, value) in annotation.couplings and value.step is not None:
+                name = _parameter(value.step, back) or _parameter(step, on)
+                names[name or "an operation without parameters"] = None
+    return tuple(names)
 
 
 def _parameter(start: Step, following: Callable[[Step], list[Step]]) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal
 
+import numpy as np
+
 from hdc.receptive.trace import POINTWISE, Step, Trace, Value
 
 
@@ -14,23 +16,21 @@ class Axis:
     """The meaning of one axis.
 
     Attributes:
-        kind: `batch`, `space`, `channel`; `new` for one that a whole-map summary was stretched along;
-            `flat` for several axes in one.
+        kind: `batch`, `space`, `channel`; `new` for one that was put in, as when a summary is stretched over
+            a map; `flat` for several axes in one.
         space: which of the input's spatial axes, for `space`.
         stride: input pixels from one position to the next, for `space`.
-        born: the steps that made a `new` axis, or that shrank a spatial one to a single position.
         parts, lengths: the axes and lengths behind a `flat` one.
     """
 
     kind: Literal["batch", "space", "channel", "new", "flat"]
     space: int = 0
     stride: Fraction = Fraction(1)
-    born: frozenset[Step] = frozenset()
     parts: "tuple[Axis, ...]" = ()
     lengths: tuple[int, ...] = ()
 
 
-CHANNEL = Axis("channel")
+CHANNEL, NEW = Axis("channel"), Axis("new")
 Axes = tuple[Axis, ...]
 
 
@@ -41,13 +41,13 @@ class Annotation:
     Attributes:
         axes: by value.
         spread: by value, the widest distance in input pixels between neighbouring taps of any layer before.
-        couplings: steps through which a summary of the whole map returns to its every pixel, as in group
-            normalisation, batch statistics, squeeze-and-excitation or image pooling.
+        couplings: steps, and those of their operands, by which a summary of a map returns to its every
+            pixel, as in group normalisation, batch statistics, squeeze-and-excitation or image pooling.
     """
 
     axes: dict[Value, Axes] = field(default_factory=dict)
     spread: dict[Value, int] = field(default_factory=dict)
-    couplings: set[Step] = field(default_factory=set)
+    couplings: set[tuple[Step, Value]] = field(default_factory=set)
 
 
 def annotate(trace: Trace) -> Annotation:
@@ -63,9 +63,7 @@ def annotate(trace: Trace) -> Annotation:
             before = found.axes[step.inputs[0]]
             spread = max(spread, *(math.ceil(d * before[a].stride) for a, d in taps.items()))
         for output, axes in zip(step.outputs, _outputs(step, found), strict=True):
-            found.axes[output] = tuple(
-                _collapsed(axis, length, step) for axis, length in zip(axes, output.shape, strict=True)
-            )
+            found.axes[output] = axes
             found.spread[output] = spread
     return found
 
@@ -95,23 +93,15 @@ def tap_distances(step: Step) -> dict[int, Fraction]:
     return {}
 
 
-def _collapsed(axis: Axis, length: int, step: Step) -> Axis:
-    """Marks a spatial axis that has shrunk to one position: what stretches it again spreads a summary."""
-    if axis.kind == "space" and length == 1 and not axis.born:
-        return replace(axis, born=frozenset([step]))
-    return axis
-
-
 def _outputs(step: Step, found: Annotation) -> list[Axes]:
     """The axes of a step's outputs."""
     params, shapes = step.params, [output.shape for output in step.outputs]
-    given = [found.axes[value] for value in step.inputs if value.depends]
+    given = [(value, found.axes[value]) for value in step.inputs if value.depends]
     operand, shape = next(value for value in step.inputs if value.depends), shapes[0]
-    axes = given[0]
+    axes = given[0][1]
     match step.name:
         case name if name in POINTWISE or name == "either":
-            ranked = [axes for axes in given if len(axes) == len(shape)]
-            return [_unified(ranked, found)]
+            return [_unified(step, given, found)]
         case "conv_general_dilated":
             return [_convolved(step, found)]
         case name if name.startswith("reduce_window"):
@@ -121,13 +111,12 @@ def _outputs(step: Step, found: Annotation) -> list[Axes]:
             kept = tuple(axis for i, axis in enumerate(axes) if i not in params["axes"])
             return [kept for _ in shapes]
         case "broadcast_in_dim":
-            new = [Axis("new", born=frozenset([step]))] * len(shape)
+            new = [NEW] * len(shape)
             for i, place in enumerate(params["broadcast_dimensions"]):
-                same = operand.shape[i] == shape[place]
-                new[place] = axes[i] if same else _stretched(axes[i], step)
+                new[place] = axes[i] if operand.shape[i] == shape[place] else NEW
             return [tuple(new)]
         case "reshape":
-            return [_reshaped(axes, operand.shape, shape, step)]
+            return [_reshaped(axes, operand.shape, shape)]
         case "squeeze":
             return [tuple(axis for i, axis in enumerate(axes) if i not in params["dimensions"])]
         case "transpose":
@@ -140,43 +129,42 @@ def _outputs(step: Step, found: Annotation) -> list[Axes]:
             return [_scaled(axes, (1,) * len(shape), apart)]
         case "concatenate":
             along = params["dimension"]
-            joined = list(_unified(given, found, skip=along))
             # What is joined along this axis stays side by side: no summary returns to a map by it.
-            joined[along] = next((a[along] for a in given if a[along].kind != "new"), given[0][along])
-            return [tuple(joined)]
+            return [_unified(step, given, found, beside=along)]
         case "dot_general":
             return [_contracted(step, found)]
         case "gather":
             return [_gathered(step, axes)]
-        case "index":
+        case "tile":
+            return [tuple(_tiled(*both) for both in zip(axes, operand.shape, params["reps"], strict=True))]
+        case "scan_row":
             return [axes[1:]]
+        case "unstack":
+            return [(*axes[: params["axis"]], *axes[params["axis"] + 1 :]) for _ in shapes]
         case "stack":
-            return [(CHANNEL, *_unified(given, found))]
+            joined = _unified(step, given, found)
+            return [(*joined[: params["axis"]], NEW, *joined[params["axis"] :])]
         case _:
             return [axes if len(axes) == len(s) else (CHANNEL,) * len(s) for s in shapes]
 
 
-def _unified(given: Sequence[Axes], found: Annotation, skip: int | None = None) -> Axes:
-    """The axes of arrays that are combined place by place; notes the summaries that meet a map."""
-    if not given:
-        return ()
+def _unified(
+    step: Step, given: Sequence[tuple[Value, Axes]], found: Annotation, beside: int | None = None
+) -> Axes:
+    """The axes of arrays that are combined place by place; notes the summaries that meet a map.
+
+    Args:
+        beside: the axis, if any, along which they are put side by side.
+    """
     result = []
-    for place, column in enumerate(zip(*given, strict=True)):
+    for place, column in enumerate(zip(*(axes for _, axes in given), strict=True)):
         told = [axis for axis in column if axis.kind != "new"]
-        born = frozenset[Step]().union(*(axis.born for axis in column if axis.kind == "new"))
-        if not told:
-            result.append(Axis("new", born=born))
-            continue
-        axis = next((axis for axis in told if axis.kind == "space"), told[0])
-        if axis.kind in ("space", "flat") and place != skip:
-            found.couplings |= born
+        axis = next((axis for axis in told if axis.kind == "space"), told[0] if told else NEW)
+        if axis.kind in ("space", "flat") and place != beside:
+            meets = zip(given, column, strict=True)
+            found.couplings |= {(step, value) for (value, _), one in meets if one.kind == "new"}
         result.append(axis)
     return tuple(result)
-
-
-def _stretched(axis: Axis, step: Step) -> Axis:
-    """An axis of one position, repeated."""
-    return Axis("new", born=axis.born or frozenset([step]))
 
 
 def _scaled(axes: Axes, strides: Iterable[int], apart: Iterable[int]) -> Axes:
@@ -207,7 +195,9 @@ def _contracted(step: Step, found: Annotation) -> Axes:
     (left_sum, right_sum), (left_batch, right_batch) = step.params["dimension_numbers"]
     batches = [
         _unified(
-            [found.axes[v][i : i + 1] for v, i in zip((left, right), pair, strict=True) if v.depends], found
+            step,
+            [(v, found.axes[v][i : i + 1]) for v, i in zip((left, right), pair, strict=True) if v.depends],
+            found,
         )
         for pair in zip(left_batch, right_batch, strict=True)
     ]
@@ -222,18 +212,20 @@ def _contracted(step: Step, found: Annotation) -> Axes:
         elif len(free) == 1 and len(others) == 1 and not mine.parameter:
             # A constant matrix along one axis resamples it: interpolation.
             axis, length = found.axes[other][others[0]], mine.shape[free[0]]
-            result.append(_resampled(axis, other.shape[others[0]], length, step))
+            result.append(_resampled(axis, other.shape[others[0]], length))
         else:
             result += [CHANNEL] * len(free)
     return tuple(result)
 
 
-def _resampled(axis: Axis, before: int, after: int, step: Step) -> Axis:
+def _resampled(axis: Axis, before: int, after: int) -> Axis:
     if axis.kind != "space":
         return axis
-    if before == 1 < after:
-        return _stretched(axis, step)
-    return replace(axis, stride=axis.stride * Fraction(before, after))
+    return NEW if before == 1 < after else replace(axis, stride=axis.stride * Fraction(before, after))
+
+
+def _tiled(axis: Axis, length: int, times: int) -> Axis:
+    return NEW if length == 1 < times else axis
 
 
 def _gathered(step: Step, axes: Axes) -> Axes:
@@ -244,11 +236,21 @@ def _gathered(step: Step, axes: Axes) -> Axes:
         return (CHANNEL,) * len(shape)
     others = iter(axis for i, axis in enumerate(axes) if i != taken[0])
     return tuple(
-        next(others)
-        if place in kept
-        else _resampled(axes[taken[0]], step.inputs[0].shape[taken[0]], length, step)
+        next(others) if place in kept else _picked(axes[taken[0]], step, length)
         for place, length in enumerate(shape)
     )
+
+
+def _picked(axis: Axis, step: Step, length: int) -> Axis:
+    """The axis at chosen places: evenly spaced ones, or all of them, each several times."""
+    operand, places = step.inputs[0].shape, step.inputs[1]
+    before = operand[step.params["dimension_numbers"].start_index_map[0]]
+    if axis.kind != "space" or places.depends or length == 1 or before == 1:
+        return _resampled(axis, before, length)
+    steps = np.unique(np.diff(np.asarray(places.value).ravel()))
+    if len(steps) == 1 and steps[0] > 0:
+        return replace(axis, stride=axis.stride * int(steps[0]))
+    return _resampled(axis, before, length)
 
 
 def groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -270,8 +272,8 @@ def groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int],
     return result
 
 
-def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int], step: Step) -> Axes:
-    result: list[Axis] = [Axis("new", born=frozenset([step]))] * len(after)
+def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes:
+    result: list[Axis] = [NEW] * len(after)
     for old, new in groups(before, after):
         wide_old, wide_new = [i for i in old if before[i] > 1], [j for j in new if after[j] > 1]
         parts, lengths = tuple(axes[i] for i in wide_old), tuple(before[i] for i in wide_old)

@@ -1,5 +1,6 @@
 """The convolutions and poolings of a traced model, and what each one's output sees."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,56 +64,59 @@ class Layer:
 
 def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...], tuple[set[int], ...]]:
     """The layers, and for each the numbers of those that it reads from, directly or not."""
-    rank = len(traced.input.shape)
-    chosen: list[tuple[Step, _Geometry]] = []
+    spaces = len(traced.input.shape) - 2
+    chosen = []
     sources: dict[Value, set[int]] = {traced.input: set()}
     before = []
+    one = _Axis(1, 1, Fraction(1), False, 1.0)  # of an axis along which a layer has no taps
     for step in traced.steps:
         read = set[int]().union(*(sources[value] for value in step.inputs if value.depends))
         geometry = _geometry(step) if step.inputs[0].depends else None
-        if geometry is not None and geometry.reaches and spatial_axes(step.outputs[0], annotation, rank):
-            before.append(read)
-            read = read | {len(chosen)}
-            chosen.append((step, geometry))
+        places = _by_space(step, annotation, spaces) if geometry is not None else []
+        if geometry is not None and places:
+            kind, by_axis = geometry
+            axes = [by_axis.get(axis, one) for axis, _ in places]
+            # Not 1x1 convolutions, whose output sees what their input sees.
+            if any(axis.taps > 1 or axis.stride != 1 for axis in axes):
+                before.append(read)
+                read = read | {len(chosen)}
+                chosen.append((step, kind, axes, places))
         sources |= dict.fromkeys(step.outputs, read)
-    places = []
-    for step, _ in chosen:
-        output = step.outputs[0]
-        places.append((output, {a: output.shape[a] // 2 for a in spatial_axes(output, annotation, rank)}))
+    middles = [
+        (step.outputs[0], {place: step.outputs[0].shape[place] // 2 for _, place in places})
+        for step, _, _, places in chosen
+    ]
     counted = [
         found
-        for first in range(0, len(places), _AT_ONCE)
-        for found in count_paths(traced, annotation, places[first : first + _AT_ONCE], beyond=True)
+        for first in range(0, len(middles), _AT_ONCE)
+        for found in count_paths(traced, annotation, middles[first : first + _AT_ONCE], beyond=True)
     ]
     # A place that looks at nothing but zeros that the model put in has no field.
     kept = [number for number, (counts, _, _) in enumerate(counted) if counts.any()]
     layers = []
     names: Counter[str] = Counter()
     for number in kept:
-        (step, geometry), (output, index), (counts, start, _) = (
-            chosen[number],
-            places[number],
-            counted[number],
-        )
-        name = step.inputs[-1].parameter.rpartition(".")[0] or geometry.kind
+        step, kind, axes, places = chosen[number]
+        counts, start, _ = counted[number]
+        operand, output = step.inputs[0], step.outputs[0]
+        name = step.inputs[-1].parameter.rpartition(".")[0] or kind
         names[name] += 1
-        read, made = annotation.axes[step.inputs[0]], annotation.axes[output]
         paths = PathCounts.of(counts, start)
         layers.append(
             Layer(
                 name=name if names[name] == 1 else f"{name} ({names[name]})",
-                kind=geometry.kind,
-                kernel=geometry.kernel,
-                rate=geometry.rate,
-                strides=geometry.strides,
-                input_map=tuple(step.inputs[0].shape[axis] for axis in geometry.axes),
-                map=tuple(output.shape[axis] for axis in index),
-                input_stride=tuple(read[axis].stride for axis in geometry.axes),
-                output_stride=tuple(made[axis].stride for axis in index),
-                padded=geometry.padded,
+                kind=kind,
+                kernel=tuple(axis.taps for axis in axes),
+                rate=tuple(axis.rate for axis in axes),
+                strides=tuple(axis.stride for axis in axes),
+                input_map=tuple(operand.shape[place] for place, _ in places),
+                map=tuple(output.shape[place] for _, place in places),
+                input_stride=tuple(annotation.axes[operand][place].stride for place, _ in places),
+                output_stride=tuple(annotation.axes[output][place].stride for _, place in places),
+                padded=any(axis.padded for axis in axes),
                 paths=paths,
                 gridding=paths.gridding(annotation.spread[output]),
-                padding_share=geometry.padding_share,
+                padding_share=1 - math.prod(axis.inside for axis in axes),
             )
         )
     return tuple(layers), tuple({kept.index(i) for i in before[number] if i in kept} for number in kept)
@@ -144,32 +148,26 @@ def spatial_axes(value: Value, annotation: Annotation, rank: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Geometry:
-    kind: str
-    axes: tuple[int, ...]  # of the operand
-    kernel: tuple[int, ...]
-    rate: tuple[int, ...]
-    strides: tuple[Fraction, ...]
+class _Axis:
+    """The taps of a layer along one axis of its operand."""
+
+    taps: int
+    rate: int
+    stride: Fraction
     padded: bool
-    padding_share: float
-
-    @property
-    def reaches(self) -> bool:
-        """Whether its output sees more, or lies farther apart, than its input: not a 1x1 convolution."""
-        return any(k > 1 or s != 1 for k, s in zip(self.kernel, self.strides, strict=True))
+    inside: float  # the share of the taps that fall on the map
 
 
-def _geometry(step: Step) -> _Geometry | None:
-    """The taps of a convolution or pooling; None for any other step."""
+def _geometry(step: Step) -> tuple[str, dict[int, _Axis]] | None:
+    """What kind of convolution or pooling a step is, and its taps by axis; None for any other step."""
     params = step.params
     if step.name == "conv_general_dilated":
         spec = params["dimension_numbers"]
         axes, places = spec.lhs_spec[2:], spec.out_spec[2:]
-        kernel = [step.inputs[1].shape[axis] for axis in spec.rhs_spec[2:]]
+        taps = [step.inputs[1].shape[axis] for axis in spec.rhs_spec[2:]]
         fields = ("rhs_dilation", "window_strides", "lhs_dilation", "padding")
-        rates, strides, apart, padding = (params[name] for name in fields)
         groups, channels = params["feature_group_count"], step.inputs[0].shape[spec.lhs_spec[1]]
-        if max(apart) > 1:
+        if max(params["lhs_dilation"]) > 1:
             kind = "transposed conv"
         elif groups == 1:
             kind = "conv"
@@ -177,23 +175,30 @@ def _geometry(step: Step) -> _Geometry | None:
             kind = "depthwise conv" if groups == channels else "grouped conv"
     elif step.name.startswith("reduce_window"):
         kind = f"{step.name.removeprefix('reduce_window').removeprefix('_')} pool".strip()
-        axes = places = tuple(range(1, len(step.inputs[0].shape) - 1))
-        fields = ("window_dimensions", "window_dilation", "window_strides", "base_dilation", "padding")
-        kernel, rates, strides, apart, padding = ([params[name][axis] for axis in axes] for name in fields)
+        axes = places = tuple(range(len(step.inputs[0].shape)))
+        taps = params["window_dimensions"]
+        fields = ("window_dilation", "window_strides", "base_dilation", "padding")
     else:
         return None
-    inside = 1.0
-    for axis, place, taps, rate, stride, gap, (low, _) in zip(
-        axes, places, kernel, rates, strides, apart, padding, strict=True
-    ):
-        reads = np.add.outer(np.arange(step.outputs[0].shape[place]) * stride - low, np.arange(taps) * rate)
-        inside *= float(np.mean((reads >= 0) & (reads <= (step.inputs[0].shape[axis] - 1) * gap)))
-    return _Geometry(
-        kind,
-        tuple(axes),
-        tuple(kernel),
-        tuple(rates),
-        tuple(Fraction(stride, gap) for stride, gap in zip(strides, apart, strict=True)),
-        any(low > 0 or high > 0 for low, high in padding),
-        1 - inside,
-    )
+    found = {}
+    columns = zip(axes, places, taps, *(params[name] for name in fields), strict=True)
+    for axis, place, count, rate, stride, apart, (low, high) in columns:
+        first = np.arange(step.outputs[0].shape[place]) * stride - low
+        reads = np.add.outer(first, np.arange(count) * rate)
+        inside = np.mean((reads >= 0) & (reads <= (step.inputs[0].shape[axis] - 1) * apart))
+        found[axis] = _Axis(count, rate, Fraction(stride, apart), low > 0 or high > 0, float(inside))
+    return kind, found
+
+
+def _by_space(step: Step, annotation: Annotation, spaces: int) -> list[tuple[int, int]]:
+    """For each of the model's spatial axes, that of the step's operand and that of its output.
+
+    Empty where one of them has no such axis.
+    """
+    both = [
+        {axis.space: place for place, axis in enumerate(annotation.axes[value]) if axis.kind == "space"}
+        for value in (step.inputs[0], step.outputs[0])
+    ]
+    if any(len(places) != spaces for places in both):
+        return []
+    return [(both[0][space], both[1][space]) for space in range(spaces)]

@@ -8,7 +8,7 @@ negative, so none cancel, and what is zero at the end is out of sight.
 Maps are kept as windows that may reach beyond the array, as the theoretical receptive field does.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +17,10 @@ import numpy as np
 from hdc.errors import InputError
 from hdc.receptive.axes import Annotation, groups
 from hdc.receptive.trace import POINTWISE, Step, Trace, Value
-from hdc.receptive.window import Window, inserted, masked, mass, spaced, widened
+from hdc.receptive.window import Window, inserted, mass, spaced, tapped, widened
+
+_LEAST = 1e-300
+_MOST = 1e200  # counts beyond it are scaled down, before a double would overflow
 
 
 class Pullback:
@@ -33,6 +36,7 @@ class Pullback:
         self.trace, self.annotation, self.beyond = trace, annotation, beyond
         self.bounded = np.zeros(0, bool)
         self._windows: dict[Value, Window] = {}
+        self._scaled = self._only_seen = False
 
     def run(self, places: Sequence[tuple[Value, Mapping[int, int]]]) -> Window:
         """The counts at the input, one row for each place.
@@ -40,6 +44,18 @@ class Pullback:
         Args:
             places: an array of the trace and an index for some of its axes; all of the other axes.
         """
+        self._scaled = False
+        found = self._run(places)
+        if self._scaled:
+            # What is small beside the rest may have vanished: where something is seen is found again.
+            self._only_seen = True
+            seen = self._run(places)
+            self._only_seen = False
+            shares = found.counts / mass(found.counts).reshape(-1, *(1 for _ in found.starts))
+            found = Window(np.where(seen.counts > 0, np.maximum(shares, _LEAST), 0.0), found.starts)
+        return found
+
+    def _run(self, places: Sequence[tuple[Value, Mapping[int, int]]]) -> Window:
         self.bounded = np.zeros(len(places), bool)
         seeds: dict[Value, list[tuple[int, Mapping[int, int]]]] = {}
         for row, (value, index) in enumerate(places):
@@ -53,7 +69,7 @@ class Pullback:
         sources = self._sources()
         for step in reversed(self.trace.steps):
             reached = [self._windows.pop(output, None) for output in step.outputs]
-            if step in self.annotation.couplings or all(window is None for window in reached):
+            if all(window is None for window in reached):
                 continue
             if step.name in POINTWISE:
                 assert reached[0] is not None
@@ -68,18 +84,39 @@ class Pullback:
     def _sources(self) -> dict[Value, dict[Value, None]]:
         """The arrays that a run of pointwise operations starts from, each once.
 
-        So `x * sigmoid(x)`, or GELU written out, is one path and not several.
+        So `x * sigmoid(x)`, or GELU written out, is one path and not several; and so is a normalisation
+        over the channels of each pixel, whose statistics are of the array that is normalised.
         """
         sources: dict[Value, dict[Value, None]] = {}
+        statistics: dict[Value, dict[Value, None]] = {}  # of each pixel's channels, and of what
         for step in self.trace.steps:
+            given = [v for v in step.inputs if v.depends and (step, v) not in self.annotation.couplings]
+            own = [sources.get(value, {value: None}) for value in given]
             if step.name in POINTWISE:
-                merged: dict[Value, None] = {}
-                for value in step.inputs:
-                    if value.depends:
-                        merged |= sources.get(value, {value: None})
-                for output in step.outputs:
-                    sources[output] = merged
+                pairs = list(zip(given, own, strict=True))
+                direct = _joined(some for value, some in pairs if value not in statistics)
+                extra = [
+                    some
+                    for value, some in pairs
+                    if value in statistics and not statistics[value].keys() <= direct.keys()
+                ]
+                sources[step.outputs[0]] = _joined([direct, *extra])
+                if given and all(value in statistics for value in given):
+                    statistics[step.outputs[0]] = _joined(statistics[value] for value in given)
+            elif step.name.startswith("reduce_") and self._of_channels(step):
+                statistics[step.outputs[0]] = _joined(own)
+            elif step.name in ("broadcast_in_dim", "reshape") and given and given[0] in statistics:
+                statistics[step.outputs[0]] = statistics[given[0]]
         return sources
+
+    def _of_channels(self, step: Step) -> bool:
+        axes = self.annotation.axes
+        return "axes" in step.params and all(
+            axes[value][axis].kind == "channel"
+            for value in step.inputs
+            if value.depends
+            for axis in step.params["axes"]
+        )
 
     def _add(self, value: Value, window: Window) -> None:
         if not value.depends:
@@ -99,15 +136,30 @@ class Pullback:
                     stop = max(known.stop(axis), window.stop(axis))
                     known, window = known.fitted(axis, start, stop), window.fitted(axis, start, stop)
             window = Window(known.counts + window.counts, window.starts)
+        if self._only_seen:
+            window = Window((window.counts > 0).astype(np.float64), window.starts)
         self._windows[value] = window
+        most = window.counts.reshape(len(window.counts), -1).max(axis=1, initial=0.0)
+        if most.max(initial=0.0) > _MOST:
+            # Only the ratios within a row matter, in all that it has reached.
+            self._scaled = True
+            factor = np.where(most > _MOST, 1 / _MOST, 1.0)
+            for other, reached in self._windows.items():
+                shape = (-1, *(1 for _ in other.shape))
+                self._windows[other] = Window(reached.counts * factor.reshape(shape), reached.starts)
 
     def _inside(self, window: Window, axis: int, length: int) -> Window:
-        """A window written out over exactly the map; notes where something was beyond it."""
+        """A window written out over exactly the map; notes where something was beyond it.
+
+        An axis of one position may be one that was put in, beyond which there is nothing.
+        """
         if window.starts[axis] is None:
             return window.expanded(axis, length)
-        fitted = window.fitted(axis, 0, length)
-        self._note(mass(window.counts) > mass(fitted.counts) * (1 + 1e-9))
-        return fitted
+        if length > 1:
+            for start, stop in ((window.starts[axis] or 0, 0), (length, window.stop(axis))):
+                if start < stop:
+                    self._note(mass(window.fitted(axis, start, stop).counts) > 0)
+        return window.fitted(axis, 0, length)
 
     def _whole(self, window: Window, shape: Sequence[int]) -> np.ndarray:
         """The counts `[outputs, *shape]` of every entry of the array."""
@@ -134,7 +186,8 @@ class Pullback:
         match name:
             case "either":
                 for value in step.inputs[1:]:
-                    self._add(value, window)
+                    if (step, value) not in self.annotation.couplings:
+                        self._add(value, window)
             case "conv_general_dilated":
                 self._convolution(step, window)
             case _ if name.startswith("reduce_window"):
@@ -174,7 +227,7 @@ class Pullback:
             case "pad":
                 self._add(operand, _padded(window, step))
             case "concatenate":
-                for value, found in self._parts(window, step.inputs, params["dimension"]):
+                for value, found in self._parts(window, step, params["dimension"]):
                     self._add(value, found)
             case "split":
                 start = 0
@@ -186,14 +239,30 @@ class Pullback:
                     start += size
             case "dot_general":
                 for side in (0, 1):
-                    if step.inputs[side].depends:
+                    value = step.inputs[side]
+                    if value.depends and (step, value) not in self.annotation.couplings:
                         self._add(step.inputs[side], self._product(window, step, side))
-            case "index":
+            case "tile":
+                for axis, times in enumerate(params["reps"]):
+                    if times > 1:
+                        length = operand.shape[axis]
+                        whole = self._inside(window, axis, times * length).counts
+                        shape = (*whole.shape[: axis + 1], times, length, *whole.shape[axis + 2 :])
+                        window = window.with_axis(axis, whole.reshape(shape).sum(axis=axis + 1), 0)
+                self._add(operand, window)
+            case "scan_row":
                 first = inserted(window, [0])
                 self._add(operand, first.with_axis(0, first.counts, params["position"]))
+            case "unstack":
+                for position, found in enumerate(reached):
+                    if found is not None:
+                        row = inserted(found, [params["axis"]])
+                        self._add(operand, row.with_axis(params["axis"], row.counts, position))
             case "stack":
-                for value, found in self._parts(window, [*step.inputs], 0, stacked=True):
-                    self._add(value, found)
+                axis = params["axis"]
+                for value, found in self._parts(window, step, axis, stacked=True):
+                    counts = found.counts.squeeze(axis + 1)
+                    self._add(value, Window(counts, (*found.starts[:axis], *found.starts[axis + 1 :])))
             case "gather" | "dynamic_slice" | "dynamic_update_slice" | "scatter":
                 self._moved(step, window)
             case _:
@@ -219,48 +288,31 @@ class Pullback:
         order = spec.out_spec
         counts = window.counts.transpose(0, *(1 + axis for axis in order))
         window = Window(counts, tuple(window.starts[axis] for axis in order))
-        window = self._ungrouped(
-            window,
-            step.outputs[0].shape[order[1]],
-            image.shape[spec.lhs_spec[1]],
-            params["feature_group_count"],
-        )
         shape = [step.outputs[0].shape[axis] for axis in order]
+        channels, groups = image.shape[spec.lhs_spec[1]], params["feature_group_count"]
         for axis in range(2, len(shape)):
             window = window.expanded(axis, shape[axis])
-        taps = _taps(kernel, spec.rhs_spec)
         geometry = list(
             zip(
+                (kernel.shape[axis] for axis in spec.rhs_spec[2:]),
                 params["window_strides"],
                 params["rhs_dilation"],
                 (low for low, _ in params["padding"]),
-                params["lhs_dilation"],
                 strict=True,
             )
         )
+        taps = _present(kernel)
         if taps is None:
-            lengths = [kernel.shape[axis] for axis in spec.rhs_spec[2:]]
-            for axis, (length, (stride, rate, low, apart)) in enumerate(
-                zip(lengths, geometry, strict=True), 2
-            ):
-                window = spaced(widened(window, axis, range(length), stride, rate, low), axis, apart)
+            window = _ungrouped(window, shape[1], channels, groups)
+            for axis, (length, stride, rate, low) in enumerate(geometry, 2):
+                window = widened(window, axis, range(length), stride, rate, low)
         else:
-            window = masked(window, taps, geometry)
+            window = _masked(window, taps.transpose(spec.rhs_spec), shape[1], groups, geometry)
+        for axis, apart in enumerate(params["lhs_dilation"], 2):
+            window = spaced(window, axis, apart)
         back = np.argsort(spec.lhs_spec)
         counts = window.counts.transpose(0, *(1 + axis for axis in back))
         self._add(image, Window(counts, tuple(window.starts[axis] for axis in back)))
-
-    def _ungrouped(self, window: Window, outputs: int, inputs: int, count: int) -> Window:
-        """Each input channel is one of `inputs / count` that every output channel of its group averages."""
-        mine, theirs = inputs // count, outputs // count
-        if window.starts[1] is None:
-            return Window(window.counts * (theirs / mine), window.starts)
-        if count == 1:
-            return window.with_axis(1, window.total(1, outputs) / mine, None)
-        counts = window.fitted(1, 0, outputs).counts
-        shape = counts.shape
-        summed = counts.reshape(*shape[:2], count, theirs, *shape[3:]).sum(axis=3) / mine
-        return window.with_axis(1, np.repeat(summed, mine, axis=2), 0)
 
     def _pool(self, window: Window, value: Value, step: Step) -> Window:
         params = step.params
@@ -316,24 +368,23 @@ class Pullback:
                     window = self._inside(window, axis, after[axis])
                 for axis in old:
                     starts[axis], shape[axis] = 0, before[axis]
-        return Window(window.counts.reshape(-1, *shape), tuple(starts))
+        return Window(window.counts.reshape(len(window.counts), *shape), tuple(starts))
 
     def _parts(
-        self, window: Window, values: Sequence[Value], axis: int, *, stacked: bool = False
+        self, window: Window, step: Step, axis: int, *, stacked: bool = False
     ) -> Iterator[tuple[Value, Window]]:
         """What each of the joined arrays gets, from the window of the whole."""
-        sizes = [1 if stacked else value.shape[axis] for value in values]
+        sizes = [1 if stacked else value.shape[axis] for value in step.inputs]
         if window.starts[axis] is not None:
             window = self._inside(window, axis, sum(sizes))
         start = 0
-        for value, size in zip(values, sizes, strict=True):
-            part = window
-            if window.starts[axis] is not None:
-                part = window.fitted(axis, start, start + size)
-                part = part.with_axis(axis, part.counts, 0)
-            if stacked:
-                part = Window(part.counts.squeeze(1), part.starts[1:])
-            yield value, part
+        for value, size in zip(step.inputs, sizes, strict=True):
+            if value.depends and (step, value) not in self.annotation.couplings:
+                part = window
+                if window.starts[axis] is not None:
+                    part = window.fitted(axis, start, start + size)
+                    part = part.with_axis(axis, part.counts, 0)
+                yield value, part
             start += size
 
     def _product(self, window: Window, step: Step, side: int) -> Window:
@@ -347,9 +398,12 @@ class Pullback:
         first = ranks[0] if side == 0 else ranks[0] + ranks[2]
         my_places = [*range(ranks[0]), *range(first, first + ranks[1])]
         their_places = [place for place in range(sum(ranks)) if place not in my_places]
-        mask = None if other.depends or other.unmasked else np.asarray(other.value) != 0
-        if mask is not None and not mask.all():
-            return self._resampled(window, step, side, mask, my_places, their_places)
+        taps = _present(other)
+        if taps is not None:
+            for mine_axis, axis in zip(summed, sums[1 - side], strict=True):
+                if self.annotation.axes[mine][mine_axis].kind == "channel":
+                    taps = taps / np.maximum(taps.sum(axis=axis, keepdims=True), 1)
+            return self._resampled(window, step, side, taps, my_places, their_places)
         for place, axis in zip(their_places, others, strict=True):
             window = window.with_axis(place, window.total(place, other.shape[axis]), None)
         factor = self._spread(window, mine, summed)
@@ -367,7 +421,7 @@ class Pullback:
         window: Window,
         step: Step,
         side: int,
-        mask: np.ndarray,
+        taps: np.ndarray,
         my_places: Sequence[int],
         their_places: Sequence[int],
     ) -> Window:
@@ -378,7 +432,7 @@ class Pullback:
             window = self._inside(window, place, step.outputs[0].shape[place])
         letters = iter("abcdefghijklmnopqrstuvwxyz")
         result = [next(letters) for _ in step.outputs[0].shape]
-        own, theirs = [""] * len(mine.shape), [""] * mask.ndim
+        own, theirs = [""] * len(mine.shape), [""] * taps.ndim
         taken = zip(
             [*batches[side], *(a for a in range(len(mine.shape)) if a not in (*sums[side], *batches[side]))],
             my_places,
@@ -386,7 +440,7 @@ class Pullback:
         )
         for axis, place in taken:
             own[axis] = result[place]
-        rest = [a for a in range(mask.ndim) if a not in (*sums[1 - side], *batches[1 - side])]
+        rest = [a for a in range(taps.ndim) if a not in (*sums[1 - side], *batches[1 - side])]
         for axis, place in zip(rest, their_places, strict=True):
             theirs[axis] = result[place]
         for i, axis in enumerate(batches[1 - side]):
@@ -394,7 +448,7 @@ class Pullback:
         for axis, their in zip(sums[side], sums[1 - side], strict=True):
             own[axis] = theirs[their] = next(letters)
         equation = f"Z{''.join(result)},{''.join(theirs)}->Z{''.join(own)}"
-        counts = np.einsum(equation, window.counts, mask.astype(np.float64), optimize=True)
+        counts = np.einsum(equation, window.counts, taps, optimize=True)
         starts: list[int | None] = [0] * len(mine.shape)
         for axis in range(len(mine.shape)):
             if own[axis] in result:
@@ -443,14 +497,60 @@ _MOVED: dict[str, Callable[[int], bool]] = {
 }
 
 
-def _taps(kernel: Value, spec: Sequence[int]) -> np.ndarray | None:
-    """Which taps of a kernel are there, bool over its spatial axes; None for all of them."""
-    if kernel.depends or kernel.unmasked:
+def _joined(some: Iterable[dict[Value, None]]) -> dict[Value, None]:
+    return {value: None for one in some for value in one}
+
+
+def _present(value: Value) -> np.ndarray | None:
+    """1 where a kernel or matrix has an entry, 0 where it has none by construction; None if it has all."""
+    if value.depends or value.unmasked:
         return None
-    mask = (np.asarray(kernel.value) != 0).any(axis=tuple(spec[:2]))
-    # What is left are the spatial axes in the order they lie in; put them in the convolution's.
-    mask = mask.transpose(np.argsort(np.argsort(spec[2:])))
-    return None if mask.all() else mask
+    size = np.abs(np.asarray(value.value, np.float64))
+    # The weights of an interpolation are rounded: a millionth is nothing.
+    there = size > 1e-6 * size.max(initial=0.0)
+    return None if there.all() else there.astype(np.float64)
+
+
+def _ungrouped(window: Window, outputs: int, inputs: int, groups: int) -> Window:
+    """Each output channel averages the `inputs / groups` input channels of its group."""
+    mine, theirs = inputs // groups, outputs // groups
+    if window.starts[1] is None:
+        return Window(window.counts * (theirs / mine), window.starts)
+    if groups == 1:
+        return window.with_axis(1, window.total(1, outputs) / mine, None)
+    counts = window.fitted(1, 0, outputs).counts
+    shape = counts.shape
+    summed = counts.reshape(*shape[:2], groups, theirs, *shape[3:]).sum(axis=3) / mine
+    return window.with_axis(1, np.repeat(summed, mine, axis=2), 0)
+
+
+def _masked(
+    window: Window, taps: np.ndarray, outputs: int, groups: int, geometry: Sequence[tuple[int, int, int, int]]
+) -> Window:
+    """Tap by tap, where not all are there: taps is `[outputs, inputs / groups, space...]`.
+
+    Each output channel averages the input channels that any of its taps reads.
+    """
+    read = np.maximum(taps.any(axis=tuple(range(2, taps.ndim))).sum(axis=1), 1)
+    window = window.expanded(1, outputs).fitted(1, 0, outputs)
+    shape = window.counts.shape
+    counts = window.counts / read.reshape(-1, *(1 for _ in shape[3:]))
+    grouped = counts.reshape(*shape[:2], groups, outputs // groups, *shape[3:])
+    total: Window | None = None
+    for place in np.ndindex(*taps.shape[2:]):
+        there = taps[(slice(None), slice(None), *place)]
+        if not there.any():
+            continue
+        there = there.reshape(groups, outputs // groups, -1)
+        # q outputs in question, n batch, g groups, o and i channels of a group.
+        channels = np.einsum("qngo...,goi->qngi...", grouped, there)
+        part = window.with_axis(1, channels.reshape(*shape[:2], -1, *shape[3:]), 0)
+        for axis, (tap, (length, stride, rate, low)) in enumerate(zip(place, geometry, strict=True), 2):
+            part = tapped(part, axis, tap, length, stride, rate, low)
+        total = part if total is None else Window(total.counts + part.counts, part.starts)
+    if total is None:
+        raise InputError("a convolution of the model has no taps: its kernel is zero by construction")
+    return total
 
 
 def _sliced(window: Window, step: Step) -> Window:

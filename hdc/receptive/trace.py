@@ -67,6 +67,11 @@ class Value:
         """
         if self.constant is not None:
             return self.constant
+        if self.step is None and not self.unmasked:
+            raise InputError(
+                f"what the model sees depends on the value of {self.parameter}, which is not known: "
+                "analyse a model with values, not an abstract one"
+            )
         if self.step is None:
             drawn = np.random.default_rng(0).uniform(0.5, 1.5, self.shape)
             return jnp.asarray(drawn, self.dtype)
@@ -86,7 +91,7 @@ class Step:
     def evaluate(self) -> Sequence[Any]:
         """The outputs, of a step whose inputs do not depend on the model's input."""
         values = [value.value for value in self.inputs]
-        if self.name == "index":
+        if self.name == "scan_row":
             return [values[0][self.params["position"]]]
         found = self.primitive.bind(*values, **self.params)
         return found if self.primitive.multiple_results else [found]
@@ -226,6 +231,10 @@ class _Flat:
             ]
         if name == "while":
             raise InputError("the model has a while loop, whose number of turns is not known: use a scan")
+        if name == "reshape" and params["dimensions"] is not None:
+            order = params["dimensions"]
+            shape = tuple(given[0].shape[axis] for axis in order)
+            given = self._add("transpose", {"permutation": order}, given, [(shape, given[0].dtype)])
         if name in POINTWISE:
             given = [self._widened(value, shapes[0]) for value in given]
         return self._add(name, params, given, shapes, equation.primitive)
@@ -256,14 +265,14 @@ class _Flat:
         stacked = []
         for column in zip(*(collected[turn] for turn in turns), strict=True):
             shape = (len(column), *column[0].shape)
-            stacked += self._add("stack", {}, list(column), [(shape, column[0].dtype)])
+            stacked += self._add("stack", {"axis": 0}, list(column), [(shape, column[0].dtype)])
         return [*carry, *stacked]
 
     def _row(self, rows: Value, position: int) -> Value:
         """One entry of a stack, as each turn of a scan gets it."""
         if rows.depends:
-            return self._add("index", {"position": position}, [rows], [(rows.shape[1:], rows.dtype)])[0]
-        step = Step("index", {"position": position}, [rows])
+            return self._add("scan_row", {"position": position}, [rows], [(rows.shape[1:], rows.dtype)])[0]
+        step = Step("scan_row", {"position": position}, [rows])
         step.outputs = [
             Value(rows.shape[1:], rows.dtype, step=step, parameter=rows.parameter, unmasked=rows.unmasked)
         ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
@@ -60,6 +59,7 @@ def _cut(axis: int, start: int, stop: int, by: int = 1) -> tuple[slice, ...]:
 
 
 def mass(counts: np.ndarray) -> np.ndarray:
+    """The sum over an array, for each output."""
     return counts.reshape(len(counts), -1).sum(axis=1)
 
 
@@ -96,21 +96,10 @@ def spaced(window: Window, axis: int, apart: int) -> Window:
     return window.with_axis(axis, counts, (start + first) // apart)
 
 
-def masked(window: Window, taps: np.ndarray, geometry: Sequence[tuple[int, int, int, int]]) -> Window:
-    """A convolution's taps one by one, where not all are there."""
-    total: Window | None = None
-    for place in product(*(range(length) for length in taps.shape)):
-        if not taps[place]:
-            continue
-        part = window
-        for axis, (tap, (stride, rate, low, apart)) in enumerate(zip(place, geometry, strict=True), 2):
-            one = widened(part, axis, [0], stride, 1, low - tap * rate)
-            # All parts get the extent of the whole kernel, so that they can be added.
-            full = (taps.shape[axis - 2] - 1) * rate
-            start = (window.starts[axis] or 0) * stride - low
-            one = one.fitted(axis, start, start + (window.counts.shape[axis + 1] - 1) * stride + full + 1)
-            part = spaced(one, axis, apart)
-        total = part if total is None else Window(total.counts + part.counts, part.starts)
-    if total is None:
-        return Window(np.zeros_like(window.counts), window.starts)
-    return total
+def tapped(window: Window, axis: int, position: int, taps: int, stride: int, rate: int, low: int) -> Window:
+    """What one of a row of taps reads, in the extent that all of them read."""
+    start = window.starts[axis]
+    assert start is not None
+    one = widened(window, axis, [0], stride, 1, low - position * rate)
+    first, length = start * stride - low, window.counts.shape[axis + 1]
+    return one.fitted(axis, first, first + (length - 1) * stride + (taps - 1) * rate + 1)

@@ -16,6 +16,9 @@ from hdc.errors import InputError
 from hdc.path_counts import PathCounts
 from hdc.schedules import DilationSchedule, Gridding, padding_share
 
+MAX_PIXELS = 2**24  # of a path map
+_LEAST = 1e-150
+
 T = TypeVar("T")
 Branches = tuple[tuple[int, ...], ...]
 
@@ -79,12 +82,20 @@ class Certificate:
         """The path counts, `[h, w]`, or one axis for signals, as shares."""
         if self.branches:
             return PathCounts.of_layers(self.branches, self.kernel_size)
+        pixels = math.prod(axis.receptive_field for axis in self.axes)
+        if pixels > MAX_PIXELS:
+            raise InputError(
+                f"the field of {self.name} has {pixels} pixels, a map of it has at most {MAX_PIXELS}"
+            )
         counts = np.ones((1,) * len(self.axes))
         for axis, schedule in enumerate(self.axes):
             shape = [-1 if i == axis else 1 for i in range(len(self.axes))]
-            share = schedule.path_counts / schedule.kernel_size ** len(schedule)
-            counts = counts * share.astype(np.float64).reshape(shape)
+            counts = counts * _shares(schedule).reshape(shape)
         return PathCounts(counts, (0,) * len(self.axes))
+
+    def along(self, axis: int) -> np.ndarray:
+        """The path counts along one axis, as shares: 0 exactly where there are none."""
+        return _shares(self.axes[axis]) if self.axes else self.paths.along(axis)
 
     @property
     def receptive_field(self) -> tuple[int, ...]:
@@ -212,6 +223,13 @@ class Certificate:
         return tuple(of(axis) for axis in (self.axes[:1] if self.same_axes else self.axes))
 
 
+def _shares(schedule: DilationSchedule) -> np.ndarray:
+    """Path counts as shares of all; a share too small for a double, even squared, is still above zero."""
+    counts = schedule.path_counts
+    shares = (counts / schedule.kernel_size ** len(schedule)).astype(np.float64)
+    return np.where(counts > 0, np.maximum(shares, _LEAST), 0.0)
+
+
 def parse(text: str, kernel_size: int = 3, dimensions: int = 2) -> Certificate:
     """The certificate of a schedule as it is typed.
 
@@ -224,7 +242,10 @@ def parse(text: str, kernel_size: int = 3, dimensions: int = 2) -> Certificate:
         InputError: for text that is not that, and for rates out of range.
     """
     layers = []
-    for position, part in enumerate(text.strip().removeprefix("[").removesuffix("]").split(","), start=1):
+    inner = text.strip()
+    if inner.startswith("[") and inner.endswith("]"):
+        inner = inner[1:-1]
+    for position, part in enumerate(inner.split(","), start=1):
         numbers = part.strip().split("x")
         for number in numbers:
             if not (number.isascii() and number.isdecimal() and len(number) < 10):

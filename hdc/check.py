@@ -74,35 +74,39 @@ def report(certificate: Certificate, size: int | None, width: int) -> Renderable
     return Group(*parts, *([Text("")] if found else []), *(Text(f"- {finding}") for finding in found))
 
 
-def comparison(certificates: Sequence[Certificate], size: int | None) -> RenderableType:
-    """Several schedules, a row each."""
+def comparison(certificates: Sequence[Certificate], size: int | None, width: int) -> RenderableType:
+    """Several schedules: a row each, or where the terminal is too narrow for that, a paragraph each."""
     heads = ["schedule", "K", "n", "field", "seen %", "hole", "G", "sigma", "overlap", "M_2", "rule"]
     heads += ["padding %"] if size is not None else []
+    rows = [_compared(one, size) for one in certificates]
+    widest = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+    if sum(widest) + len(heads) + 1 > width:
+        numbers = [zip(heads[1:], row[1:], strict=True) for row in rows]
+        texts = [", ".join(f"{head} {cell}" for head, cell in pairs) for pairs in numbers]
+        return Group(*(Text(f"{row[0]}: {text}") for row, text in zip(rows, texts, strict=True)))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in heads:
-        first = head == "schedule"
-        justify = "left" if first else "right"
-        table.add_column(
-            head, justify=justify, overflow="fold", no_wrap=not first, min_width=8 if first else 1
-        )
-    for one in certificates:
-        cells = [
-            one.name,
-            str(one.kernel_size),
-            str(one.layers),
-            _stacked(one.receptive_field, "{}"),
-            f"{100 * one.seen:.1f}",
-            "none" if one.first_hole is None else _stacked(one.first_hole, "{}"),
-            f"{one.gridding.index:.3f}",
-            _stacked(one.effective_width, "{:.2f}"),
-            _stacked(one.neighbour_overlap, "{:.3f}"),
-            "–" if one.rule.m2 is None else str(one.rule.m2),
-            {True: "right", False: "wrong", None: "–"}[one.rule.agrees],
-        ]
-        if size is not None:
-            cells.append(f"{100 * np.mean(one.padding(size)):.1f}")
-        table.add_row(*cells)
+        table.add_column(head, justify="left" if head == "schedule" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _compared(one: Certificate, size: int | None) -> list[str]:
+    cells = [
+        one.name,
+        str(one.kernel_size),
+        str(one.layers),
+        _each(one.receptive_field, "{}"),
+        f"{100 * one.seen:.1f}",
+        "none" if one.first_hole is None else _each(one.first_hole, "{}", ","),
+        f"{one.gridding.index:.3f}",
+        _each(one.effective_width, "{:.2f}"),
+        _each(one.neighbour_overlap, "{:.3f}"),
+        "–" if one.rule.m2 is None else str(one.rule.m2),
+        {True: "right", False: "wrong", None: "–"}[one.rule.agrees],
+    ]
+    return cells if size is None else [*cells, f"{100 * np.mean(one.padding(size)):.1f}"]
 
 
 def named(networks: Sequence[Published]) -> RenderableType:
@@ -136,7 +140,7 @@ def _lines(one: Certificate, size: int | None) -> Iterator[tuple[str, str]]:
     if one.gap_free:
         yield "certificate", "gap-free: every pixel of the field is seen"
     else:
-        yield "certificate", f"holes: {1 - one.seen:.1%} of the field is never seen"
+        yield "certificate", f"holes: {lint.share(1 - one.seen)} of the field is never seen"
         yield "first hole", _hole(one)
     yield (
         "receptive field",
@@ -144,8 +148,8 @@ def _lines(one: Certificate, size: int | None) -> Iterator[tuple[str, str]]:
         + " px"
         + (" per axis" if one.dimensions == 2 and one.same_axes else ""),
     )
-    two = "" if one.coverage_2d is None else f", {one.coverage_2d:.1%} in 2-D"
-    yield "coverage", _each(one.coverage, "{:.1%}", " x ") + two
+    two = "" if one.coverage_2d is None else f", {lint.share(one.coverage_2d)} in 2-D"
+    yield "coverage", " x ".join(map(lint.share, one.coverage)) + two
     peak = ""
     if one.gridding.frequency is not None:
         frequency = Fraction(one.gridding.frequency).limit_denominator(8192)
@@ -162,8 +166,9 @@ def _lines(one: Certificate, size: int | None) -> Iterator[tuple[str, str]]:
         shares = one.padding(size)
         layers = ", ".join(f"{share:.0%}" for share in shares)
         yield f"on {size} px maps", f"{np.mean(shares):.0%} of the taps fall into the padding: {layers}"
-        left = size - max(one.receptive_field) + 1
-        yield "with VALID padding", f"{left} px would be left" if left > 0 else "nothing would be left"
+        left = [size - field + 1 for field in one.receptive_field]
+        text = f"{_each(left, '{}', ' x ')} px would be left" if min(left) > 0 else "nothing would be left"
+        yield "with VALID padding", text
 
 
 def _hole(one: Certificate) -> str:
@@ -182,6 +187,8 @@ def _rule(one: Certificate) -> str:
     if rule.accepts is None:
         return "says nothing of parallel branches"
     parts = [] if rule.m2 is None else [f"M_2 = {rule.m2}, K = {one.kernel_size}"]
+    if max(one.common_factor) > 1:
+        parts.append("a common factor")
     verdict = "accepts" if rule.accepts else "rejects"
     truth = "there are no holes" if one.gap_free else "there are holes"
     return ", ".join([*parts, verdict]) + f": {'right' if rule.agrees else 'wrong'}, {truth}"
@@ -191,9 +198,7 @@ def _picture(one: Certificate, width: int) -> list[Text]:
     """The counts along each axis as bars, holes marked below; several offsets a bar where they do not fit."""
     drawn = []
     for axis in range(1 if one.same_axes else 2):
-        counts = one.paths.along(axis)
-        if not one.branches:  # exact zeros, however small the shares
-            counts = np.where(one.axes[axis].path_counts > 0, np.maximum(counts, 1e-300), 0)
+        counts = one.along(axis)
         per_bar = math.ceil(len(counts) / max(width - 2, 8))
         padded = np.pad(counts, (0, -len(counts) % per_bar), constant_values=np.nan).reshape(-1, per_bar)
         height = np.sqrt(np.nanmax(padded, axis=1) / counts.max())
@@ -218,8 +223,3 @@ def _period(one: Certificate) -> str:
 
 def _each(values: Sequence[Any], pattern: str, by: str = "x") -> str:
     return by.join(pattern.format(value) for value in values)
-
-
-def _stacked(values: Sequence[Any], pattern: str) -> str:
-    """A line per axis."""
-    return _each(values, pattern, "\n")

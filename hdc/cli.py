@@ -12,6 +12,7 @@ from hdc.errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from hdc.certificate import Certificate
     from hdc.search import Result
 
 # name, task, what it is, whether it is downloaded
@@ -98,10 +99,13 @@ def _check(args: argparse.Namespace) -> int:
 
     known = published.networks()
     if args.named or not args.schedules:
-        if args.schedules:
-            raise InputError(f"--named lists all networks and takes no RATES, got {args.schedules[0]!r}")
         if not args.named:
             raise InputError("check needs RATES such as 1,2,5, or --named ('hdc check --help')")
+        options = {"--kernel-size": args.kernel_size, "--axes": args.axes, "--size": args.size}
+        options |= {"--figure": args.figure, "RATES": args.schedules or None}
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise InputError(f"--named lists all networks and goes with --json alone, got {', '.join(given)}")
         if args.json:
             _print_json({name: network.certificate.to_dict() for name, network in known.items()})
         else:
@@ -127,23 +131,28 @@ def _check(args: argparse.Namespace) -> int:
     ]
     from hdc import check
 
+    if args.figure is not None:
+        _draw(found, args.figure)
+    width = shutil.get_terminal_size().columns
     if args.json:
         values = [check.to_json(one, args.size) for one in found]
         _print_json(values[0] if len(values) == 1 else values)
     elif len(found) == 1:
-        _print(check.report(found[0], args.size, shutil.get_terminal_size().columns))
+        _print(check.report(found[0], args.size, width))
     else:
-        _print(check.comparison(found, args.size))
-    if args.figure is not None:
-        from hdc import path_maps
-
-        titles = [f"{one.name}: {one.paths.coverage:.0%} seen, G {one.gridding.index:.2f}" for one in found]
-        drawn = path_maps.figure([(title, one.paths) for title, one in zip(titles, found, strict=True)])
-        try:
-            drawn.savefig(args.figure)
-        except OSError as error:
-            raise InputError(f"--figure {args.figure} cannot be written: {error.strerror}") from None
+        _print(check.comparison(found, args.size, width))
     return 0 if all(one.gap_free for one in found) else 1
+
+
+def _draw(found: "Sequence[Certificate]", path: Path) -> None:
+    from hdc import path_maps
+
+    titles = [f"{one.name}: {one.seen:.0%} seen, G {one.gridding.index:.2f}" for one in found]
+    drawn = path_maps.figure([(title, one.paths) for title, one in zip(titles, found, strict=True)])
+    try:
+        drawn.savefig(path)
+    except OSError as error:
+        raise InputError(f"--figure {path} cannot be written: {error.strerror}") from None
 
 
 def _add_search(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -176,6 +185,8 @@ def _search(args: argparse.Namespace) -> int:
         result = search.best_per_field(target)
     else:
         result = search.best(target, 10 if args.top is None else args.top)
+    if args.json and args.sweep:
+        raise InputError("--json and --sweep are two forms of the answer: give one of them")
     if args.json:
         _print_json(asdict(result))
     elif args.sweep:
@@ -203,18 +214,22 @@ def _print_result(result: "Result") -> None:
         table.add_row(rates, str(found.receptive_field), f"{found.gridding:.3f}", width)
     _print(table)
     what = "the best of every field" if target.field is None else "the best"
-    one = result.examined == 1
+    layers = "1 layer" if target.layers == 1 else f"{target.layers} layers"
+    considered = "the only one" if result.examined == 1 else f"all {result.examined:,}"
     print(
-        f"Proven {what}: {'the only' if one else f'all {result.examined:,}'} gap-free "
-        f"schedule{'' if one else 's'} of {target.layers} layers, kernel size {target.kernel_size} and rates "
-        f"up to {result.max_rate} {'was' if one else 'were'} considered. The order of the layers is free."
+        f"Proven {what} of the gap-free schedules of {layers}, kernel size {target.kernel_size} and rates up "
+        f"to {result.max_rate}: {considered} considered. The order of the layers is free."
     )
 
 
 def _print(what: "RenderableType") -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(what)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # handled in `main`, where rich would end with exit code 1
+
+    Plain(highlight=False).print(what)
 
 
 def _print_json(values: Any) -> None:

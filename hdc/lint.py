@@ -97,24 +97,35 @@ def better(schedule: DilationSchedule) -> search.Found | None:
         if not 1 + (taps - 1) * layers <= field <= taps**layers:
             continue
         target = search.Target(layers, taps, field=field)
-        if search.count(target).number > _CANDIDATES:
+        candidates = search.count(target).number
+        if candidates > _CANDIDATES:
             return None
+        if candidates == 0:  # it would take a rate above MAX_RATE
+            continue
         found = search.best(target, top=1).found[0]
         if found.gridding < mine - 1e-9:
             return found
     return None
 
 
+def share(part: float) -> str:
+    """A share in percent, in which neither nothing nor all is rounded up from less."""
+    text = f"{part:.1%}"
+    if text == "0.0%" and part > 0:
+        return "less than 0.1%"
+    return "more than 99.9%" if text == "100.0%" and part < 1 else text
+
+
 def between_branches(coverage: float) -> Finding:
     """For holes that show along no axis, as parallel branches leave them."""
-    lost = f"{1 - coverage:.1%} of the receptive field is never seen, between its branches"
+    lost = f"{share(1 - coverage)} of the receptive field is never seen, between its branches"
     return Finding("holes", "", lost, "add branches at rates between, or widen the field before them", True)
 
 
 def _holes(layers: Sequence[AxisOfLayer], coverage: float) -> Iterator[Finding]:
     if coverage == 1:
         return
-    lost = f"{1 - coverage:.1%} of the receptive field along an axis is never seen"
+    lost = f"{share(1 - coverage)} of the receptive field along an axis is never seen"
     culprit = _breaks(layers, [layer.step for layer in layers])
     if culprit is None:
         yield Finding(
@@ -130,7 +141,7 @@ def _holes(layers: Sequence[AxisOfLayer], coverage: float) -> Iterator[Finding]:
     if layer.is_pool or most < 1:
         fix = f"before {layer.name}, widen the kernels or lower the strides"
     else:
-        fix = f"lower the rate of {layer.name} to at most {most}, or add layers before it"
+        fix = f"first lower the rate of {layer.name} to at most {most}, or add layers of smaller rates"
     if layer.spacing > 1 and _breaks(layers, [Fraction(layer.rate) for layer in layers]) is None:
         message = (
             f"rate {layer.rate} at output stride {layer.spacing} steps over {layer.step} input pixels, and "
@@ -169,14 +180,19 @@ def on_map(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
     for layer in layers:
         if layer.map is None or layer.is_pool or layer.padded is False or layer.rate == 1:
             continue
-        share = padding_share(layer.rate, layer.kernel_size, [layer.map])
-        fits = [r for r in range(1, layer.rate) if padding_share(r, layer.kernel_size, [layer.map]) <= 1 / 3]
+        lost = padding_share(layer.rate, layer.kernel_size, [layer.map])
+        # Two thirds exactly are enough, whatever their rounding.
+        fits = [
+            rate
+            for rate in range(1, layer.rate)
+            if padding_share(rate, layer.kernel_size, [layer.map]) < 1 / 3 + 1e-9
+        ]
         fix = f"a rate of at most {fits[-1]} keeps two thirds" if fits else "take larger maps"
         if layer.rate >= layer.map:
             message = f"rate {layer.rate} is not smaller than the {layer.map} px of the map: one tap is left"
             yield Finding("rate and map", layer.name, message, fix, True)
-        elif share > 0.5:
-            message = f"{share:.0%} of its taps along an axis fall into the padding of the {layer.map} px map"
+        elif lost > 0.5:
+            message = f"{lost:.0%} of its taps along an axis fall into the padding of the {layer.map} px map"
             yield Finding("padding", layer.name, message, fix, False)
 
 
@@ -200,7 +216,8 @@ def _last(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
     if len(convolutions) < 2:
         return
     last = convolutions[-1]
-    if last.rate >= last.kernel_size and last.rate == max(layer.rate for layer in convolutions):
+    rates = [layer.rate for layer in convolutions]
+    if last.rate >= last.kernel_size and last.rate == max(rates) > min(rates):
         message = f"the last layer has the largest rate, {last.rate}"
         fix = (
             "put the small rates last, which leaves the certificate as it is, or add a layer at rate 1, as "

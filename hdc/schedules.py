@@ -84,8 +84,9 @@ class DilationSchedule:
         if not _is_integer(self.repeat) or self.repeat < 1:
             raise InputError(f"repeat must be an integer of at least 1, got {self.repeat!r}")
         object.__setattr__(self, "rates", tuple(int(rate) for rate in rates))
-        if len(self) > MAX_LAYERS:
-            raise InputError(f"a schedule has at most {MAX_LAYERS} layers, rates x repeat has {len(self)}")
+        layers = len(self.rates) * int(self.repeat)
+        if layers > MAX_LAYERS:
+            raise InputError(f"rates times repeat make {layers} layers, at most {MAX_LAYERS} are allowed")
         if self.receptive_field > MAX_FIELD:
             raise InputError(
                 f"rates {_short(rates)} with kernel_size {self.kernel_size} have a receptive field of "

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -79,17 +79,16 @@ def comparison(certificates: Sequence[Certificate], size: int | None, width: int
     heads = ["schedule", "K", "n", "field", "seen %", "hole", "G", "sigma", "overlap", "M_2", "rule"]
     heads += ["padding %"] if size is not None else []
     rows = [_compared(one, size) for one in certificates]
-    widest = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    if sum(widest) + len(heads) + 1 > width:
-        numbers = [zip(heads[1:], row[1:], strict=True) for row in rows]
-        texts = [", ".join(f"{head} {cell}" for head, cell in pairs) for pairs in numbers]
-        return Group(*(Text(f"{row[0]}: {text}") for row, text in zip(rows, texts, strict=True)))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in heads:
         table.add_column(head, justify="left" if head == "schedule" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    return table
+    if Console(width=10_000).measure(table).maximum <= width:
+        return table
+    numbers = [zip(heads[1:], row[1:], strict=True) for row in rows]
+    texts = [", ".join(f"{head} {cell}" for head, cell in pairs) for pairs in numbers]
+    return Group(*(Text(f"{row[0]}: {text}") for row, text in zip(rows, texts, strict=True)))
 
 
 def _compared(one: Certificate, size: int | None) -> list[str]:

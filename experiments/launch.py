@@ -10,6 +10,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -36,6 +37,11 @@ def one_line_errors(program: str) -> Iterator[None]:
         message = str(error)
     except (HydraException, OmegaConfBaseException) as error:
         message = _first_line(error)
+    except ValueError as error:
+        # What Hydra raises for `GROUP=null`; any other is a fault of the program.
+        if "Config group override" not in str(error):
+            raise
+        message = "a group such as study=null cannot be null: leave it out"
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
@@ -66,8 +72,8 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         InputError: for bad values.
         HydraException, OmegaConfBaseException: for keys and options that are not there.
     """
-    parser = OverridesParser.create()
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         single = [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
         whole = compose("config", single, return_hydra_config=True)
         hydra = whole.hydra

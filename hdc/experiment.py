@@ -1,6 +1,7 @@
 """One experiment, as data: a configuration and a data set in, a run directory out."""
 
 import importlib.metadata
+import math
 import platform
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from hdc.config import Config, DataConfig
 from hdc.data.cache import cache_dir
 from hdc.data.dataset import Dataset
 from hdc.schedules import padding_share
-from hdc.training import Trainer
+from hdc.training import NonFiniteLoss, Trainer
 
 SAMPLES = 8  # test images kept with their predictions
 
@@ -48,6 +49,8 @@ def run(record: records.Run, console: Console) -> None:
         with _progress(console, name, config) as advance:
             _seeds(config, dataset, trainer, writer, advance)
         writer.done()
+    except records.Superseded:
+        raise
     except Exception as error:
         record.failed(error, traceback.format_exc())
         raise
@@ -111,6 +114,8 @@ def _seeds(
             seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
             writer.log(**where, split="train", metrics=seen)
             validation = evaluate(epoch.state, dataset.validation).summary()
+            if not math.isfinite(validation["loss"]):  # the last step's update is seen here alone
+                raise NonFiniteLoss(seed, epoch.step, validation["loss"])
             writer.log(**where, split="validation", metrics=validation)
             advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
             state = epoch.state
@@ -169,7 +174,10 @@ def _git() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
+        if Path(ask("rev-parse", "--show-toplevel")) != Path(__file__).resolve().parents[1]:
+            return None  # installed inside another project's clone
+        code = ask("status", "--porcelain", "--", ":/hdc", ":/experiments", ":/conf")
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(code)}
     except (OSError, subprocess.SubprocessError):
         return None
 

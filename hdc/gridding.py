@@ -13,6 +13,9 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from hdc.errors import InputError
+from hdc.receptive import analyse
+
 # The power is kept within this of the spectrum's maximum, well above float32 noise, so that the
 # ratio of two powers that are both zero is 0 dB and not a number made of rounding errors.
 _FLOOR = 1e-10
@@ -126,6 +129,35 @@ def _features(
     return nnx.merge(graph, state).features(normalise(images))
 
 
+class _Features(nnx.Module):
+    """A model that returns its features, for `analyse`."""
+
+    def __init__(self, model: nnx.Module):
+        self.model = model
+
+    def __call__(self, x: Array) -> Array:
+        return self.model.features(x)  # type: ignore[attr-defined]
+
+
+def _feature_stride(model: nnx.Module, shape: tuple[int, ...], maps: tuple[int, ...]) -> tuple[int, int]:
+    """Image pixels from one feature to the next, per axis; 1 where features are closer than pixels."""
+    try:
+        strides = analyse(_Features(model), shape).output_stride
+    except InputError:  # such as a model that looks elsewhere in every image
+        strides = None
+    if strides is None:
+        strides = (shape[1] // maps[1], shape[2] // maps[2])
+    return max(1, int(strides[0])), max(1, int(strides[1]))
+
+
+def _averaged(images: np.ndarray, by: tuple[int, int]) -> np.ndarray:
+    """Means over `by` pixels, what does not fill one left out: `[n, h, w, c]` to `[n, h', w', c]`."""
+    n, height, width, channels = images.shape
+    rows, columns = height // by[0], width // by[1]
+    cut = images[:, : rows * by[0], : columns * by[1]]
+    return cut.reshape(n, rows, by[0], columns, by[1], channels).mean(axis=(2, 4))
+
+
 @dataclass(frozen=True)
 class Measured:
     """Gridding numbers by name, and the arrays behind them."""
@@ -145,16 +177,19 @@ def measure(
 
     Metrics: `erf_ripple` and `erf_ripple_frequency`, the ripple of the effective receptive
     field; `feature_ripple` and `feature_ripple_frequency`, the ripple of the last feature maps
-    minus that of the input, frequency by frequency. dB and cycles per pixel.
+    minus that of the input, frequency by frequency. dB, and cycles per pixel: of the image for the
+    field, of the feature maps for these, to whose output stride the input is averaged.
     """
     erf = effective_receptive_field(graph, state, normalise, images)
     of_erf = ripple(erf, max_period)
     maps = np.asarray(_features(graph, state, normalise, images))
     of_maps = ripple(np.moveaxis(maps, -1, 1), max_period)
-    # Features of a strided network have longer pixels, so they may resolve fewer periods.
-    of_input = ripple(np.moveaxis(np.asarray(normalise(jnp.asarray(images))), -1, 1), max_period)
-    shared = len(of_maps.frequencies)
-    excess = Ripple(of_maps.frequencies, of_maps.decibels - of_input.decibels[:shared])
+    stride = _feature_stride(nnx.merge(graph, state), (1, *images.shape[1:]), maps.shape)
+    inputs = _averaged(np.asarray(normalise(jnp.asarray(images))), stride)
+    of_input = ripple(np.moveaxis(inputs, -1, 1), max_period)
+    # Without padding the features are fewer than the averaged pixels, and resolve fewer periods.
+    shared = min(len(of_maps.frequencies), len(of_input.frequencies))
+    excess = Ripple(of_maps.frequencies[:shared], of_maps.decibels[:shared] - of_input.decibels[:shared])
     metrics = {
         "erf_ripple": of_erf.peak,
         "erf_ripple_frequency": of_erf.frequency,

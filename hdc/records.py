@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -100,12 +101,16 @@ class Run:
             raise InputError(f"{path} is damaged: {_line(error)}") from None
 
     def start(self, about: Mapping[str, Any]) -> "Writer":
-        """Begin the run, anew where it was begun before. `about` goes into `run.json`."""
+        """Begin the run, anew where it was begun before. `about` goes into `run.json`.
+
+        A process that begun it earlier and still works on it finds that out with its next measurement.
+        """
         for name in ("failed.json", "metrics.jsonl"):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
-        _write_run(self.folder, self.config, {**about, "started": _now()})
-        return Writer(self.folder)
+        attempt = uuid4().hex
+        _write_run(self.folder, self.config, {**about, "started": _now(), "attempt": attempt})
+        return Writer(self.folder, attempt)
 
     def failed(self, error: BaseException, traceback: str) -> None:
         """Mark the run failed, however far it came."""
@@ -113,16 +118,31 @@ class Run:
         write(self.folder / "failed.json", _json(values))
 
 
-class Writer:
-    """Appends to a run that has begun. Every measurement is on disk before the next step is taken."""
+class Superseded(Exception):
+    """Another process has begun the same run anew; what there is of it is now that one's."""
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        super().__init__(f"{folder} was begun anew by another process, to which it is left")
+
+
+class Writer:
+    """Appends to a run that has begun. Every measurement is on disk before the next step is taken.
+
+    Its methods raise `Superseded` where another process has begun the run anew.
+    """
+
+    def __init__(self, folder: Path, attempt: str):
+        self._folder, self._attempt = folder, attempt
         self._metrics = folder / "metrics.jsonl"
         self._metrics.touch()
 
+    def _ours(self) -> None:
+        if _read_json(self._folder / "run.json").get("attempt") != self._attempt:
+            raise Superseded(self._folder)
+
     def log(self, *, seed: int, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
         """Add measurements; a value that is not finite becomes null."""
+        self._ours()
         with self._metrics.open("a", encoding="utf-8") as lines:
             for metric, value in metrics.items():
                 finite = value if math.isfinite(value) else None
@@ -131,12 +151,14 @@ class Writer:
 
     def artifact(self, name: str, seed: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Save arrays under `name` for one seed."""
+        self._ours()
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write(self._folder / "artifacts" / f"{name}-seed{seed}.npz", buffer.getvalue())
 
     def done(self) -> None:
         """Mark the run finished, once everything before is on disk."""
+        self._ours()
         with self._metrics.open("rb") as lines:
             os.fsync(lines.fileno())
         write(self._folder / "done.json", _json({"finished": _now()}))
@@ -208,6 +230,8 @@ def _write_run(folder: Path, config: Config, about: Mapping[str, Any]) -> None:
 
 def write(path: Path, content: bytes) -> None:
     """Write a whole file or nothing: a temporary name, to disk, then renamed."""
+    if not path.name:
+        raise InputError(f"{path} is a folder, not a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,6 +1,7 @@
 """Records to tables: means with their intervals, paired differences, what failed and what is missing."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,7 +63,7 @@ class TableConfig:
         if self.format not in FORMATS:
             raise InputError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
         for name in (*self.measured, *self.described):
-            if "/" not in name and name not in _DESCRIBED:
+            if not re.fullmatch(r"[^/]+/[^/]+", name) and name not in _DESCRIBED:
                 raise InputError(
                     f"unknown column {name!r}: use split/metric, or one of {', '.join(_DESCRIBED)}"
                 )
@@ -119,6 +120,11 @@ class Row:
         return ", ".join((self.schedule, *self.others))
 
     @property
+    def layers(self) -> int:
+        """How many layers its schedule has."""
+        return len(self.runs[0].config.dilation)
+
+    @property
     def seeds(self) -> str:
         """How many seeds are done, of how many planned where some are not."""
         planned = {seed for run in self.runs for seed in run.config.seeds}
@@ -146,12 +152,16 @@ class Table:
     notes: tuple[str, ...]
 
     def baseline(self, row: Row) -> Row | None:
-        """The row that `row` is compared with: the same in all but the schedule; None for itself."""
+        """The row that `row` is compared with: the same in all but the schedule.
+
+        Of several, the one with as many layers; None where that is not one, and for a baseline itself.
+        """
         wanted = self.config.baseline
-        for other in self.rows:
-            if other.others == row.others and wanted in (other.kind, other.schedule):
-                return None if other is row else other
-        return None
+        some = [o for o in self.rows if o.others == row.others and wanted in (o.kind, o.schedule)]
+        if row in some:
+            return None
+        deep = [other for other in some if other.layers == row.layers] or some
+        return deep[0] if len(deep) == 1 else None
 
 
 def build(config: TableConfig, runs: Sequence[Run]) -> Table:
@@ -168,9 +178,12 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
         if not key.startswith("schedule.") and len({str(values[key]) for values in flat.values()}) > 1
     ]
     groups: dict[tuple[str, ...], list[Run]] = {}
+    labels: dict[tuple[int, ...], str] = {}
     for run in runs:
         others = tuple(f"{key}={_plain(flat[run][key])}" for key in varying)
-        groups.setdefault((run.config.dilation.label, *others), []).append(run)
+        # 2-2x3 and 2x6 are the same schedule: the first one's label stands for both.
+        schedule = labels.setdefault(run.config.dilation.layer_rates, run.config.dilation.label)
+        groups.setdefault((schedule, *others), []).append(run)
     columns = [*config.measured, *config.described]
     rows = tuple(
         Row(key[0], members[0].config.dilation.kind, key[1:], tuple(members), _values(members, columns))
@@ -234,7 +247,9 @@ def document(table: Table) -> Document:
     )
     if differences:
         head = ("schedule", *(_title(column, table.dense) for column in compared))
-        blocks.append(Section(f"difference to {table.config.baseline}, paired by seed", head, differences))
+        labels = {other.schedule for _, other in pairs if other}
+        to = labels.pop() if len(labels) == 1 else f"{table.config.baseline} of as many layers"
+        blocks.append(Section(f"difference to {to}, paired by seed", head, differences))
     described = table.config.described
     known = tuple((row.label, row.kind, *(_cell(row, column) for column in described)) for row in table.rows)
     head = ("schedule", "kind", *(_title(column, table.dense) for column in described))
@@ -303,6 +318,8 @@ def _cell(row: Row, column: str) -> str:
 
 def _difference_cell(difference: Estimate, column: str) -> str:
     text = _estimate_text(difference, column, "+")
+    if difference.n == 1 and math.isfinite(difference.mean):
+        return f"? {text}"
     return f"≈ {text}" if difference.low <= 0 <= difference.high else text
 
 
@@ -334,12 +351,25 @@ def _values(runs: Sequence[Run], columns: Sequence[str]) -> dict[str, dict[int, 
 
 def _notes(table: Table, runs: Sequence[Run]) -> Iterator[str]:
     yield f"mean ± half of the {CONFIDENCE:.0%} interval over seeds (Student's t); G is predicted"
-    if any(table.baseline(row) for row in table.rows):
+    for column in set(table.config.measured) - set(table.measured) - set(TableConfig.measured):
+        yield f"no run has {column}"
+    pairs = [(row, other) for row in table.rows if (other := table.baseline(row))]
+    compared = [column for column in table.measured if column not in _DESCRIBED]
+    for row, other in pairs:
+        shared = max((row.difference(column, other).n for column in compared), default=0)
+        if shared < max((len(seeds) for seeds in row.values.values()), default=0):
+            yield f"{row.label}: {shared} of its seeds paired with {other.label}"
+    if any(row.difference(column, other).n == 1 for row, other in pairs for column in compared):
+        yield "? one pair: its spread is not known, it may be noise"
+    if pairs:
         yield "≈ within the noise: the interval of the paired difference includes 0 (uncorrected)"
     elif len(table.rows) > 1:
-        yield f"no differences: no row is the baseline {table.config.baseline!r}"
+        yield f"no differences: no row, or more than one, is the baseline {table.config.baseline!r}"
     if any(len(seeds) == 1 for row in table.rows for seeds in row.values.values()):
         yield "one seed has no interval: its spread over seeds is not known"
+    for what, values in (("commit", _commits(runs)), ("device", _devices(runs))):
+        if len(values) > 1:
+            yield f"runs of more than one {what}: {', '.join(sorted(values))}"
     for run in runs:
         name = f"{run.config.dilation.label} ({run.run_id}, seeds {list(run.config.seeds)})"
         match run.state:
@@ -349,6 +379,15 @@ def _notes(table: Table, runs: Sequence[Run]) -> Iterator[str]:
                 yield f"not finished: {name}: interrupted or still running"
             case "planned":
                 yield f"missing: {name}: planned and never started"
+
+
+def _commits(runs: Sequence[Run]) -> set[str]:
+    found = [run.info.get("git") for run in runs if run.state == "done"]
+    return {git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in found if git}
+
+
+def _devices(runs: Sequence[Run]) -> set[str]:
+    return {run.info["device"]["kind"] for run in runs if run.state == "done" and "device" in run.info}
 
 
 def _flatten(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:

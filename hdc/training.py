@@ -95,7 +95,8 @@ class Trainer:
     def fit(self, seed: int) -> Iterator[Epoch]:
         """Train one seed from its start, yielding after every epoch.
 
-        The same configuration and seed give the same parameters to the bit on the same machine.
+        The same configuration and seed give the same parameters to the bit on the same machine
+        with the same number of CPU cores.
 
         Raises:
             NonFiniteLoss: naming the first step whose loss was not finite.

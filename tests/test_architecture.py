@@ -22,7 +22,7 @@ LAYERS = {
     "layers": {"errors", "ops"},
     "networks": {"errors", "layers", "ops", "config", "schedules", "data.dataset"},
     "cost": {"errors"},
-    "gridding": {"errors", "networks"},
+    "gridding": {"errors", "networks", "receptive"},
     "metrics": {"errors", "networks", "data.dataset"},
     "training": {"errors", "networks", "config", "cost", "data.dataset"},
     "data": {"errors", "config"},

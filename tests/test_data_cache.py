@@ -133,6 +133,24 @@ def test_a_damaged_entry_is_made_again_with_one_warning(folder: Path, damage, ca
     assert make.calls == 2
 
 
+def test_a_whole_entry_survives_trouble_in_reading_it(folder: Path, monkeypatch, caplog) -> None:
+    make = Maker()
+    first = cached(KEY, make)
+    (entry,) = entries(folder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "hdc"):
+        patched.setattr(np, "load", fail)
+        assert_equal(cached(KEY, make), first)
+    assert "Too many open files" in caplog.messages[0]
+    assert make.calls == 2
+    assert_equal(cached(KEY, make), first)
+    assert make.calls == 2
+    assert entry.exists()
+
+
 def test_a_cache_that_cannot_be_written_is_left_out(folder: Path, caplog) -> None:
     (folder / "data").write_text("a file where the folder should be")
     make = Maker()

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -166,3 +167,28 @@ def test_reading_and_tabulating_need_no_jax():
     program = "import sys, hdc.records, hdc.tables; print('jax' in sys.modules, 'tensorflow' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]
+
+
+def test_a_run_that_another_process_began_anew_is_left_to_it(tmp_path):
+    run = planned(tmp_path)
+    first = run.start({})
+    first.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 1.0})
+    second = run.start({})
+    for write in (
+        lambda: first.log(seed=1, step=1, epoch=1, split="test", metrics={"loss": 2.0}),
+        lambda: first.artifact("gridding", 0, {"erf": np.ones(2)}),
+        first.done,
+    ):
+        with pytest.raises(records.Superseded, match="by another process"):
+            write()
+    assert run.state == "interrupted"
+    second.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 3.0})
+    second.done()
+    assert run.state == "done"
+    assert run.metrics()["value"].to_list() == [3.0]
+
+
+@pytest.mark.parametrize("name", [".", "/", ""])
+def test_a_folder_is_no_file_to_write(name):
+    with pytest.raises(InputError, match="not a file"):
+        records.write(Path(name), b"")

@@ -1,6 +1,7 @@
 """Tables: the statistics by hand, and nothing dropped."""
 
 import io
+import json
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import synthetic
 from rich.console import Console
 
 from hdc import records, rendering, tables
+from hdc.config import from_dict
 from hdc.errors import InputError
 from hdc.tables import Estimate, TableConfig
 
@@ -170,3 +172,83 @@ def test_bad_columns_and_formats_are_one_line():
         with pytest.raises(InputError) as caught:
             TableConfig(**keys)
         assert "\n" not in str(caught.value)
+
+
+def study(tmp_path, *wanted):
+    """Finished runs of (kind, seeds, repeat)."""
+    configs = []
+    for kind, seeds, repeat in wanted:
+        rates, _ = synthetic.RATES[kind]
+        configs.append(from_dict({"schedule": {"rates": rates, "repeat": repeat}, "seeds": seeds}))
+    runs = records.plan(tmp_path / "tiny", configs)
+    for run, (kind, _, _) in zip(runs, wanted, strict=True):
+        synthetic.finish(run, kind)
+    return runs
+
+
+def test_a_difference_of_one_pair_is_not_taken_for_clear(tmp_path):
+    table = built(study(tmp_path, ("plain", [0, 1, 2], 6), ("dilated", [2, 3, 4], 6)))
+    _, compared, _ = tables.document(table).sections
+    assert compared.body[0][1].startswith("? -")
+    assert "2x6: 1 of its seeds paired with 1x6" in table.notes
+    assert any(note.startswith("? one pair") for note in table.notes)
+
+
+def test_a_row_is_compared_with_the_baseline_of_its_depth(tmp_path):
+    seeds = [0, 1]
+    wanted = [("plain", seeds, 3), ("plain", seeds, 6), ("dilated", seeds, 3), ("dilated", seeds, 6)]
+    table = built(study(tmp_path, *wanted))
+    against = {row.schedule: other.schedule for row in table.rows if (other := table.baseline(row))}
+    assert against == {"2x3": "1x3", "2x6": "1x6"}
+    assert tables.document(table).sections[1].title == "difference to plain of as many layers, paired by seed"
+    (row,) = [
+        row
+        for row in built(study(tmp_path / "b", *wanted[:2], ("dilated", seeds, 9))).rows
+        if row.layers == 9
+    ]
+    assert built(study(tmp_path / "c", *wanted[:2], ("dilated", seeds, 9))).baseline(row) is None
+
+
+def test_the_same_schedule_written_otherwise_shares_a_row(tmp_path):
+    configs = [
+        from_dict({"schedule": {"rates": rates, "repeat": repeat}, "seeds": [seed]})
+        for rates, repeat, seed in (([2], 6, 0), ([2, 2], 3, 1))
+    ]
+    runs = records.plan(tmp_path / "tiny", configs)
+    for run in runs:
+        synthetic.finish(run, "dilated")
+    (row,) = built(runs).rows
+    assert (row.schedule, row.seeds) == ("2x6", "2")
+
+
+def test_a_column_that_no_run_has_is_named(tmp_path):
+    table = built(study(tmp_path, ("plain", [0], 6)), measured=("test/acuracy", "test/accuracy"))
+    assert "no run has test/acuracy" in table.notes
+    for name in ("test/", "/x", "test/a/b", "acuracy"):
+        with pytest.raises(InputError, match="unknown column"):
+            TableConfig(measured=(name,))
+
+
+def test_runs_of_several_commits_or_devices_are_named(tmp_path):
+    runs = study(tmp_path, ("plain", [0], 6), ("dilated", [0], 6))
+    for run, commit, device in zip(runs, "ab", ("cpu", "gpu"), strict=True):
+        about = {"git": {"commit": 40 * commit, "dirty": False}, "device": {"kind": device}}
+        path = run.folder / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | about))
+    notes = built(records.load("tiny", tmp_path)).notes
+    assert "runs of more than one commit: aaaaaaaaaa, bbbbbbbbbb" in notes
+    assert "runs of more than one device: cpu, gpu" in notes
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_terminal_of_80_columns_shows_every_name_and_number(tmp_path, width):
+    table = built(study(tmp_path, ("plain", [0, 1], 6), ("dilated", [0, 1], 6), ("hdc", [0, 1], 2)))
+    buffer = io.StringIO()
+    Console(file=buffer, width=width).print(rendering.render(tables.document(table)))
+    shown = buffer.getvalue()
+    assert "…" not in shown
+    for section in tables.document(table).sections:
+        for cells in section.body:
+            assert cells[0] in shown
+            for cell in cells:
+                assert all(part in shown.split() for part in cell.split())

@@ -228,7 +228,8 @@ def test_shipped_options_run(tmp_path, overrides):
         assert run.state == "done"
 
 
-def test_input_that_does_not_fit_leaves_no_trace(tmp_path):
+def test_input_that_does_not_fit_leaves_no_trace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     config = from_dict({"net": {"name": "lei2019"}})
     with pytest.raises(InputError):
         experiment.check(config)
@@ -255,3 +256,25 @@ def test_run_json_says_where_the_numbers_come_from(tmp_path):
     assert info["device"]["platform"] == "cpu"
     assert info["config"]["seeds"] == [0]
     assert set(info["data"]["items"]) == {"train", "validation", "test"}
+
+
+def test_a_study_gives_way_to_the_command_line():
+    configs, _ = expand("study=quickstart")
+    assert {config.train.epochs for config in configs} == {2}
+    configs, _ = expand("study=quickstart", "train=long")
+    assert {config.train.epochs for config in configs} == {20}
+
+
+def test_all_files_of_a_group_can_be_swept():
+    configs, _ = expand("schedule=glob(*)", multirun=True)
+    assert {config.dilation.kind for config in configs} == {"plain", "dilated", "hdc"}
+
+
+def test_a_table_of_published_schedules_needs_no_records(tmp_path):
+    out = command("table", "table=published", "format=markdown")
+    assert out.returncode == 0, out.stderr
+    assert "| tusimple-res5 | 63 | 18.4 |" in out.stdout
+    for name in (".", "/"):
+        refused = command("table", "table=published", "format=csv", f"out={name}")
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1

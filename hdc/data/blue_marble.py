@@ -91,11 +91,13 @@ def load(name: str, tile: int, downsample: int) -> Dataset:
     if block % downsample:
         raise InputError(f"data.downsample must divide {block}, the pixels of a block, got {downsample}")
     largest = (DEGREES_PER_BLOCK - DEGREES_OF_GAP) * width // 360 // downsample
+    if largest < 8:
+        raise InputError(f"data.downsample={downsample} leaves {largest} pixels of a block, 8 are needed")
     if tile > largest:
         raise InputError(
             f"data.tile={tile} does not fit a block of {largest} usable pixels: use a smaller one"
         )
-    key = {"name": name, "tile": tile, "downsample": downsample}
+    key = {"name": name, "builder": 1, "tile": tile, "downsample": downsample}
     key |= {"blocks": [DEGREES_PER_BLOCK, DEGREES_OF_GAP, BLOCK_ROWS, BLOCK_COLUMNS, HELD_OUT_PER_ROW]}
     key |= {source.file: source.sha256 for source in (_IMAGE, _CLIMATE, _SURFACE)}
     return cached(key, lambda: _make(name, tile, downsample))

@@ -23,7 +23,7 @@ SPLITS = ("train", "validation", "test")
 
 # What reading a truncated, altered or foreign folder can raise. MemoryError: a changed length in an
 # .npy header asks for an absurd array.
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, MemoryError)
+_DAMAGE = (EOFError, ValueError, KeyError, TypeError, MemoryError)
 
 
 def cache_dir() -> Path:
@@ -46,6 +46,13 @@ def cached(key: Mapping[str, object], make: Callable[[], Dataset]) -> Dataset:
     if folder.exists():
         try:
             return _read(folder, json.loads(text))
+        except FileNotFoundError as error:
+            log.warning("%s is not whole (%s): the data set is made again", folder, error)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError as error:
+            # The disk or this process is in trouble, not what was written.
+            log.warning("%s cannot be read (%s): the data set is made again and not kept", folder, error)
+            return make()
         except _DAMAGE as error:
             log.warning("%s is damaged (%s): the data set is made again", folder, error)
             shutil.rmtree(folder, ignore_errors=True)

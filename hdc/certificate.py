@@ -5,6 +5,7 @@ one axis alone; or the layers of a published network, which may have parallel br
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -234,7 +235,8 @@ def parse(text: str, kernel_size: int = 3, dimensions: int = 2) -> Certificate:
     """The certificate of a schedule as it is typed.
 
     Args:
-        text: rates such as `1,2,5`, or with other ones on each axis, height x width, `1x2,2x2`.
+        text: rates such as `1,2,5`, or with other ones on each axis, height x width, `1x2,2x2`; or a
+            label as tables have it, `1-2-5x2`.
         kernel_size: taps per axis.
         dimensions: 2 for images, 1 for signals.
 
@@ -243,6 +245,9 @@ def parse(text: str, kernel_size: int = 3, dimensions: int = 2) -> Certificate:
     """
     layers = []
     inner = text.strip()
+    if label := re.fullmatch(r"(\d{1,9}(?:-\d{1,9})+)(?:x(\d{1,9}))?", inner, re.ASCII):
+        axis = DilationSchedule(tuple(map(int, label[1].split("-"))), kernel_size, int(label[2] or 1))
+        return Certificate(axis.label, (axis,) * dimensions, kernel_size=kernel_size)
     if inner.startswith("[") and inner.endswith("]"):
         inner = inner[1:-1]
     for position, part in enumerate(inner.split(","), start=1):

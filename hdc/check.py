@@ -35,8 +35,8 @@ def findings(certificate: Certificate, size: int | None) -> tuple[Finding, ...]:
 
     if certificate.branches:
         return tuple(lint.on_map(layers([max(layer) for layer in certificate.branches])))
-    found = [f for axis in certificate.axes for f in lint.lint([layers(axis.layer_rates)], axis.coverage)]
-    return tuple(dict.fromkeys(found))
+    found = [lint.lint([layers(axis.layer_rates)], axis.coverage) for axis in certificate.axes]
+    return lint.merge(found, lint.AXES[len(found)])
 
 
 def to_json(certificate: Certificate, size: int | None) -> dict[str, Any]:

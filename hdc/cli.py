@@ -1,6 +1,8 @@
 """The `hdc` command. Anything slow to import is imported by the sub-command that needs it."""
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +31,8 @@ _INSTALLED = [name for name, _, _, downloaded in _DATA_SETS if not downloaded]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command; returns the exit code: 2 for input that cannot be used, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # bars and dashes that an encoding does not have
     try:
         args = _parser().parse_args(argv)
         code = args.run(args)
@@ -43,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has what it wants; nothing is left to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("hdc: error: the output cannot be written: the disk is full", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
     return code
 
 

@@ -19,8 +19,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hdc import cost, data, gridding, metrics, records
 from hdc.config import Config, DataConfig
-from hdc.data.cache import cache_dir
 from hdc.data.dataset import Dataset
+from hdc.folders import cache_dir
 from hdc.schedules import padding_share
 from hdc.training import NonFiniteLoss, Trainer
 

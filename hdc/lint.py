@@ -2,16 +2,21 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import groupby
 from typing import Literal
 
 from hdc import search
-from hdc.schedules import MAX_FIELD, MAX_LAYERS, DilationSchedule, padding_share
+from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, padding_share
 
 # A better schedule is looked for among at most so many: the answer has to come at once.
 _CANDIDATES = 20_000
+
+# A gridding index below this is nothing to improve on.
+_TELLING = 0.05
+
+AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
 Rule = Literal[
     "holes", "output stride", "common factor", "rate and map", "padding", "VALID", "last layer", "cheaper"
@@ -78,29 +83,32 @@ def lint(stacks: Sequence[Sequence[AxisOfLayer]], coverage: float) -> tuple[Find
     """
     layers = [layer for stack in stacks for layer in stack]
     return (
-        *_holes(layers, coverage),
-        *_common_factor(layers),
+        *_holes(layers, coverage, len(stacks) > 1),
+        *(_common_factor(layers) if coverage < 1 else ()),
         *on_map(layers),
-        *_valid(layers),
+        *(finding for stack in stacks for finding in _valid(stack)),
         *(_last(layers) if len(stacks) == 1 else ()),
         *(finding for stack in stacks for finding in _cheaper(stack, len(layers))),
     )
 
 
-def better(schedule: DilationSchedule) -> search.Found | None:
+def better(schedule: DilationSchedule, max_rate: int | None = None) -> search.Found | None:
     """A gap-free schedule with the same receptive field, no more layers and a smaller gridding index.
 
     The one with the fewest layers, of these the best; None where there is none, or too many to look at.
+
+    Args:
+        max_rate: the largest rate that it may have.
     """
     mine, field, taps = schedule.gridding.index, schedule.receptive_field, schedule.kernel_size
     for layers in range(1, len(schedule) + 1):
         if not 1 + (taps - 1) * layers <= field <= taps**layers:
             continue
-        target = search.Target(layers, taps, field=field)
+        target = search.Target(layers, taps, field=field, max_rate=max_rate)
         candidates = search.count(target).number
         if candidates > _CANDIDATES:
             return None
-        if candidates == 0:  # it would take a rate above MAX_RATE
+        if candidates == 0:  # it would take a larger rate
             continue
         found = search.best(target, top=1).found[0]
         if found.gridding < mine - 1e-9:
@@ -122,11 +130,16 @@ def between_branches(coverage: float) -> Finding:
     return Finding("holes", "", lost, "add branches at rates between, or widen the field before them", True)
 
 
-def _holes(layers: Sequence[AxisOfLayer], coverage: float) -> Iterator[Finding]:
+def _holes(layers: Sequence[AxisOfLayer], coverage: float, parallel: bool) -> Iterator[Finding]:
     if coverage == 1:
         return
     lost = f"{share(1 - coverage)} of the receptive field along an axis is never seen"
-    culprit = _breaks(layers, [layer.step for layer in layers])
+    culprit = None if parallel else _breaks(layers, [layer.step for layer in layers])
+    if parallel:
+        yield Finding(
+            "holes", "", lost, "add branches at rates between, or widen the field before them", True
+        )
+        return
     if culprit is None:
         yield Finding(
             "holes",
@@ -197,26 +210,24 @@ def on_map(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
 
 
 def _valid(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
+    """For each run of layers on maps of one stride, whose pixels can be added up."""
     bare = [layer for layer in layers if layer.padded is False and layer.rate > 1 and layer.map]
-    if bare:
-        lost = sum((layer.kernel_size - 1) * layer.rate for layer in bare)
-        first = bare[0]
-        message = f"VALID padding takes {lost} px off the {first.map} px map in {len(bare)} dilated layers"
-        yield Finding(
-            "VALID",
-            first.name,
-            message,
-            "use SAME, or compare it only with schedules of the same field",
-            False,
-        )
+    for _, group in groupby(bare, key=lambda layer: layer.spacing):
+        some = list(group)
+        lost = sum((layer.kernel_size - 1) * layer.rate for layer in some)
+        where = some[0].name if len(some) == 1 else f"{some[0].name} to {some[-1].name}"
+        message = f"VALID padding takes {lost} px off the {some[0].map} px map"
+        fix = "use SAME, or compare it only with schedules of the same field"
+        yield Finding("VALID", where, message, fix, False)
 
 
 def _last(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
     convolutions = [layer for layer in layers if not layer.is_pool]
-    if len(convolutions) < 2:
+    # Only layers on the same map can change places without changing the field.
+    same = [layer for layer in convolutions if layer.spacing == convolutions[-1].spacing]
+    if len(same) < 2:
         return
-    last = convolutions[-1]
-    rates = [layer.rate for layer in convolutions]
+    last, rates = same[-1], [layer.rate for layer in same]
     if last.rate >= last.kernel_size and last.rate == max(rates) > min(rates):
         message = f"the last layer has the largest rate, {last.rate}"
         fix = (
@@ -227,22 +238,39 @@ def _last(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
 
 
 def _cheaper(layers: Sequence[AxisOfLayer], of: int) -> Iterator[Finding]:
-    for (taps, _), group in groupby(layers, key=lambda layer: (layer.kernel_size, layer.spacing)):
+    for (taps, spacing), group in groupby(layers, key=lambda layer: (layer.kernel_size, layer.spacing)):
         stack = [layer for layer in group if not layer.is_pool]
-        rates = [layer.rate for layer in stack]
+        rates = tuple(layer.rate for layer in stack)
         field = 1 + (taps - 1) * sum(rates)
         if len(rates) < 2 or max(rates) == 1 or len(rates) > MAX_LAYERS or field > MAX_FIELD:
             continue
-        schedule = DilationSchedule(tuple(rates), taps)
-        found = better(schedule)
-        if found is not None:
+        mine = DilationSchedule(rates, taps).gridding.index
+        if mine < _TELLING:
+            continue
+        # Rates that are too large for the map are no gain.
+        maps = [layer.map // 2 for layer in stack if layer.map]
+        found = better(DilationSchedule(rates, taps), max(1, min([MAX_RATE, *maps])))
+        if found is not None and found.gridding < mine / 2:
+            pixels = "px" if spacing == 1 else "px of their map"
             message = (
-                f"rates {_listed(found.rates)} have the same field of {field} px with "
+                f"rates {_listed(found.rates)} have the same field of {field} {pixels} with "
                 f"{len(found.rates)} layers and G {found.gridding:.3f} in place of {len(rates)} and "
-                f"{schedule.gridding.index:.3f}"
+                f"{mine:.3f}"
             )
             where = f"{stack[0].name} to {stack[-1].name}" if len(stack) < of else ""
             yield Finding("cheaper", where, message, f"use {_listed(found.rates)}, in any order", False)
+
+
+def merge(per_axis: Sequence[Sequence[Finding]], names: Sequence[str]) -> tuple[Finding, ...]:
+    """The findings of all axes, problems first; those that do not hold for every axis name theirs."""
+    merged: dict[Finding, None] = {}
+    for name, findings in zip(names, per_axis, strict=True):
+        for finding in findings:
+            if not all(finding in others for others in per_axis):
+                place = f"{finding.where}, {name}" if finding.where else name
+                finding = replace(finding, where=place)
+            merged[finding] = None
+    return tuple(sorted(merged, key=lambda finding: not finding.problem))
 
 
 def _listed(rates: Sequence[int]) -> str:

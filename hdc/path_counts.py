@@ -127,10 +127,10 @@ class PathCounts:
             max_period: the widest distance between the taps of one layer, in input pixels.
         """
         best, frequency = 0.0, None
+        lines = [self.along(axis) for axis in range(self.counts.ndim)]
         for period in range(2, max_period + 1):
             numerators = np.array([m for m in range(1, period // 2 + 1) if math.gcd(m, period) == 1])
-            for axis in range(self.counts.ndim):
-                line = self.along(axis)
+            for line in lines:
                 # Only the position within the period matters, so the fold's transform is exact at m/q.
                 folded = np.bincount(np.arange(len(line)) % period, weights=line, minlength=period)
                 ripple = np.abs(np.fft.rfft(folded))[numerators] / line.sum()

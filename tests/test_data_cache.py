@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hdc.data import cache
-from hdc.data.cache import cache_dir, cached
+from hdc.data.cache import cached
 from hdc.data.dataset import Dataset, Split
+from hdc.folders import cache_dir
 
 KEY = {"name": "tiny/one", "version": 1, "rates": [1, 2]}
 

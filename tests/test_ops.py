@@ -1,5 +1,9 @@
 """conv2d and its gradients against explicit loops in float64."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +13,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hdc.errors import InputError
-from hdc.ops import conv2d
+from hdc.ops import backend, conv2d, native
+from hdc.ops.backends import Geometry, choose
 
 TOLERANCE = 1e-5
+BACKENDS = ("lax", "jax", "native")
 
 
 def draw(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -27,9 +33,10 @@ def assert_close(actual: jax.Array, expected: np.ndarray, magnitude: np.ndarray)
     assert np.all(error <= TOLERANCE * magnitude), f"off by {worst} more than allowed"
 
 
-def check(x: np.ndarray, kernel: np.ndarray, rng: np.random.Generator, **options) -> None:
-    """Forward pass and both gradients against the reference."""
-    y, pullback = jax.vjp(lambda x, kernel: conv2d(x, kernel, **options), jnp.asarray(x), jnp.asarray(kernel))
+def check(x: np.ndarray, kernel: np.ndarray, rng: np.random.Generator, name: str, **options) -> None:
+    """Forward pass and both gradients of a backend against the reference."""
+    with backend(name):
+        y, pullback = jax.vjp(lambda x, k: conv2d(x, k, **options), jnp.asarray(x), jnp.asarray(kernel))
     expected = reference.conv2d(x, kernel, **options)
     assert_close(y, expected, reference.conv2d(abs(x), abs(kernel), **options))
     dy = draw(rng, *y.shape)
@@ -44,7 +51,8 @@ def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
     return st.tuples(st.integers(low, high), st.integers(low, high))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
+@pytest.mark.parametrize("name", BACKENDS)
 @given(
     seed=st.integers(0, 2**32 - 1),
     batch=st.integers(1, 3),
@@ -52,12 +60,24 @@ def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
     kernel_size=pairs(1, 5),
     rate=pairs(1, 9),
     strides=pairs(1, 3),
-    channels=st.sampled_from([(1, 1, 1), (3, 2, 1), (2, 4, 2), (4, 2, 2), (3, 3, 3), (2, 6, 2), (4, 4, 4)]),
+    channels=st.sampled_from(
+        [
+            (1, 1, 1),
+            (3, 2, 1),
+            (2, 4, 2),
+            (4, 2, 2),
+            (3, 3, 3),
+            (2, 6, 2),
+            (5, 37, 1),
+            (20, 3, 1),
+            (19, 19, 19),
+        ]
+    ),
     padding=st.sampled_from(["SAME", "VALID", "explicit"]),
     explicit=st.tuples(pairs(0, 6), pairs(0, 6)),
 )
 def test_forward_and_gradients_equal_the_loops(
-    seed, batch, size, kernel_size, rate, strides, channels, padding, explicit
+    name, seed, batch, size, kernel_size, rate, strides, channels, padding, explicit
 ) -> None:
     ins, outs, groups = channels
     if padding == "explicit":
@@ -72,16 +92,17 @@ def test_forward_and_gradients_equal_the_loops(
         assume(max(size) <= 24)
     rng = np.random.default_rng(seed)
     x, kernel = draw(rng, batch, *size, ins), draw(rng, *kernel_size, ins // groups, outs)
-    check(x, kernel, rng, rate=rate, groups=groups, strides=strides, padding=padding)
+    check(x, kernel, rng, name, rate=rate, groups=groups, strides=strides, padding=padding)
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((3, 1), (0, 4))])
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((3, 1), (0, 4)), ((9, 9), (9, 9))])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
 @pytest.mark.parametrize(("ins", "outs", "groups"), [(3, 2, 1), (4, 6, 2), (3, 3, 3)])
-def test_each_way_of_padding_striding_and_grouping(padding, strides, ins, outs, groups) -> None:
+def test_each_way_of_padding_striding_and_grouping(name, padding, strides, ins, outs, groups) -> None:
     rng = np.random.default_rng(5)
     x, kernel = draw(rng, 2, 11, 14, ins), draw(rng, 3, 2, ins // groups, outs)
-    check(x, kernel, rng, rate=(2, 3), groups=groups, strides=strides, padding=padding)
+    check(x, kernel, rng, name, rate=(2, 3), groups=groups, strides=strides, padding=padding)
 
 
 def test_the_first_rate_is_the_height() -> None:
@@ -155,3 +176,141 @@ def test_bad_input_is_refused_in_one_line_that_names_it(change: dict, mentions: 
         conv2d(x, kernel, **options)
     assert mentions in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def wide() -> tuple[jax.Array, jax.Array]:
+    """More channels than a vector has, and a kernel for them."""
+    rng = np.random.default_rng(3)
+    return jnp.asarray(draw(rng, 4, 9, 11, 33)), jnp.asarray(draw(rng, 3, 3, 33, 70))
+
+
+def test_native_results_are_the_same_to_the_bit_every_time(wide) -> None:
+    x, kernel = wide
+
+    def gradients(x: jax.Array, kernel: jax.Array) -> list[np.ndarray]:
+        with backend("native"):
+            y, pullback = jax.vjp(lambda x, k: conv2d(x, k, rate=2), x, kernel)
+        return [np.asarray(a) for a in (y, *pullback(jnp.ones_like(y)))]
+
+    first = gradients(x, kernel)
+    for _ in range(5):
+        assert all(np.array_equal(a, b) for a, b in zip(first, gradients(x, kernel), strict=True))
+
+
+@pytest.mark.parametrize("name", ["jax", "native"])
+@pytest.mark.parametrize("groups", [1, 33])
+def test_backends_work_under_every_transformation(name: str, groups: int, wide) -> None:
+    x, kernel = wide
+    kernel = kernel[:, :, : 33 // groups, :33]
+
+    def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(conv2d(x, kernel, rate=(1, 2), groups=groups)))
+
+    def seeds(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.vmap(jax.grad(loss, argnums=1), in_axes=(None, 0))(x, jnp.stack([kernel, 2 * kernel]))
+
+    def scanned(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda k, _: (k - 0.01 * jax.grad(loss, 1)(x, k), 0), kernel, None, length=2)[0]
+
+    def twice(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: jnp.sum(jnp.square(jax.grad(loss)(x, kernel))))(x)
+
+    for function in (loss, jax.grad(loss, argnums=(0, 1)), seeds, scanned, twice):
+        results = []
+        for chosen in (name, "lax"):
+            with backend(chosen):
+                results.append(jax.jit(lambda x, k, f=function: f(x, k))(x, kernel))
+        for one, other in zip(*map(jax.tree.leaves, results), strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_what_is_not_a_number_is_passed_on(name: str) -> None:
+    x = jnp.ones((1, 5, 5, 4)).at[0, 2, 2, 1].set(jnp.nan)
+    with backend(name):
+        assert np.isnan(conv2d(x, jnp.ones((3, 3, 4, 2)))[0, 1:4, 1:4]).all()
+        depthwise = conv2d(x, jnp.ones((3, 3, 1, 4)), groups=4)
+        assert np.isnan(depthwise).sum() == 9
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_an_empty_batch_gives_an_empty_result_and_zero_gradients(name: str) -> None:
+    x, kernel = jnp.ones((0, 5, 5, 4)), jnp.ones((3, 3, 4, 2))
+    with backend(name):
+        y, pullback = jax.vjp(conv2d, x, kernel)
+    assert y.shape == (0, 5, 5, 2)
+    assert not np.any(pullback(y)[1])
+
+
+def geometry(**changes) -> Geometry:
+    values = {"x": (2, 8, 8, 4), "kernel": (3, 3, 4, 6), "dtypes": ("float32", "float32")}
+    values |= {"rate": (1, 1), "strides": (1, 1), "pads": ((1, 1), (1, 1)), "groups": 1}
+    return Geometry(**(values | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "auto", "pure"),
+    [
+        ({}, "native", "lax"),
+        ({"groups": 4, "kernel": (3, 3, 1, 4)}, "native", "jax"),
+        ({"kernel": (1, 1, 4, 6), "pads": ((0, 0), (0, 0))}, "native", "jax"),
+        ({"groups": 2, "kernel": (3, 3, 2, 6)}, "lax", "lax"),
+        ({"strides": (2, 2)}, "lax", "lax"),
+        ({"dtypes": ("bfloat16", "bfloat16")}, "lax", "lax"),
+        ({"x": (0, 8, 8, 4)}, "lax", "lax"),
+    ],
+)
+def test_the_rule(changes: dict, auto: str, pure: str, monkeypatch) -> None:
+    assert choose(geometry(**changes))[0] == auto
+    with backend("jax"):
+        assert choose(geometry(**changes))[0] == pure
+    with backend("lax"):
+        assert choose(geometry(**changes))[0] == "lax"
+    monkeypatch.setattr(native, "unavailable", lambda: "there is no C++ compiler")
+    assert choose(geometry(**changes))[0] == pure
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert choose(geometry(**changes)) == ("lax", "XLA's own kernels on gpu")
+
+
+def test_a_backend_that_is_not_there_is_refused_with_the_reason(monkeypatch) -> None:
+    with (
+        pytest.raises(InputError, match="backend must be one of auto, lax, jax, native, got 'cuda'"),
+        backend("cuda"),
+    ):
+        pass
+    monkeypatch.setattr(native, "unavailable", lambda: "there is no C++ compiler (c++)")
+    with pytest.raises(InputError, match="no C\\+\\+ compiler"), backend("native"):
+        pass
+
+
+def test_without_a_compiler_it_says_so_in_one_line(tmp_path) -> None:
+    program = "from hdc.ops import native; print(native.unavailable())"
+    environment = os.environ | {"HDC_CACHE_DIR": str(tmp_path), "CXX": "no-such-compiler"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout == "there is no C++ compiler (no-such-compiler)\n"
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("instructions", ["avx2", "portable"])
+def test_smaller_instruction_sets_compute_the_same(instructions: str) -> None:
+    program = """
+import jax, jax.numpy as jnp, numpy as np
+from hdc.ops import backend, conv2d, native
+assert native.unavailable() == ""
+rng = np.random.default_rng(0)
+for groups, ins, outs in ((1, 5, 37), (19, 19, 19), (1, 33, 8)):
+    x = jnp.asarray(rng.standard_normal((3, 10, 9, ins), np.float32))
+    k = jnp.asarray(rng.standard_normal((3, 5, ins // groups, outs), np.float32))
+    found = []
+    for name in ("native", "lax"):
+        with backend(name):
+            y, pullback = jax.vjp(lambda x, k: conv2d(x, k, rate=(1, 2), groups=groups), x, k)
+        found.append((y, *pullback(jnp.cos(y))))
+    for one, other in zip(*found):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+print(native.instruction_set())
+"""
+    environment = os.environ | {"HDC_NATIVE_ISA": instructions}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() in (instructions, "portable"), done.stderr

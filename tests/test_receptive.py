@@ -868,3 +868,61 @@ def test_what_is_no_model(model: Any) -> None:
 def test_a_vector_has_no_places() -> None:
     with pytest.raises(InputError, match="no spatial axes"):
         of(lambda model, x: x.mean(axis=(1, 2)), (1, 6, 6, 2), (1, 1))
+
+
+def test_space_to_depth_is_not_said_to_grid() -> None:
+    def call(model: Model, x: Array) -> Array:
+        phases = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        return model.conv(jnp.concatenate(phases, axis=-1))
+
+    analysis = of(call, (1, 32, 32, 2), conv=conv(8, 4))
+    assert analysis.gap_free
+    assert not [finding for finding in analysis.findings if finding.problem]
+
+
+@pytest.mark.parametrize("padding", ["CAUSAL", "CIRCULAR", "REFLECT"])
+def test_padding_that_is_a_step_of_its_own_counts_as_padding(padding: str) -> None:
+    layers = {"conv": conv(1, 1, (3,), kernel_dilation=4, padding=padding)}
+    analysis = of(lambda model, x: model.conv(x), (1, 20, 1), **layers)
+    (layer,) = analysis.layers
+    assert (layer.input_map, layer.map, layer.padded) == ((20,), (20,), True)
+    reads = np.add.outer(np.arange(20), [-8, -4, 0] if padding == "CAUSAL" else [-4, 0, 4])
+    assert layer.padding_share == pytest.approx(np.mean((reads < 0) | (reads > 19)))
+    assert not [finding for finding in analysis.findings if finding.rule == "VALID"]
+
+
+def test_padding_by_hand_does_not_hide_a_rate_that_is_larger_than_the_map() -> None:
+    def call(model: Model, x: Array) -> Array:
+        return model.conv(jnp.pad(x, ((0, 0), (16, 16), (16, 16), (0, 0))))
+
+    analysis = of(call, (1, 8, 8, 1), conv=conv(1, 1, kernel_dilation=16, padding="VALID"))
+    assert analysis.layers[0].padding_share == pytest.approx(1 - 1 / 9)
+    assert "rate and map" in {finding.rule for finding in analysis.findings}
+
+
+def test_a_forgotten_batch_is_refused() -> None:
+    with pytest.raises(InputError, match="with the batch first"):
+        analyse(nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)), (32, 32, 3))
+
+
+def test_a_layer_on_the_phases_of_a_map_sees_one_phase() -> None:
+    def call(model: Model, x: Array) -> Array:
+        b, h, w, c = x.shape
+        phases = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 2, 4, 1, 3, 5)
+        y = model.conv(phases.reshape(4 * b, h // 2, w // 2, c))
+        return y.reshape(b, 2, 2, h // 2, w // 2, c).transpose(0, 3, 1, 4, 2, 5).reshape(x.shape)
+
+    analysis = of(call, (1, 16, 16, 1), conv=conv(1, 1))
+    (layer,) = analysis.layers
+    assert (analysis.size, layer.size) == ((5, 5), (5, 5))
+    assert layer.coverage == pytest.approx(9 / 25)
+
+
+def test_a_branch_is_no_continuation_of_the_trunk() -> None:
+    def call(model: Model, x: Array) -> Array:
+        x = model.stem(x)
+        return jnp.concatenate([model.one(x), model.two(x)], axis=-1)
+
+    layers = {"stem": conv(1, 1), "one": conv(1, 1, kernel_dilation=6), "two": conv(1, 1, kernel_dilation=12)}
+    rules = {finding.rule for finding in of(call, (1, 64, 64, 1), **layers).findings}
+    assert rules == {"holes"}

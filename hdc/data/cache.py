@@ -13,9 +13,9 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import platformdirs
 
 from hdc.data.dataset import Dataset, Split
+from hdc.folders import cache_dir
 
 log = logging.getLogger("hdc")
 
@@ -24,13 +24,6 @@ SPLITS = ("train", "validation", "test")
 # What reading a truncated, altered or foreign folder can raise. MemoryError: a changed length in an
 # .npy header asks for an absurd array.
 _DAMAGE = (EOFError, ValueError, KeyError, TypeError, MemoryError)
-
-
-def cache_dir() -> Path:
-    """The folder for what can be made again: `HDC_CACHE_DIR`, else the user's cache folder."""
-    if configured := os.environ.get("HDC_CACHE_DIR"):
-        return Path(configured).expanduser()
-    return platformdirs.user_cache_path("hdc")
 
 
 def cached(key: Mapping[str, object], make: Callable[[], Dataset]) -> Dataset:

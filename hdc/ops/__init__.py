@@ -1,5 +1,6 @@
 """The numerical operations that the layers stand on."""
 
+from hdc.ops.backends import backend
 from hdc.ops.convolution import Padding, conv2d
 
-__all__ = ["Padding", "conv2d"]
+__all__ = ["Padding", "backend", "conv2d"]

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from jax import Array, lax
 
 from hdc.errors import InputError
+from hdc.ops import shifted
+from hdc.ops.backends import Geometry, choose
 
 Pair = int | Sequence[int]
 Padding = str | Sequence[tuple[int, int]]
@@ -19,7 +21,7 @@ def conv2d(
     strides: Pair = 1,
     padding: Padding = "SAME",
 ) -> Array:
-    """2-D cross-correlation, dilated by `rate`.
+    """2-D cross-correlation, dilated by `rate`; `hdc.ops.backends` says by which program.
 
     Args:
         x: `[batch, height, width, in_channels]`.
@@ -67,15 +69,54 @@ def conv2d(
                     f"padding={padding!r} leaves no pixel: {name} {x.shape[1 + axis]} is smaller than the "
                     f"extent {extent} of kernel size {kernel.shape[axis]} at rate {rates[axis]}"
                 )
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=steps,
-        padding=padding,
-        rhs_dilation=rates,
-        feature_group_count=groups,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    geometry = Geometry(
+        x.shape,
+        kernel.shape,
+        (x.dtype.name, kernel.dtype.name),
+        rates,
+        steps,
+        _pads(x.shape, kernel.shape, rates, steps, padding),
+        groups,
     )
+    chosen, _ = choose(geometry)
+    match chosen:
+        case "native":
+            from hdc.ops import native
+
+            return native.conv2d(x, kernel, rates, geometry.pads)
+        case "jax" if geometry.depthwise:
+            return shifted.depthwise(x, kernel, rates, geometry.pads)
+        case "jax":
+            return shifted.pointwise(x, kernel)
+        case _:
+            return lax.conv_general_dilated(
+                x,
+                kernel,
+                window_strides=steps,
+                padding=padding,
+                rhs_dilation=rates,
+                feature_group_count=groups,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+
+
+def _pads(
+    x: tuple[int, ...],
+    kernel: tuple[int, ...],
+    rates: tuple[int, int],
+    steps: tuple[int, int],
+    padding: Padding,
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Pixels (before, after) per axis; of SAME, as XLA and TensorFlow have it, the odd one comes after."""
+    if padding == "VALID":
+        return (0, 0), (0, 0)
+    if padding == "SAME":
+        outputs = [-(-x[1 + axis] // steps[axis]) for axis in (0, 1)]
+        extents = [1 + (kernel[axis] - 1) * rates[axis] for axis in (0, 1)]
+        added = [max(0, (outputs[a] - 1) * steps[a] + extents[a] - x[1 + a]) for a in (0, 1)]
+        return (added[0] // 2, added[0] - added[0] // 2), (added[1] // 2, added[1] - added[1] // 2)
+    (top, bottom), (left, right) = padding  # type: ignore[misc]
+    return (int(top), int(bottom)), (int(left), int(right))
 
 
 def pair(name: str, value: Pair) -> tuple[int, int]:

@@ -44,7 +44,8 @@ class Analysis:
         support: `[input's spatial axes]` bool: the input pixels that are seen from `at`, within the edges.
         paths_inside: the same shape: the share of the paths to each of them.
         output_stride: input pixels from one output pixel to the next, per axis; None without spatial axes.
-        offset: input coordinate of the middle of output pixel 0's field, per axis; None where `within_edges`.
+        offset: input coordinate of the middle of output pixel 0's field, per axis, if that lies as it does
+            at `at`, which upsampling may change; None where `within_edges`.
         gridding: predicted gridding index G of `paths`.
         couplings: where a summary of the map, or of its rows or columns, returns to its pixels (group
             normalisation, batch statistics, squeeze-and-excitation, image pooling). Through these all of
@@ -192,7 +193,7 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
     offset = None
     if strides is not None and not within_edges:
         middles = [start + (length - 1) / 2 for start, length in zip(paths.origin, paths.size, strict=True)]
-        offset = tuple(m - float(i * s) for m, i, s in zip(middles, place, strides, strict=True))
+        offset = tuple(float(m - i * s) for m, i, s in zip(middles, place, strides, strict=True))
     layers, before = find_layers(traced, annotation)
     return Analysis(
         model=type(model).__name__,
@@ -276,15 +277,14 @@ def _parameter(start: Step, following: Callable[[Step], list[Step]]) -> str:
 
 
 def _findings(layers: Sequence[Layer], before: Sequence[set[int]], paths: PathCounts) -> tuple[Finding, ...]:
-    """Axis by axis; an axis that says the same as the one before is not repeated."""
-    found: dict[Finding, None] = {}
+    per_axis = []
     for axis in range(paths.counts.ndim):
+        numbers = [n for n, layer in enumerate(layers) if _chosen(layer, axis)]
         stacks: list[list[lint.AxisOfLayer]] = []
         last = None
-        for number, layer in enumerate(layers):
-            if layer.kernel[axis] == 1 or layer.kind == "transposed conv":
-                continue
-            if last is None or last not in before[number]:
+        for number in numbers:
+            layer = layers[number]
+            if last is None or last not in before[number] or _is_branch(number, last, numbers, before):
                 stacks.append([])
             stacks[-1].append(
                 lint.AxisOfLayer(
@@ -298,10 +298,24 @@ def _findings(layers: Sequence[Layer], before: Sequence[set[int]], paths: PathCo
                 )
             )
             last = number
-        found |= dict.fromkeys(lint.lint(stacks, paths.axis_coverage(axis)))
+        per_axis.append(lint.lint(stacks, paths.axis_coverage(axis)))
+    found = lint.merge(per_axis, lint.AXES.get(len(per_axis), [f"axis {k}" for k in range(len(per_axis))]))
     if not paths.gap_free and not any(finding.rule == "holes" for finding in found):
-        found[lint.between_branches(paths.coverage)] = None
-    return tuple(found)
+        found = (lint.between_branches(paths.coverage), *found)
+    return found
+
+
+def _chosen(layer: Layer, axis: int) -> bool:
+    return layer.kernel[axis] > 1 and layer.kind != "transposed conv"
+
+
+def _is_branch(number: int, last: int, numbers: Sequence[int], before: Sequence[set[int]]) -> bool:
+    """Whether another layer also goes on from `last`, beside this one."""
+    return any(
+        last in before[other] and number not in before[other] and other not in before[number]
+        for other in numbers
+        if other != number
+    )
 
 
 def _times(values: Sequence[object], by: str = "x") -> str:

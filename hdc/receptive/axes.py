@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from hdc.errors import InputError
 from hdc.receptive.trace import POINTWISE, Step, Trace, Value
 
 
@@ -159,7 +160,9 @@ def _unified(
     result = []
     for place, column in enumerate(zip(*(axes for _, axes in given), strict=True)):
         told = [axis for axis in column if axis.kind != "new"]
-        axis = next((axis for axis in told if axis.kind == "space"), told[0] if told else NEW)
+        spatial = [axis for axis in told if axis.kind == "space"]
+        # Interpolation to a size that is no multiple has an odd stride; what it meets has a plain one.
+        axis = min(spatial, key=lambda axis: axis.stride.denominator, default=told[0] if told else NEW)
         if axis.kind in ("space", "flat") and place != beside:
             meets = zip(given, column, strict=True)
             found.couplings |= {(step, value) for (value, _), one in meets if one.kind == "new"}
@@ -180,6 +183,13 @@ def _convolved(step: Step, found: Annotation) -> Axes:
     if dependent is not step.inputs[0]:  # a kernel made from the image over a constant map
         return (CHANNEL,) * len(step.outputs[0].shape)
     before = found.axes[dependent]
+    kernel = step.inputs[1].shape
+    for axis, tap in zip(spec.lhs_spec[2:], spec.rhs_spec[2:], strict=True):
+        if before[axis].kind == "batch" and kernel[tap] > 1:
+            raise InputError(
+                "a convolution of the model runs along the batch: give input_shape with the batch first, "
+                "such as (1, height, width, channels)"
+            )
     after = [CHANNEL] * len(before)
     after[spec.out_spec[0]] = before[spec.lhs_spec[0]]
     spatial = tuple(before[axis] for axis in spec.lhs_spec[2:])

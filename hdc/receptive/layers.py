@@ -82,10 +82,12 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 read = read | {len(chosen)}
                 chosen.append((step, kind, axes, places))
         sources |= dict.fromkeys(step.outputs, read)
-    middles = [
-        (step.outputs[0], {place: step.outputs[0].shape[place] // 2 for _, place in places})
-        for step, _, _, places in chosen
-    ]
+    middles = []
+    for step, _, _, places in chosen:
+        output = step.outputs[0]
+        # One of the batch, in which a model may have put the phases of a map.
+        batch = step.params["dimension_numbers"].out_spec[0] if "dimension_numbers" in step.params else 0
+        middles.append((output, {batch: 0} | {place: output.shape[place] // 2 for _, place in places}))
     counted = [
         found
         for first in range(0, len(middles), _AT_ONCE)
@@ -109,7 +111,9 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 kernel=tuple(axis.taps for axis in axes),
                 rate=tuple(axis.rate for axis in axes),
                 strides=tuple(axis.stride for axis in axes),
-                input_map=tuple(operand.shape[place] for place, _ in places),
+                input_map=tuple(
+                    axis.length or operand.shape[p] for axis, (p, _) in zip(axes, places, strict=True)
+                ),
                 map=tuple(output.shape[place] for _, place in places),
                 input_stride=tuple(annotation.axes[operand][place].stride for place, _ in places),
                 output_stride=tuple(annotation.axes[output][place].stride for _, place in places),
@@ -156,6 +160,7 @@ class _Axis:
     stride: Fraction
     padded: bool
     inside: float  # the share of the taps that fall on the map
+    length: int = 0  # of the map, before padding
 
 
 def _geometry(step: Step) -> tuple[str, dict[int, _Axis]] | None:
@@ -181,13 +186,41 @@ def _geometry(step: Step) -> tuple[str, dict[int, _Axis]] | None:
     else:
         return None
     found = {}
+    added = _added(step.inputs[0])
     columns = zip(axes, places, taps, *(params[name] for name in fields), strict=True)
     for axis, place, count, rate, stride, apart, (low, high) in columns:
-        first = np.arange(step.outputs[0].shape[place]) * stride - low
+        before, after, length = added.get(axis, (0, 0, step.inputs[0].shape[axis]))
+        first = np.arange(step.outputs[0].shape[place]) * stride - low - before * apart
         reads = np.add.outer(first, np.arange(count) * rate)
-        inside = np.mean((reads >= 0) & (reads <= (step.inputs[0].shape[axis] - 1) * apart))
-        found[axis] = _Axis(count, rate, Fraction(stride, apart), low > 0 or high > 0, float(inside))
+        inside = np.mean((reads >= 0) & (reads <= (length - 1) * apart))
+        padded = max(low, high, before, after) > 0
+        found[axis] = _Axis(count, rate, Fraction(stride, apart), padded, float(inside), length)
     return kind, found
+
+
+def _added(value: Value) -> dict[int, tuple[int, int, int]]:
+    """By axis: what steps of their own padded before and after, and the length before that.
+
+    Causal, circular and reflecting padding, and padding by hand, are such steps.
+    """
+    found: dict[int, tuple[int, int, int]] = {}
+    step = value.step
+    while step is not None and step.name in ("pad", "concatenate"):
+        source = step.inputs[0]
+        if step.name == "pad":
+            sides = {axis: (low, high) for axis, (low, high, _) in enumerate(step.params["padding_config"])}
+        else:
+            # What is joined to a map along its own axis continues it: the longest part is the map.
+            axis = step.params["dimension"]
+            sizes = [part.shape[axis] for part in step.inputs]
+            largest = int(np.argmax(sizes))
+            source = step.inputs[largest]
+            sides = {axis: (sum(sizes[:largest]), sum(sizes[largest + 1 :]))}
+        for axis, (low, high) in sides.items():
+            before, after, _ = found.get(axis, (0, 0, 0))
+            found[axis] = (before + low, after + high, source.shape[axis])
+        step = source.step
+    return found
 
 
 def _by_space(step: Step, annotation: Annotation, spaces: int) -> list[tuple[int, int]]:

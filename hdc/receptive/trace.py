@@ -12,6 +12,7 @@ from flax import nnx
 from jax.extend import core
 
 from hdc.errors import InputError
+from hdc.ops import backend
 
 MAX_STEPS = 100_000
 
@@ -121,10 +122,11 @@ def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), state)
     image = jax.ShapeDtypeStruct(input_shape, jnp.float32)
     try:
-        closed, result = jax.make_jaxpr(
-            lambda state, x: nnx.merge(graph, state)(x),  # type: ignore[operator]
-            return_shape=True,
-        )(abstract, image)
+        with backend("lax"):  # in which every convolution is one operation
+            closed, result = jax.make_jaxpr(
+                lambda state, x: nnx.merge(graph, state)(x),  # type: ignore[operator]
+                return_shape=True,
+            )(abstract, image)
     except Exception as error:  # whatever a model of anybody's raises
         reason = next((line for line in str(error).splitlines() if line.strip()), "no message")
         raise InputError(

@@ -1,0 +1,7 @@
+#define NAME avx2
+#define STRING(name) "avx2"
+#define LANES 8
+#define WIDE 2
+#define PIXELS_1 10
+#define PIXELS_2 6
+#include "kernels.inc"

@@ -1,0 +1,9 @@
+#define NAME avx512
+#define STRING(name) "avx512"
+#define LANES 16
+#define WIDE 4
+#define PIXELS_1 14
+#define PIXELS_2 12
+#define PIXELS_3 8
+#define PIXELS_4 6
+#include "kernels.inc"

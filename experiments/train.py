@@ -8,13 +8,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import launch
-from hdc import records, rendering, tables
+from hdc import memory, records, rendering, tables
 
 console = Console()
 
 
 def main() -> None:
     """The command. Exit code 0: all runs done, 1: some failed, 2: bad input, 130: interrupted."""
+    memory.keep()
     launch.register_schema()
     arguments = get_args_parser().parse_args()
     shows_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info

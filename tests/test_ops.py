@@ -17,7 +17,10 @@ from hdc.ops import backend, conv2d, native
 from hdc.ops.backends import Geometry, choose
 
 TOLERANCE = 1e-5
-BACKENDS = ("lax", "jax", "native")
+NATIVE = pytest.param(
+    "native", marks=pytest.mark.skipif(bool(native.unavailable()), reason=native.unavailable() or "there")
+)
+BACKENDS = ("lax", "jax", NATIVE)
 
 
 def draw(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -185,6 +188,7 @@ def wide() -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(draw(rng, 4, 9, 11, 33)), jnp.asarray(draw(rng, 3, 3, 33, 70))
 
 
+@pytest.mark.skipif(bool(native.unavailable()), reason="not available")
 def test_native_results_are_the_same_to_the_bit_every_time(wide) -> None:
     x, kernel = wide
 
@@ -198,7 +202,7 @@ def test_native_results_are_the_same_to_the_bit_every_time(wide) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(first, gradients(x, kernel), strict=True))
 
 
-@pytest.mark.parametrize("name", ["jax", "native"])
+@pytest.mark.parametrize("name", ["jax", NATIVE])
 @pytest.mark.parametrize("groups", [1, 33])
 def test_backends_work_under_every_transformation(name: str, groups: int, wide) -> None:
     x, kernel = wide
@@ -262,6 +266,7 @@ def geometry(**changes) -> Geometry:
     ],
 )
 def test_the_rule(changes: dict, auto: str, pure: str, monkeypatch) -> None:
+    monkeypatch.setattr(native, "unavailable", lambda: "")
     assert choose(geometry(**changes))[0] == auto
     with backend("jax"):
         assert choose(geometry(**changes))[0] == pure
@@ -292,6 +297,7 @@ def test_without_a_compiler_it_says_so_in_one_line(tmp_path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(bool(native.unavailable()), reason="not available")
 @pytest.mark.parametrize("instructions", ["avx2", "portable"])
 def test_smaller_instruction_sets_compute_the_same(instructions: str) -> None:
     program = """

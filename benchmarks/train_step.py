@@ -83,9 +83,9 @@ def ours(name, images, labels, backend):
 
         def __call__(self, x):
             for position, conv in enumerate(self.convs):
-                x = nnx.relu(conv(x))
+                x = conv(x, relu=True)
                 if name == "a" and position < 2:
-                    x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+                    x = ops.max_pool(x, 2)
             return self.head(x.reshape(len(x), -1) if name == "a" else x.mean(axis=(1, 2)))
 
     if name == "q":

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from hdc.ops import Padding, conv2d
+from hdc.ops import Padding, conv2d, separable_conv2d
 from hdc.ops.convolution import Pair, check_groups, pair
 
 _initializer = nnx.initializers.he_normal()
@@ -45,16 +45,18 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(_initializer(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
 
-    def __call__(self, x: Array) -> Array:
-        y = conv2d(
+    def __call__(self, x: Array, *, relu: bool = False) -> Array:
+        """With `relu`, ReLU of the result, in the same pass."""
+        return conv2d(
             x,
             self.kernel[...],
+            None if self.bias is None else self.bias[...],
+            relu=relu,
             rate=self.rate,
             groups=self.groups,
             strides=self.strides,
             padding=self.padding,
         )
-        return y if self.bias is None else y + jnp.expand_dims(self.bias[...], (0, 1, 2))
 
 
 class DepthwiseConv(Conv):
@@ -121,5 +123,16 @@ class SeparableConv(nnx.Module):
         )
         self.pointwise = PointwiseConv(in_features, out_features, use_bias=use_bias, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
-        return self.pointwise(self.depthwise(x))
+    def __call__(self, x: Array, *, relu: bool = False) -> Array:
+        """With `relu`, ReLU of the result, in the same pass."""
+        depthwise, pointwise = self.depthwise, self.pointwise
+        return separable_conv2d(
+            x,
+            depthwise.kernel[...],
+            pointwise.kernel[...],
+            None if pointwise.bias is None else pointwise.bias[...],
+            relu=relu,
+            rate=depthwise.rate,
+            strides=depthwise.strides,
+            padding=depthwise.padding,
+        )

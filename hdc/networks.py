@@ -9,6 +9,7 @@ from hdc.config import NetConfig
 from hdc.data.dataset import Task
 from hdc.errors import InputError
 from hdc.layers import Conv, PointwiseConv, SeparableConv
+from hdc.ops import max_pool
 from hdc.schedules import DilationSchedule
 
 
@@ -98,6 +99,8 @@ class Block(nnx.Module):
         self.residual = residual
 
     def __call__(self, x: Array) -> Array:
+        if self.norm is None and not self.residual:
+            return self.conv(x, relu=True)
         y = self.conv(x)
         if self.norm is not None:
             y = self.norm(y)
@@ -236,7 +239,7 @@ class Lei2019(nnx.Module):
         for stage in self.stages:
             for block in stage:
                 x = block(x)
-            x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x, 2)
         return x
 
     def __call__(self, x: Array) -> Array:

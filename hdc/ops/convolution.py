@@ -1,11 +1,11 @@
-"""2-D convolution: one function, one contract."""
+"""2-D convolution: one function for every kind of it, and one for the depthwise separable one."""
 
 from collections.abc import Sequence
 
-from jax import Array, lax
+from jax import Array
 
 from hdc.errors import InputError
-from hdc.ops import shifted
+from hdc.ops import pure, xla
 from hdc.ops.backends import Geometry, choose
 
 Pair = int | Sequence[int]
@@ -15,7 +15,9 @@ Padding = str | Sequence[tuple[int, int]]
 def conv2d(
     x: Array,
     kernel: Array,
+    bias: Array | None = None,
     *,
+    relu: bool = False,
     rate: Pair = 1,
     groups: int = 1,
     strides: Pair = 1,
@@ -26,6 +28,8 @@ def conv2d(
     Args:
         x: `[batch, height, width, in_channels]`.
         kernel: `[kernel_height, kernel_width, in_channels / groups, out_channels]`.
+        bias: `[out_channels]`, added to the result.
+        relu: whether ReLU follows, for which the result need not be read again.
         rate: dilation rate, one for both axes or (height, width).
         groups: feature groups; `in_channels` makes the convolution depthwise.
         strides: one for both axes or (height, width).
@@ -38,6 +42,77 @@ def conv2d(
         InputError: for shapes, groups, rates, strides or a padding that do not fit one another,
             and for VALID or explicit padding that leaves no pixel.
     """
+    geometry = _geometry(x, kernel, bias, rate, groups, strides, padding)
+    rates, pads = geometry.rate, geometry.pads
+    match choose(geometry).backend:
+        case "native":
+            from hdc.ops import native
+
+            return native.conv2d(x, kernel, bias, relu, rates, pads)
+        case "jax" if geometry.depthwise and groups > 1:
+            return xla.finish(pure.depthwise(x, kernel, rates, pads), bias, relu)
+        case "jax" if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
+            return xla.finish(pure.pointwise(x, kernel), bias, relu)
+        case "jax":
+            return xla.finish(pure.dense(x, kernel, rates, pads), bias, relu)
+        case _:
+            return xla.conv2d(x, kernel, bias, relu, rates, pads, geometry.strides, groups)
+
+
+def separable_conv2d(
+    x: Array,
+    depthwise: Array,
+    pointwise: Array,
+    bias: Array | None = None,
+    *,
+    relu: bool = False,
+    rate: Pair = 1,
+    strides: Pair = 1,
+    padding: Padding = "SAME",
+) -> Array:
+    """Depthwise separable convolution: `conv2d` by one filter per channel, then a 1 x 1 `conv2d`.
+
+    Args:
+        x: `[batch, height, width, in_channels]`.
+        depthwise: `[kernel_height, kernel_width, 1, in_channels]`.
+        pointwise: `[1, 1, in_channels, out_channels]`.
+        bias, relu: of the pointwise convolution.
+        rate, strides, padding: of the depthwise one, see `conv2d`.
+
+    Returns:
+        `[batch, out_height, out_width, out_channels]` of x's type.
+
+    Raises:
+        InputError: as `conv2d`.
+    """
+    channels = x.shape[-1]
+    geometry = _geometry(
+        x, depthwise, bias, rate, channels, strides, padding, out_channels=pointwise.shape[-1]
+    )
+    if pointwise.shape[:-1] != (1, 1, channels):
+        raise InputError(
+            f"the pointwise kernel must be [1, 1, {channels}, out_channels], got {pointwise.shape}"
+        )
+    if geometry.depthwise and pointwise.shape[3] and choose(geometry).backend == "native":
+        from hdc.ops import native
+
+        if pointwise.dtype == x.dtype:
+            return native.separable_conv2d(x, depthwise, pointwise, bias, relu, geometry.rate, geometry.pads)
+    y = conv2d(x, depthwise, rate=rate, groups=channels, strides=strides, padding=padding)
+    return conv2d(y, pointwise, bias, relu=relu)
+
+
+def _geometry(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    rate: Pair,
+    groups: int,
+    strides: Pair,
+    padding: Padding,
+    out_channels: int | None = None,
+) -> Geometry:
+    """The checked numbers of a convolution; `out_channels` of the bias where they are not the kernel's."""
     if x.ndim != 4 or kernel.ndim != 4:
         raise InputError(
             f"conv2d takes x [batch, height, width, channels] and kernel [height, width, in, out], "
@@ -51,53 +126,19 @@ def conv2d(
             f"kernel {kernel.shape} with groups={groups} takes {kernel.shape[2] * groups} channels, "
             f"x has {channels}"
         )
-    if isinstance(padding, str):
-        if padding not in ("SAME", "VALID"):
-            raise InputError(f"padding must be 'SAME', 'VALID' or two pairs, got {padding!r}")
-        added = (0, 0)
-    else:
-        if len(padding) != 2 or any(len(side) != 2 or min(side) < 0 for side in padding):
+    wanted = features if out_channels is None else out_channels
+    if bias is not None and bias.shape != (wanted,):
+        raise InputError(f"bias must be [{wanted}], one value per output channel, got shape {bias.shape}")
+    pads = _pads(x.shape, kernel.shape, rates, steps, padding)
+    for axis, name in enumerate(("height", "width")):
+        extent = 1 + (kernel.shape[axis] - 1) * rates[axis]
+        if padding != "SAME" and x.shape[1 + axis] + sum(pads[axis]) < extent:
             raise InputError(
-                f"explicit padding is ((top, bottom), (left, right)), not negative, got {padding!r}"
+                f"padding={padding!r} leaves no pixel: {name} {x.shape[1 + axis]} is smaller than the "
+                f"extent {extent} of kernel size {kernel.shape[axis]} at rate {rates[axis]}"
             )
-        added = tuple(before + after for before, after in padding)
-    if padding != "SAME":
-        for axis, name in enumerate(("height", "width")):
-            extent = 1 + (kernel.shape[axis] - 1) * rates[axis]
-            if x.shape[1 + axis] + added[axis] < extent:
-                raise InputError(
-                    f"padding={padding!r} leaves no pixel: {name} {x.shape[1 + axis]} is smaller than the "
-                    f"extent {extent} of kernel size {kernel.shape[axis]} at rate {rates[axis]}"
-                )
-    geometry = Geometry(
-        x.shape,
-        kernel.shape,
-        (x.dtype.name, kernel.dtype.name),
-        rates,
-        steps,
-        _pads(x.shape, kernel.shape, rates, steps, padding),
-        groups,
-    )
-    chosen, _ = choose(geometry)
-    match chosen:
-        case "native":
-            from hdc.ops import native
-
-            return native.conv2d(x, kernel, rates, geometry.pads)
-        case "jax" if geometry.depthwise:
-            return shifted.depthwise(x, kernel, rates, geometry.pads)
-        case "jax":
-            return shifted.pointwise(x, kernel)
-        case _:
-            return lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=steps,
-                padding=padding,
-                rhs_dilation=rates,
-                feature_group_count=groups,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+    dtypes = frozenset(a.dtype.name for a in (x, kernel, bias) if a is not None)
+    return Geometry(x.shape, kernel.shape, dtypes, rates, steps, pads, groups)
 
 
 def _pads(
@@ -115,7 +156,11 @@ def _pads(
         extents = [1 + (kernel[axis] - 1) * rates[axis] for axis in (0, 1)]
         added = [max(0, (outputs[a] - 1) * steps[a] + extents[a] - x[1 + a]) for a in (0, 1)]
         return (added[0] // 2, added[0] - added[0] // 2), (added[1] // 2, added[1] - added[1] // 2)
-    (top, bottom), (left, right) = padding  # type: ignore[misc]
+    if isinstance(padding, str):
+        raise InputError(f"padding must be 'SAME', 'VALID' or two pairs, got {padding!r}")
+    if len(padding) != 2 or any(len(side) != 2 or min(side) < 0 for side in padding):
+        raise InputError(f"explicit padding is ((top, bottom), (left, right)), not negative, got {padding!r}")
+    (top, bottom), (left, right) = padding
     return (int(top), int(bottom)), (int(left), int(right))
 
 

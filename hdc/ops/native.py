@@ -1,168 +1,154 @@
-"""Convolution in C++ for CPUs: compiled once, where there is a compiler, and called by XLA.
+"""The operations in C++ for CPUs, called by XLA: float32, stride 1, one group or one per channel.
 
-The program is kept in the cache folder, by the digest of its sources. Where it cannot be made, one line says
-why, and `hdc.ops.backends` takes another program.
+Each pass over an image does all that it can, so that what lies between stays in the CPU's cache: bias and ReLU
+with the convolution, the depthwise with the pointwise one, and all gradients together. Gradients of gradients
+are those of `hdc.ops.xla`.
 """
 
-import ctypes
-import hashlib
-import importlib.metadata
-import logging
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, custom_vjp
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
-from hdc.folders import cache_dir
-
-log = logging.getLogger("hdc")
+from hdc.ops import xla
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
-_SOURCES = Path(__file__).parent / "native_src"
-_FLAGS = ("-std=c++17", "-O3", "-w", "-fPIC", "-fno-math-errno", "-ffp-contract=fast")
-_OF_CPU = {
-    "avx512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"),
-    "avx2": ("-mavx2", "-mfma"),
-}
-_COMPILE_SECONDS = 300
+_NOTHING = (0,)  # the shape of a gradient that is not wanted, and of a bias that is not there
 
 
-@cache
-def unavailable() -> str:
-    """Why it is not available here, or "" where it is; the first call makes and loads it."""
-    if jax.default_backend() != "cpu":
-        return f"it is for CPUs, and JAX runs on {jax.default_backend()}"
-    if platform.system() != "Linux":
-        return f"it is made for Linux, this is {platform.system()}"
-    try:
-        library = _library()
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = " ".join(str(error).split())[:300]
-        log.warning("no native convolution, other programs serve: %s", reason)
-        return reason
-    for name in ("hdc_forward", "hdc_input_gradient", "hdc_kernel_gradient"):
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
-    return ""
+def _call(name: str, shapes: Any, *arrays: Array, **numbers: int) -> Any:
+    results = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s, jnp.float32), shapes, is_leaf=_is_shape)
+    call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
+    return call(*arrays, **{key: np.int64(value) for key, value in numbers.items()})
 
 
-def instruction_set() -> str:
-    """What it uses of this CPU: avx512, avx2 or portable."""
-    ask = _library().hdc_instruction_set
-    ask.restype = ctypes.c_char_p
-    return ask().decode()
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(n, int) for n in value)
 
 
-@cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(str(_built()))
+def _numbers(rate: Pair, pads: Pads, relu: bool) -> dict[str, int]:
+    (top, _), (left, _) = pads
+    return {"rate_h": rate[0], "rate_w": rate[1], "top": top, "left": left, "relu": int(relu)}
 
 
-def _built() -> Path:
-    """The compiled library, made if it is not there. OSError or SubprocessError where it cannot be."""
-    sources = sorted(_SOURCES.iterdir())
-    digest = hashlib.sha256(platform.machine().encode())
-    for text in (
-        importlib.metadata.version("jaxlib"),
-        *_FLAGS,
-        *(f for flags in _OF_CPU.values() for f in flags),
-    ):
-        digest.update(text.encode())
-    for source in sources:
-        digest.update(source.read_bytes())
-    path = cache_dir() / "native" / f"convolution-{digest.hexdigest()[:16]}.so"
-    if path.exists():
-        return path
-    names = [os.environ["CXX"]] if "CXX" in os.environ else ["c++", "g++", "clang++"]
-    compiler = next(filter(None, map(shutil.which, names)), None)
-    if compiler is None:
-        raise OSError(f"there is no C++ compiler ({', '.join(names)})")
-    log.warning("compiling the native convolution with %s, once", compiler)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as work:
-        _compile(compiler, [s for s in sources if s.suffix == ".cc"], Path(work) / path.name)
-        (Path(work) / path.name).replace(path)  # whole or not at all, whoever else makes it
-    return path
+def _sizes(x: Array, kernel: Array, rate: Pair, pads: Pads) -> tuple[int, ...]:
+    lost = [(k - 1) * r for k, r in zip(kernel.shape[:2], rate, strict=True)]
+    return tuple(n + sum(pad) - less for n, pad, less in zip(x.shape[1:3], pads, lost, strict=True))
 
 
-def _compile(compiler: str, sources: list[Path], library: Path) -> None:
-    objects, running = [], []
-    for source in sources:
-        if source.stem in _OF_CPU and platform.machine() != "x86_64":
-            continue
-        objects.append(library.with_name(f"{source.stem}.o"))
-        flags = (*_FLAGS, *_OF_CPU.get(source.stem, ()), f"-I{jax.ffi.include_dir()}", f"-I{_SOURCES}")
-        command = [compiler, *flags, "-c", str(source), "-o", str(objects[-1])]
-        running.append((command, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)))
-    for command, process in running:
-        _, said = process.communicate(timeout=_COMPILE_SECONDS)
-        if process.returncode:
-            wrong = next((line for line in said.splitlines() if "error" in line), said)
-            raise OSError(f"{command[0]} failed: {wrong}")
-    subprocess.run(
-        [compiler, "-shared", *map(str, objects), "-o", str(library)], check=True, capture_output=True
-    )
+def _differentiable_again(gradients: Callable, forward: Callable, count: int) -> Callable:
+    """`gradients`, whose own gradients are those of the reference.
 
-
-def _call(name: str, shape: tuple[int, ...], first: Array, second: Array, rate: Pair, pads: Pads) -> Array:
-    call = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="sequential")
-    numbers = {"rate_h": rate[0], "rate_w": rate[1], "top": pads[0][0], "left": pads[1][0]}
-    return call(first, second, **{key: np.int64(value) for key, value in numbers.items()})
-
-
-# A convolution is linear in both operands, and so are its gradients: each one's gradients are the other two.
-
-
-@partial(custom_vjp, nondiff_argnums=(2, 3))
-def conv2d(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
-    """`[b, h, w, c]` and `[kh, kw, c, f]`, or depthwise `[kh, kw, 1, c]`, float32; to `[b, h', w', f]`.
-
-    Stride 1; pads are pixels (before, after) per axis. Only where `unavailable` is "".
+    Args:
+        gradients: `(*settings, wanted, operands, y, dy)` to the operands' gradients, None where not wanted.
+        forward: `(*operands, *settings)` to y, of `hdc.ops.xla`.
+        count: the number of settings.
     """
-    sizes = [
-        n + sum(pad) - (k - 1) * r
-        for n, pad, k, r in zip(x.shape[1:3], pads, kernel.shape[:2], rate, strict=True)
-    ]
-    return _call("hdc_forward", (x.shape[0], *sizes, kernel.shape[3]), x, kernel, rate, pads)
+    again = custom_vjp(gradients, nondiff_argnums=tuple(range(count + 1)))
+
+    def reference(settings: tuple, wanted: tuple, operands: tuple, dy: Array) -> list:
+        found = jax.vjp(lambda *operands: forward(*operands, *settings), *operands)[1](dy)
+        return [g if want else None for g, want in zip(found, wanted, strict=True)]
+
+    def kept(*arguments: Any) -> tuple:
+        *_, operands, y, dy = arguments
+        return again(*arguments), (operands, y, dy)
+
+    def pull(*arguments: Any) -> tuple:
+        *settings, wanted, (operands, y, dy), cotangents = arguments
+        _, pullback = jax.vjp(lambda o, d: reference(tuple(settings), wanted, o, d), operands, dy)
+        d_operands, d_dy = pullback(cotangents)
+        return d_operands, jnp.zeros_like(y), d_dy  # y is used for its sign alone
+
+    again.defvjp(kept, pull)
+    return again
 
 
-@partial(custom_vjp, nondiff_argnums=(2, 3, 4))
-def _input_gradient(dy: Array, kernel: Array, rate: Pair, pads: Pads, shape: tuple[int, ...]) -> Array:
-    return _call("hdc_input_gradient", shape, dy, kernel, rate, pads)
+def _operation(forward: Callable, gradients: Callable, reference: Callable, count: int) -> Callable:
+    """`forward(*operands, *settings)` with its gradients; `count` is the number of operands."""
+    settings_count = forward.__code__.co_argcount - count
+    again = _differentiable_again(gradients, reference, settings_count)
+    nondiff = tuple(range(count, count + settings_count))
+    operation = custom_vjp(forward, nondiff_argnums=nondiff)
+
+    def kept(*arguments: Any) -> tuple:
+        # What nobody differentiates by, such as the images, costs no gradient.
+        primals, settings = arguments[:count], arguments[count:]
+        leaves = [p if isinstance(p, CustomVJPPrimal) else None for p in primals]
+        operands = tuple(None if p is None else p.value for p in leaves)
+        wanted = tuple(p is not None and bool(p.perturbed) for p in leaves)
+        y = operation(*operands, *settings)
+        return y, (operands, y, tuple(() if want else None for want in wanted))
+
+    def pull(*arguments: Any) -> tuple:
+        settings, ((operands, y, marks), dy) = arguments[:-2], arguments[-2:]
+        if isinstance(dy, SymbolicZero):
+            return tuple(None for _ in operands)
+        wanted = tuple(mark is not None for mark in marks)
+        return tuple(again(*settings, wanted, operands, y, dy))
+
+    operation.defvjp(kept, pull, symbolic_zeros=True)
+    return operation
 
 
-@partial(custom_vjp, nondiff_argnums=(2, 3, 4))
-def _kernel_gradient(x: Array, dy: Array, rate: Pair, pads: Pads, shape: tuple[int, ...]) -> Array:
-    return _call("hdc_kernel_gradient", shape, x, dy, rate, pads)
+def _convolution_gradients(name: str, *arguments: Any) -> list[Array | None]:
+    """By the call `name`; arguments are those of a `gradients`, of which the last operand is the bias."""
+    relu, rate, pads, wanted, (x, *kernels, bias), y, dy = arguments
+    optional = [a.shape if want else _NOTHING for a, want in ((x, wanted[0]), (bias, wanted[-1]))]
+    shapes = [optional[0], *(kernel.shape for kernel in kernels), optional[1]]
+    found = _call(name, shapes, x, *kernels, y, dy, **_numbers(rate, pads, relu))
+    return [g if want else None for g, want in zip(found, wanted, strict=True)]
 
 
-conv2d.defvjp(
-    lambda x, kernel, rate, pads: (conv2d(x, kernel, rate, pads), (x, kernel)),
-    lambda rate, pads, kept, g: (
-        _input_gradient(g, kept[1], rate, pads, kept[0].shape),
-        _kernel_gradient(kept[0], g, rate, pads, kept[1].shape),
-    ),
+def _optional(array: Array | None) -> Array:
+    return jnp.zeros(_NOTHING, jnp.float32) if array is None else array
+
+
+def _conv2d(x: Array, kernel: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads) -> Array:
+    shape = (len(x), *_sizes(x, kernel, rate, pads), kernel.shape[3])
+    return _call("hdc_forward", shape, x, kernel, _optional(bias), **_numbers(rate, pads, relu))
+
+
+def _xla_conv2d(x: Array, kernel: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads) -> Array:
+    depthwise = kernel.shape[2] == 1 and x.shape[3] > 1
+    return xla.conv2d(x, kernel, bias, relu, rate, pads, groups=x.shape[3] if depthwise else 1)
+
+
+def _separable_conv2d(
+    x: Array, depthwise: Array, pointwise: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads
+) -> Array:
+    shape = (len(x), *_sizes(x, depthwise, rate, pads), pointwise.shape[3])
+    arrays = (x, depthwise, pointwise, _optional(bias))
+    return _call("hdc_separable_forward", shape, *arrays, **_numbers(rate, pads, relu))
+
+
+def _xla_separable(
+    x: Array, depthwise: Array, pointwise: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads
+) -> Array:
+    y = xla.conv2d(x, depthwise, None, False, rate, pads, groups=x.shape[3])
+    return xla.conv2d(y, pointwise, bias, relu, (1, 1), ((0, 0), (0, 0)))
+
+
+def _max_pool(x: Array, size: Pair) -> Array:
+    shape = (len(x), x.shape[1] // size[0], x.shape[2] // size[1], x.shape[3])
+    return _call("hdc_max_pool", shape, x, rows=size[0], columns=size[1])
+
+
+def _max_pool_gradients(size: Pair, wanted: tuple, operands: tuple, y: Array, dy: Array) -> list[Array]:
+    return [_call("hdc_max_pool_gradient", x.shape, x, dy, rows=size[0], columns=size[1]) for x in operands]
+
+
+# Arguments as in `hdc.ops`, by position: arrays first, a bias may be None, pads are pixels (before, after) per
+# axis. To be called only where `hdc.ops.native_build.unavailable` is "".
+conv2d = _operation(_conv2d, partial(_convolution_gradients, "hdc_backward"), _xla_conv2d, 3)
+separable_conv2d = _operation(
+    _separable_conv2d, partial(_convolution_gradients, "hdc_separable_backward"), _xla_separable, 4
 )
-_input_gradient.defvjp(
-    lambda dy, kernel, rate, pads, shape: (_input_gradient(dy, kernel, rate, pads, shape), (dy, kernel)),
-    lambda rate, pads, shape, kept, g: (
-        conv2d(g, kept[1], rate, pads),
-        _kernel_gradient(g, kept[0], rate, pads, kept[1].shape),
-    ),
-)
-_kernel_gradient.defvjp(
-    lambda x, dy, rate, pads, shape: (_kernel_gradient(x, dy, rate, pads, shape), (x, dy)),
-    lambda rate, pads, shape, kept, g: (
-        _input_gradient(kept[1], g, rate, pads, kept[0].shape),
-        conv2d(kept[0], g, rate, pads),
-    ),
-)
+max_pool = _operation(_max_pool, _max_pool_gradients, xla.max_pool, 1)

@@ -1,289 +1,352 @@
-// XLA custom calls: convolutions of stride 1, dense or depthwise, and their gradients, on a CPU.
+// XLA custom calls: convolutions of stride 1, dense, depthwise or depthwise separable, with a bias and ReLU, and
+// their gradients, on a CPU. An empty bias is none, and an empty gradient is not wanted.
 //
-// Work is divided over XLA's own threads. The division of a kernel gradient's sum depends on the number of
-// threads alone, so a result is the same to the bit from run to run.
+// Work is divided over XLA's own threads, by images. The parts in which a kernel's gradient is summed depend
+// on the shapes alone, so a result is the same to the bit from run to run.
 
-#include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <memory>
-#include <mutex>
-
-#include "kernels.h"
-#include "xla/ffi/api/ffi.h"
+#include "parallel.h"
 
 namespace ffi = xla::ffi;
 using Buffer = ffi::Buffer<ffi::F32>;
 using Result = ffi::ResultBuffer<ffi::F32>;
+using Floats = std::unique_ptr<float[]>;
 
 namespace hdc {
 namespace {
 
-const Kernels& best() {
-  static const Kernels& chosen = []() -> const Kernels& {
-#if defined(__x86_64__)
-    const char* asked = std::getenv("HDC_NATIVE_ISA");  // for tests: a smaller one than the CPU has
-    auto allowed = [&](const char* name) { return !asked || !*asked || !std::strcmp(asked, name); };
-    if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
-      return avx512;
-    if ((allowed("avx2") || allowed("avx512")) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-      return avx2;
-#endif
-    return portable;
-  }();
-  return chosen;
+int whole(int features) {
+  const int lanes = best().lanes;
+  return (features + lanes - 1) / lanes * lanes;
 }
 
-// Memory that a thread keeps, so that it is mapped once; several at a time by slot.
-float* scratch(int slot, size_t floats) {
-  struct Kept {
-    float* data = nullptr;
-    size_t size = 0;
-    ~Kept() { std::free(data); }
-  };
-  thread_local Kept kept[3];
-  Kept& one = kept[slot];
-  if (one.size < floats) {
-    std::free(one.data);
-    one.size = (floats + 15) / 16 * 16;
-    one.data = static_cast<float*>(std::aligned_alloc(64, one.size * sizeof(float)));
-    if (!one.data) std::abort();  // out of memory: nothing sensible is left to do
-  }
-  return one.data;
-}
-
-// Runs f(0) to f(tasks - 1) on the caller and on such threads of the pool as have time. The caller waits
-// only for tasks that a thread has begun, so calls that wait for one another cannot stand still.
-template <typename F>
-void parallel(ffi::ThreadPool& pool, int tasks, const F& f) {
-  struct State {
-    std::atomic<int> next{0}, done{0};
-    std::mutex mutex;
-    std::condition_variable all;
-  };
-  auto state = std::make_shared<State>();
-  auto work = [state, tasks, &f] {
-    for (int i; (i = state->next++) < tasks;) {
-      f(i);
-      if (++state->done == tasks) {
-        std::lock_guard<std::mutex> lock(state->mutex);
-        state->all.notify_all();
-      }
-    }
-  };
-  int others = std::min<int>(pool.num_threads(), tasks) - 1;
-  for (int i = 0; i < others; ++i) pool.Schedule(std::function<void()>(work));
-  work();
-  std::unique_lock<std::mutex> lock(state->mutex);
-  state->all.wait(lock, [&] { return state->done == tasks; });
-}
-
-struct Attributes {
-  int rate_h, rate_w, top, left;
-};
-
-int whole(int features, int lanes) { return (features + lanes - 1) / lanes * lanes; }
-
-// Pixels of `count` channels, `from` floats apart, to rows of `to` floats, what is left filled with zeros.
-void copy(const float* x, long from, float* y, long to, long pixels, int count) {
-  for (long i = 0; i < pixels; ++i) {
+// Rows of `count` floats, `from` floats apart, to rows of `to` floats, what is left filled with zeros.
+void copy(const float* x, long from, float* y, long to, long rows, int count) {
+  for (long i = 0; i < rows; ++i) {
     std::memcpy(y + i * to, x + i * from, count * sizeof(float));
     std::memset(y + i * to + count, 0, (to - count) * sizeof(float));
   }
 }
 
-// A few channels of an image with its padding written out: [s.height, s.width, lanes], from the image's
-// pixel (-s.top, -s.left) on.
-void unfold(const Shape& s, const float* image, int height, int width, int channels, int first, int count, int lanes,
-            float* out) {
-  for (int row = 0; row < s.height; ++row) {
-    float* line = out + row * (long)s.width * lanes;
-    int from = row - s.top, w0 = std::clamp(s.left, 0, s.width), w1 = std::clamp(s.left + width, w0, s.width);
-    if (from < 0 || from >= height || w0 == w1) {
-      std::memset(line, 0, s.width * (long)lanes * sizeof(float));
-      continue;
+// Rows of `count` floats as rows of `to` floats: themselves where that is the same, else a copy that is kept.
+const float* widened(const float* x, long rows, int count, int to, Floats& kept) {
+  if (count == to || rows * count == 0) return x;
+  kept.reset(new float[rows * to]);
+  copy(x, count, kept.get(), to, rows, count);
+  return kept.get();
+}
+
+// A kernel [taps, channels, features] turned around, with its channels swapped: [taps, features, padded].
+Floats turned(const float* w, int taps, int channels, int features, int padded) {
+  Floats out(new float[taps * (long)features * padded]());
+  for (int t = 0; t < taps; ++t)
+    for (int c = 0; c < channels; ++c)
+      for (int f = 0; f < features; ++f)
+        out[(t * (long)features + f) * padded + c] = w[((taps - 1 - t) * (long)channels + c) * features + f];
+  return out;
+}
+
+// Sums over the batch are taken in so many parts: enough for the threads, and few enough for the memory.
+int parts_of(int batch, long size) { return std::min(batch, size <= 1 << 18 ? 16 : 8); }
+
+// Adds up `parts` arrays, each of rows of `from` floats, to rows of `count` floats.
+void add_up(const float* sums, int parts, long size, long rows, int from, int count, float* out) {
+  for (long row = 0; row < rows; ++row)
+    for (int f = 0; f < count; ++f) {
+      float sum = 0;
+      for (int part = 0; part < parts; ++part) sum += sums[part * size + row * from + f];
+      out[row * count + f] = sum;
     }
-    std::memset(line, 0, w0 * (long)lanes * sizeof(float));
-    const float* x = image + (from * (long)width + w0 - s.left) * channels + first;
-    if (count == 16 && lanes == 16)  // of a size that the compiler knows
-      for (int i = w0; i < w1; ++i, x += channels) std::memcpy(line + i * 16L, x, 64);
-    else
-      copy(x, channels, line + w0 * (long)lanes, lanes, w1 - w0, count);
-    std::memset(line + w1 * (long)lanes, 0, (s.width - w1) * (long)lanes * sizeof(float));
+}
+
+struct Call {
+  int64_t rate_h, rate_w, top, left, relu;
+};
+
+Shape shape_of(const Buffer& image, const Buffer& kernel, int out_height, int out_width, const Call& call) {
+  auto x = image.dimensions(), k = kernel.dimensions();
+  return Shape{int(x[1]), int(x[2]), int(x[3]), long(x[3]), out_height, out_width, int(k[3]), whole(int(k[3])),
+               int(k[0]), int(k[1]), int(call.rate_h), int(call.rate_w), int(call.top), int(call.left)};
+}
+
+Shape shape_of(const Buffer& image, const Buffer& kernel, const Buffer& out, const Call& call) {
+  return shape_of(image, kernel, int(out.dimensions()[1]), int(out.dimensions()[2]), call);
+}
+
+// The same taps from the outputs back to the image, where dx is the output and dy the image.
+Shape backwards(const Shape& s) {
+  return Shape{s.out_height, s.out_width, s.features, long(s.padded), s.height, s.width, s.channels,
+               whole(s.channels), s.kernel_h, s.kernel_w, s.rate_h, s.rate_w,
+               (s.kernel_h - 1) * s.rate_h - s.top, (s.kernel_w - 1) * s.rate_w - s.left};
+}
+
+// A 1x1 convolution of so many pixels.
+Shape pointwise(long pixels, int channels, long pixel, int features, int padded) {
+  return Shape{1, int(pixels), channels, pixel, 1, int(pixels), features, padded, 1, 1, 1, 1, 0, 0};
+}
+
+// One vector of the channels of a depthwise convolution, `count` of them real, for one image at a time.
+// Slots 0 to 3 of the thread's scratch memory are in use.
+class Channels {
+ public:
+  Channels(const Shape& s, const float* w, long features, int first)
+      : s_(s), first_(first), lanes_(best().lanes), count_(std::min(lanes_, s.channels - first)) {
+    const long taps = s.kernel_h * s.kernel_w;
+    weights_ = scratch(0, 2 * taps * lanes_), turned_ = weights_ + taps * lanes_;
+    copy(w + first, features, weights_, lanes_, taps, count_);
+    for (long t = 0; t < taps; ++t)
+      std::memcpy(turned_ + t * lanes_, weights_ + (taps - 1 - t) * lanes_, lanes_ * sizeof(float));
   }
-}
 
-void run_dense(ffi::ThreadPool& pool, const Shape& s, int batch, const float* x, const float* w, float* y) {
-  const Kernels& kernels = best();
-  parallel(pool, batch, [&](int n) {
-    kernels.dense(s, x + n * (long)s.height * s.width * s.channels, w,
-                  y + n * (long)s.out_height * s.out_width * s.features);
-  });
-}
+  int count() const { return count_; }
 
-// s.height and s.width are those of the image as it is; w is [kernel_h, kernel_w, channels].
-void run_depthwise(ffi::ThreadPool& pool, const Shape& given, int batch, const float* x, const float* w, float* y) {
-  const Kernels& kernels = best();
-  const int lanes = kernels.lanes, blocks = (given.channels + lanes - 1) / lanes;
-  parallel(pool, batch * blocks, [&](int task) {
-    int n = task / blocks, first = task % blocks * lanes, count = std::min(lanes, given.channels - first);
-    Shape s = given;
-    s.height = s.out_height + (s.kernel_h - 1) * s.rate_h;
-    s.width = s.out_width + (s.kernel_w - 1) * s.rate_w;
-    long pixels = s.out_height * (long)s.out_width;
-    float* image = scratch(0, s.height * (long)s.width * lanes);
-    unfold(s, x + n * (long)given.height * given.width * given.channels, given.height, given.width, given.channels,
-           first, count, lanes, image);
-    float* weights = scratch(1, s.kernel_h * s.kernel_w * (long)lanes);
-    copy(w + first, given.channels, weights, lanes, s.kernel_h * s.kernel_w, count);
-    float* out = y + n * pixels * given.channels + first;
-    if (count == lanes) return kernels.depthwise(s, image, weights, out, given.channels);
-    float* some = scratch(2, pixels * lanes);
-    kernels.depthwise(s, image, weights, some, lanes);
-    for (long i = 0; i < pixels; ++i) std::memcpy(out + i * given.channels, some + i * lanes, count * sizeof(float));
-  });
-}
+  // Takes the image that the following calls are about.
+  void take(const float* image) { unfolded_ = unfold(s_, image + first_, s_.channels, scratch(1, area(s_))); }
+
+  void forward(const float* bias, bool relu, float* y, long pixel) const {
+    write(s_, unfolded_, weights_, bias, relu, y, pixel);
+  }
+
+  void kernel_gradient(const float* dy, float* dk) const {
+    best().depthwise_kernel_gradient(spread(s_), unfolded_, dy, lanes_, dk);
+  }
+
+  // Of dy, [pixels, lanes], to the image dx.
+  void input_gradient(const float* dy, float* dx) const {
+    const Shape back = backwards(s_);
+    const float* image = unfold(back, dy, lanes_, scratch(2, area(back)));
+    write(back, image, turned_, nullptr, false, dx + first_, s_.channels);
+  }
+
+ private:
+  // The image with all that the taps of its outputs reach.
+  static Shape spread(Shape s) {
+    s.height = s.out_height + (s.kernel_h - 1) * s.rate_h, s.width = s.out_width + (s.kernel_w - 1) * s.rate_w;
+    return s;
+  }
+
+  long area(const Shape& s) const { return spread(s).height * (long)spread(s).width * lanes_; }
+
+  // These channels of an image, of `pixel` floats a pixel, with its padding written out.
+  const float* unfold(const Shape& s, const float* image, long pixel, float* out) const {
+    const Shape all = spread(s);
+    const int w0 = std::clamp(s.left, 0, all.width), w1 = std::clamp(s.left + s.width, w0, all.width);
+    for (int row = 0; row < all.height; ++row) {
+      float* line = out + row * (long)all.width * lanes_;
+      const int from = row - s.top;
+      if (from < 0 || from >= s.height || w0 == w1) {
+        std::memset(line, 0, all.width * (long)lanes_ * sizeof(float));
+        continue;
+      }
+      std::memset(line, 0, w0 * (long)lanes_ * sizeof(float));
+      const float* x = image + (from * (long)s.width + w0 - s.left) * pixel;
+      if (count_ == 16 && lanes_ == 16)  // of a size that the compiler knows
+        for (int i = w0; i < w1; ++i, x += pixel) std::memcpy(line + i * 16L, x, 64);
+      else
+        copy(x, pixel, line + w0 * (long)lanes_, lanes_, w1 - w0, count_);
+      std::memset(line + w1 * (long)lanes_, 0, (all.width - w1) * (long)lanes_ * sizeof(float));
+    }
+    return out;
+  }
+
+  // The real ones of these channels to a map of `pixel` floats a pixel.
+  void write(const Shape& s, const float* image, const float* w, const float* bias, bool relu, float* y,
+             long pixel) const {
+    if (count_ == lanes_) return best().depthwise(spread(s), image, w, bias, relu, y, pixel);
+    const long pixels = s.out_height * (long)s.out_width;
+    float* all = scratch(3, pixels * lanes_);
+    best().depthwise(spread(s), image, w, bias, relu, all, lanes_);
+    for (long i = 0; i < pixels; ++i) std::memcpy(y + i * pixel, all + i * lanes_, count_ * sizeof(float));
+  }
+
+  const Shape s_;
+  const int first_, lanes_, count_;
+  float *weights_, *turned_;
+  const float* unfolded_ = nullptr;
+};
 
 bool is_depthwise(const Buffer& image, const Buffer& kernel) {
   return kernel.dimensions()[2] == 1 && image.dimensions()[3] > 1;
 }
 
-Shape shape_of(const Buffer& image, ffi::Span<const int64_t> kernel, ffi::Span<const int64_t> out, Attributes a) {
-  auto x = image.dimensions();
-  return Shape{int(x[1]), int(x[2]), int(x[3]), int(out[1]), int(out[2]), int(out[3]), 0,
-               int(kernel[0]), int(kernel[1]), a.rate_h, a.rate_w, a.top, a.left};
-}
-
-ffi::Error forward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Result y, int64_t rate_h, int64_t rate_w,
-                   int64_t top, int64_t left) {
-  Shape s = shape_of(x, kernel.dimensions(), y->dimensions(), {int(rate_h), int(rate_w), int(top), int(left)});
-  int batch = x.dimensions()[0];
+ffi::Error forward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer bias, Result y, int64_t rate_h,
+                   int64_t rate_w, int64_t top, int64_t left, int64_t relu) {
+  const Shape s = shape_of(x, kernel, *y, {rate_h, rate_w, top, left, relu});
+  const Kernels& kernels = best();
+  const int batch = x.dimensions()[0];
+  const long image = s.height * (long)s.width * s.channels, out = s.out_height * (long)s.out_width * s.features;
+  Floats wide_kernel, wide_bias;
+  const float* b = bias.element_count() ? widened(bias.typed_data(), 1, s.features, s.padded, wide_bias) : nullptr;
   if (is_depthwise(x, kernel)) {
-    run_depthwise(pool, s, batch, x.typed_data(), kernel.typed_data(), y->typed_data());
+    const int lanes = kernels.lanes, blocks = s.padded / lanes;
+    parallel(pool, batch * blocks, [&](int task) {
+      const int n = task / blocks, first = task % blocks * lanes;
+      Channels channels(s, kernel.typed_data(), s.features, first);
+      channels.take(x.typed_data() + n * image);
+      channels.forward(b ? b + first : nullptr, relu, y->typed_data() + n * out + first, s.features);
+    });
     return ffi::Error::Success();
   }
-  s.padded = whole(s.features, best().lanes);
-  const float* w = kernel.typed_data();
-  std::unique_ptr<float[]> wider;
-  if (s.padded != s.features) {
-    long rows = s.kernel_h * s.kernel_w * (long)s.channels;
-    wider.reset(new float[rows * s.padded]);
-    copy(w, s.features, wider.get(), s.padded, rows, s.features);
-    w = wider.get();
-  }
-  run_dense(pool, s, batch, x.typed_data(), w, y->typed_data());
+  const long rows = s.kernel_h * s.kernel_w * (long)s.channels;
+  const float* w = widened(kernel.typed_data(), rows, s.features, s.padded, wide_kernel);
+  parallel(pool, batch, [&](int n) {
+    kernels.dense(s, x.typed_data() + n * image, w, b, relu, y->typed_data() + n * out);
+  });
   return ffi::Error::Success();
 }
 
-// The same convolution backwards: of dy with the kernel turned around, and its channels swapped.
-ffi::Error input_gradient(ffi::ThreadPool pool, Buffer dy, Buffer kernel, Result dx, int64_t rate_h, int64_t rate_w,
-                          int64_t top, int64_t left) {
-  auto k = kernel.dimensions();
-  Shape s = shape_of(dy, k, dx->dimensions(),
-                     {int(rate_h), int(rate_w), int((k[0] - 1) * rate_h - top), int((k[1] - 1) * rate_w - left)});
-  const int batch = dy.dimensions()[0], taps = s.kernel_h * s.kernel_w;
-  const float* w = kernel.typed_data();
-  if (k[2] == 1 && s.features == s.channels && s.channels > 1) {
-    std::unique_ptr<float[]> turned(new float[taps * (long)s.channels]);
-    for (int t = 0; t < taps; ++t)
-      std::memcpy(turned.get() + t * (long)s.channels, w + (taps - 1 - t) * (long)s.channels,
-                  s.channels * sizeof(float));
-    run_depthwise(pool, s, batch, dy.typed_data(), turned.get(), dx->typed_data());
-    return ffi::Error::Success();
-  }
-  s.padded = whole(s.features, best().lanes);
-  std::unique_ptr<float[]> turned(new float[taps * (long)s.channels * s.padded]());
-  for (int t = 0; t < taps; ++t)
-    for (int f = 0; f < s.features; ++f)
-      for (int c = 0; c < s.channels; ++c)
-        turned[(t * (long)s.channels + c) * s.padded + f] = w[((taps - 1 - t) * (long)s.features + f) * s.channels + c];
-  run_dense(pool, s, batch, dy.typed_data(), turned.get(), dx->typed_data());
-  return ffi::Error::Success();
-}
-
-ffi::Error kernel_gradient(ffi::ThreadPool pool, Buffer x, Buffer dy, Result dk, int64_t rate_h, int64_t rate_w,
-                           int64_t top, int64_t left) {
-  Shape s = shape_of(x, dk->dimensions(), dy.dimensions(), {int(rate_h), int(rate_w), int(top), int(left)});
+ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buffer dy, Result dx, Result dk,
+                    Result db, int64_t rate_h, int64_t rate_w, int64_t top, int64_t left, int64_t relu) {
+  const Shape s = shape_of(x, kernel, dy, {rate_h, rate_w, top, left, relu}), back = backwards(s);
   const Kernels& kernels = best();
   const int batch = x.dimensions()[0], lanes = kernels.lanes, taps = s.kernel_h * s.kernel_w;
   const long image = s.height * (long)s.width * s.channels, pixels = s.out_height * (long)s.out_width;
-  const int groups = std::max(1, std::min<int>(batch, pool.num_threads()));
-  const bool depthwise = dk->dimensions()[2] == 1 && s.channels > 1;
+  const bool wants_dx = dx->element_count(), wants_db = db->element_count();
+  const bool depthwise = is_depthwise(x, kernel);
+  const long rows = taps * (long)(depthwise ? 1 : s.channels), size = (rows + 1) * s.padded;  // the last is db
+  const int parts = parts_of(batch, size);
+  Floats sums(new float[parts * size]());
+  // The gradient of one image before ReLU, `some` features from the first on.
+  auto before_relu = [&](int n, int first, int some, int padded, float* bias_sum, float* out) {
+    const long at = n * pixels * s.features + first;
+    kernels.before_relu(relu ? y.typed_data() + at : nullptr, dy.typed_data() + at, s.features, pixels, some, padded,
+                        out, wants_db ? bias_sum : nullptr);
+  };
   if (depthwise) {
-    const int blocks = (s.channels + lanes - 1) / lanes;
-    const long size = taps * (long)lanes;
-    std::unique_ptr<float[]> sums(new float[groups * blocks * size]());
-    parallel(pool, groups * blocks, [&](int task) {
-      int group = task / blocks, first = task % blocks * lanes, count = std::min(lanes, s.channels - first);
-      Shape one = s;
-      one.height = s.out_height + (s.kernel_h - 1) * s.rate_h;
-      one.width = s.out_width + (s.kernel_w - 1) * s.rate_w;
-      float* unfolded = scratch(0, one.height * (long)one.width * lanes);
-      for (int n = batch * group / groups; n < batch * (group + 1) / groups; ++n) {
-        unfold(one, x.typed_data() + n * image, s.height, s.width, s.channels, first, count, lanes, unfolded);
-        const float* g = dy.typed_data() + n * pixels * s.channels + first;
-        long pixel = s.channels;
-        if (count < lanes) {
-          float* some = scratch(1, pixels * lanes);
-          copy(g, pixel, some, lanes, pixels, count);
-          g = some, pixel = lanes;
-        }
-        kernels.depthwise_kernel_gradient(one, unfolded, g, pixel, sums.get() + task * size);
+    const int blocks = s.padded / lanes;
+    const long block = (taps + 1) * (long)lanes;
+    parallel(pool, parts * blocks, [&](int task) {
+      const int part = task / blocks, first = task % blocks * lanes;
+      Channels channels(s, kernel.typed_data(), s.features, first);
+      float* sum = sums.get() + task * block;
+      float* g = scratch(4, pixels * lanes);
+      for (int n = batch * (long)part / parts; n < batch * (part + 1L) / parts; ++n) {
+        before_relu(n, first, channels.count(), lanes, sum + taps * (long)lanes, g);
+        channels.take(x.typed_data() + n * image);
+        channels.kernel_gradient(g, sum);
+        if (wants_dx) channels.input_gradient(g, dx->typed_data() + n * image);
       }
     });
-    for (int t = 0; t < taps; ++t)
-      for (int c = 0; c < s.channels; ++c) {
+    for (int c = 0; c < s.features; ++c)
+      for (int t = 0; t < taps + wants_db; ++t) {
         float sum = 0;
-        for (int group = 0; group < groups; ++group)
-          sum += sums[(group * blocks + c / lanes) * size + t * lanes + c % lanes];
-        dk->typed_data()[t * (long)s.channels + c] = sum;
+        for (int part = 0; part < parts; ++part)
+          sum += sums[part * size + c / lanes * block + t * (long)lanes + c % lanes];
+        if (t < taps) dk->typed_data()[t * (long)s.features + c] = sum;
+        else db->typed_data()[c] = sum;
       }
     return ffi::Error::Success();
   }
-  s.padded = whole(s.features, lanes);
-  const long rows = taps * (long)s.channels, size = rows * s.padded;
-  std::unique_ptr<float[]> sums(new float[groups * size]());
-  parallel(pool, groups, [&](int group) {
-    for (int n = batch * group / groups; n < batch * (group + 1) / groups; ++n) {
+  Floats turned_kernel;
+  if (wants_dx) turned_kernel = turned(kernel.typed_data(), taps, s.channels, s.features, back.padded);
+  parallel(pool, parts, [&](int part) {
+    float* sum = sums.get() + part * size;
+    for (int n = batch * (long)part / parts; n < batch * (part + 1L) / parts; ++n) {
       const float* g = dy.typed_data() + n * pixels * s.features;
-      if (s.padded != s.features) {
-        float* wider = scratch(0, pixels * s.padded);
-        copy(g, s.features, wider, s.padded, pixels, s.features);
-        g = wider;
+      if (relu || wants_db || s.padded != s.features) {
+        float* masked = scratch(0, pixels * s.padded);
+        before_relu(n, 0, s.features, s.padded, sum + rows * s.padded, masked);
+        g = masked;
       }
-      kernels.dense_kernel_gradient(s, x.typed_data() + n * image, g, sums.get() + group * size);
+      kernels.dense_kernel_gradient(s, x.typed_data() + n * image, g, sum);
+      if (wants_dx) kernels.dense(back, g, turned_kernel.get(), nullptr, false, dx->typed_data() + n * image);
     }
   });
-  for (long row = 0; row < rows; ++row)
-    for (int f = 0; f < s.features; ++f) {
-      float sum = 0;
-      for (int group = 0; group < groups; ++group) sum += sums[group * size + row * s.padded + f];
-      dk->typed_data()[row * s.features + f] = sum;
+  add_up(sums.get(), parts, size, rows, s.padded, s.features, dk->typed_data());
+  if (wants_db) add_up(sums.get() + rows * s.padded, parts, size, 1, s.padded, s.features, db->typed_data());
+  return ffi::Error::Success();
+}
+
+// The depthwise convolution of an image stays in the cache, and is computed again for the gradients.
+
+ffi::Error separable_forward(ffi::ThreadPool pool, Buffer x, Buffer depthwise, Buffer kernel, Buffer bias, Result y,
+                             int64_t rate_h, int64_t rate_w, int64_t top, int64_t left, int64_t relu) {
+  const Shape s = shape_of(x, depthwise, *y, {rate_h, rate_w, top, left, relu});
+  const Kernels& kernels = best();
+  const int batch = x.dimensions()[0], lanes = kernels.lanes, features = kernel.dimensions()[3];
+  const long image = s.height * (long)s.width * s.channels, pixels = s.out_height * (long)s.out_width;
+  const Shape point = pointwise(pixels, s.channels, s.padded, features, whole(features));
+  Floats wide_kernel, wide_bias;
+  const float* w = widened(kernel.typed_data(), s.channels, features, point.padded, wide_kernel);
+  const float* b = bias.element_count() ? widened(bias.typed_data(), 1, features, point.padded, wide_bias) : nullptr;
+  parallel(pool, batch, [&](int n) {
+    float* maps = scratch(4, pixels * s.padded);
+    for (int first = 0; first < s.channels; first += lanes) {
+      Channels channels(s, depthwise.typed_data(), s.channels, first);
+      channels.take(x.typed_data() + n * image);
+      channels.forward(nullptr, false, maps + first, s.padded);
     }
+    kernels.dense(point, maps, w, b, relu, y->typed_data() + n * pixels * features);
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error separable_backward(ffi::ThreadPool pool, Buffer x, Buffer depthwise, Buffer kernel, Buffer y, Buffer dy,
+                              Result dx, Result d_depthwise, Result d_kernel, Result db, int64_t rate_h,
+                              int64_t rate_w, int64_t top, int64_t left, int64_t relu) {
+  const Shape s = shape_of(x, depthwise, dy, {rate_h, rate_w, top, left, relu});
+  const Kernels& kernels = best();
+  const int batch = x.dimensions()[0], lanes = kernels.lanes, features = kernel.dimensions()[3];
+  const int padded = whole(features), taps = s.kernel_h * s.kernel_w, blocks = s.padded / lanes;
+  const long image = s.height * (long)s.width * s.channels, pixels = s.out_height * (long)s.out_width;
+  const bool wants_dx = dx->element_count(), wants_db = db->element_count();
+  // One part's sums: of the pointwise kernel, of the bias, of each vector of the depthwise kernel.
+  const long point_size = (s.channels + 1) * (long)padded, block = taps * (long)lanes;
+  const long size = point_size + blocks * block;
+  const int parts = parts_of(batch, size);
+  Floats sums(new float[parts * size]());
+  // For each vector of channels, the pointwise kernel backwards: [features, lanes].
+  Floats back(new float[blocks * (long)features * lanes]());
+  for (int c = 0; c < s.channels; ++c)
+    for (int f = 0; f < features; ++f)
+      back[(c / lanes * (long)features + f) * lanes + c % lanes] = kernel.typed_data()[c * (long)features + f];
+  const Shape to_maps = pointwise(pixels, features, padded, lanes, lanes);
+  parallel(pool, parts, [&](int part) {
+    float* sum = sums.get() + part * size;
+    float *g = scratch(4, pixels * padded), *maps = scratch(5, pixels * lanes);
+    for (int n = batch * (long)part / parts; n < batch * (part + 1L) / parts; ++n) {
+      const long at = n * pixels * features;
+      kernels.before_relu(relu ? y.typed_data() + at : nullptr, dy.typed_data() + at, features, pixels, features,
+                          padded, g, wants_db ? sum + s.channels * (long)padded : nullptr);
+      for (int b = 0; b < blocks; ++b) {
+        Channels channels(s, depthwise.typed_data(), s.channels, b * lanes);
+        channels.take(x.typed_data() + n * image);
+        channels.forward(nullptr, false, maps, lanes);
+        kernels.dense_kernel_gradient(pointwise(pixels, channels.count(), lanes, features, padded), maps, g,
+                                      sum + b * lanes * (long)padded);
+        kernels.dense(to_maps, g, back.get() + b * (long)features * lanes, nullptr, false, maps);
+        channels.kernel_gradient(maps, sum + point_size + b * block);
+        if (wants_dx) channels.input_gradient(maps, dx->typed_data() + n * image);
+      }
+    }
+  });
+  add_up(sums.get(), parts, size, s.channels, padded, features, d_kernel->typed_data());
+  if (wants_db) add_up(sums.get() + s.channels * (long)padded, parts, size, 1, padded, features, db->typed_data());
+  for (int t = 0; t < taps; ++t)
+    for (int b = 0; b < blocks; ++b)
+      add_up(sums.get() + point_size + b * block + t * lanes, parts, size, 1, lanes,
+             std::min(lanes, s.channels - b * lanes), d_depthwise->typed_data() + t * (long)s.channels + b * lanes);
   return ffi::Error::Success();
 }
 
 }  // namespace
 }  // namespace hdc
 
-#define HDC_HANDLER(symbol, function)                    \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(symbol, function,        \
-                                ffi::Ffi::Bind()         \
-                                    .Ctx<ffi::ThreadPool>() \
-                                    .Arg<Buffer>()       \
-                                    .Arg<Buffer>()       \
-                                    .Ret<Buffer>()       \
-                                    .Attr<int64_t>("rate_h") \
-                                    .Attr<int64_t>("rate_w") \
-                                    .Attr<int64_t>("top") \
-                                    .Attr<int64_t>("left"))
+#define HDC_NUMBERS          \
+  .Attr<int64_t>("rate_h")   \
+      .Attr<int64_t>("rate_w") \
+      .Attr<int64_t>("top")  \
+      .Attr<int64_t>("left") \
+      .Attr<int64_t>("relu")
 
-HDC_HANDLER(hdc_forward, hdc::forward);
-HDC_HANDLER(hdc_input_gradient, hdc::input_gradient);
-HDC_HANDLER(hdc_kernel_gradient, hdc::kernel_gradient);
+#define HDC_CALL ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
+#define HDC_ARGS3 .Arg<Buffer>().Arg<Buffer>().Arg<Buffer>()
+#define HDC_RETS3 .Ret<Buffer>().Ret<Buffer>().Ret<Buffer>()
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hdc_forward, hdc::forward, HDC_CALL HDC_ARGS3.Ret<Buffer>() HDC_NUMBERS);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hdc_backward, hdc::backward, HDC_CALL HDC_ARGS3.Arg<Buffer>() HDC_RETS3 HDC_NUMBERS);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hdc_separable_forward, hdc::separable_forward,
+                              HDC_CALL HDC_ARGS3.Arg<Buffer>().Ret<Buffer>() HDC_NUMBERS);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(hdc_separable_backward, hdc::separable_backward,
+                              HDC_CALL HDC_ARGS3.Arg<Buffer>().Arg<Buffer>() HDC_RETS3.Ret<Buffer>() HDC_NUMBERS);
 
 extern "C" const char* hdc_instruction_set() { return hdc::best().name; }

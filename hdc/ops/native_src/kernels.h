@@ -4,7 +4,8 @@
 namespace hdc {
 
 struct Shape {
-  int height, width, channels;                  // of the image
+  int height, width, channels;  // of the image
+  long pixel;                   // floats from one pixel of the image to the next
   int out_height, out_width, features, padded;  // padded: features, up to whole vectors
   int kernel_h, kernel_w, rate_h, rate_w, top, left;
 };
@@ -12,15 +13,26 @@ struct Shape {
 struct Kernels {
   const char* name;
   int lanes;  // floats in a vector
-  // One image [height, width, channels] to [out_height, out_width, features]; w is
-  // [kernel_h, kernel_w, channels, padded].
-  void (*dense)(const Shape&, const float* image, const float* w, float* y);
+  // One image to [out_height, out_width, features]; w is [kernel_h, kernel_w, channels, padded], bias
+  // [padded] or null.
+  void (*dense)(const Shape&, const float* image, const float* w, const float* bias, bool relu, float* y);
   // Adds to dk, [kernel_h, kernel_w, channels, padded]; dy is [out_height, out_width, padded].
   void (*dense_kernel_gradient)(const Shape&, const float* image, const float* dy, float* dk);
   // One vector of channels of an image with its padding written out; y has `pixel` floats from one pixel to
-  // the next. w and dk are [kernel_h, kernel_w, lanes]; dk is added to.
-  void (*depthwise)(const Shape&, const float* image, const float* w, float* y, long pixel);
+  // the next. w and dk are [kernel_h, kernel_w, lanes], bias [lanes] or null; dk is added to.
+  void (*depthwise)(const Shape&, const float* image, const float* w, const float* bias, bool relu, float* y,
+                    long pixel);
   void (*depthwise_kernel_gradient)(const Shape&, const float* image, const float* dy, long pixel, float* dk);
+  // What reaches the convolution: dy where y is positive, or all of it where y is null, as [pixels, padded],
+  // filled with zeros; its sum over the pixels is added to db, [padded], if that is not null.
+  // y and dy have `pixel` floats from one pixel to the next.
+  void (*before_relu)(const float* y, const float* dy, long pixel, long pixels, int features, int padded, float* g,
+                      float* db);
+  // Maxima of the rows x columns windows of a width x channels row of them.
+  void (*max_pool)(const float* x, int width, int channels, int rows, int columns, int out_width, float* y);
+  // To the first of the largest in every window; dx is written, but for what no window covers.
+  void (*max_pool_gradient)(const float* x, const float* dy, int width, int channels, int rows, int columns,
+                            int out_width, float* dx);
 };
 
 extern const Kernels portable;

@@ -1,13 +1,17 @@
-"""Convolutions as other array operations, which XLA compiles to faster programs on a CPU.
+"""The operations as other array operations, which XLA compiles to faster programs on a CPU.
 
 Depthwise: one shifted multiply-add for each tap, forward and for the input's gradient, and elementwise
-accumulators for the kernel's. 1x1: a matrix product, with its gradients contracted in place.
+accumulators for the kernel's. 1x1: a matrix product, with its gradients contracted in place. Dense: the kernel's
+gradient as a convolution in the layout that XLA is fast for. Max pooling: its gradient as comparisons.
 """
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import Array, custom_vjp, lax
+
+from hdc.ops import xla
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
@@ -104,3 +108,71 @@ def _pointwise_backward(kept: tuple[Array, Array], dy: Array) -> tuple[Array, Ar
 
 
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
+@partial(custom_vjp, nondiff_argnums=(2, 3))
+def dense(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
+    """`[b, h, w, c]` and `[kh, kw, c, f]` to `[b, h', w', f]`, stride 1."""
+    return xla.conv2d(x, kernel, None, False, rate, pads)
+
+
+def _dense_forward(x: Array, kernel: Array, rate: Pair, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
+    return dense(x, kernel, rate, pads), (x, kernel)
+
+
+def _dense_backward(rate: Pair, pads: Pads, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    _, pullback = jax.vjp(lambda x: xla.conv2d(x, kernel, None, False, rate, pads), x)
+    # The images' channels as a batch and the batch as channels; dy slides over them in steps of the rate. XLA
+    # computes the same from the layouts as they are, several times slower.
+    dk = xla.conv2d(
+        jnp.transpose(x, (3, 1, 2, 0)),
+        jnp.transpose(dy, (1, 2, 0, 3)),
+        None,
+        False,
+        (1, 1),
+        pads,
+        strides=rate,
+    )
+    return *pullback(dy), jnp.transpose(dk, (1, 2, 0, 3))
+
+
+dense.defvjp(_dense_forward, _dense_backward)
+
+
+@partial(custom_vjp, nondiff_argnums=(1,))
+def max_pool(x: Array, size: Pair) -> Array:
+    """`[b, h, w, c]` to `[b, h // rows, w // columns, c]`, windows of `size` (rows, columns)."""
+    return _windows(x, size).max((2, 4))
+
+
+def _windows(x: Array, size: Pair) -> Array:
+    """`[b, h', rows, w', columns, c]`, without what no window covers."""
+    rows, columns = x.shape[1] // size[0], x.shape[2] // size[1]
+    covered = x[:, : rows * size[0], : columns * size[1]]
+    return covered.reshape(len(x), rows, size[0], columns, size[1], x.shape[3])
+
+
+def _max_pool_forward(x: Array, size: Pair) -> tuple[Array, tuple[Array, Array]]:
+    y = max_pool(x, size)
+    return y, (x, y)
+
+
+def _max_pool_backward(size: Pair, kept: tuple[Array, Array], dy: Array) -> tuple[Array]:
+    x, y = kept
+    windows, open_ = _windows(x, size), jnp.ones_like(y, dtype=bool)
+    rows = []
+    for i in range(size[0]):
+        row = []
+        for j in range(size[1]):
+            one = windows[:, :, i, :, j]
+            here = open_ & ((one == y) | (one != one))  # the first of the largest, as everywhere
+            row.append(jnp.where(here, dy, 0))
+            open_ &= ~here
+        rows.append(jnp.stack(row, 3))
+    dx = jnp.stack(rows, 2).reshape(len(x), y.shape[1] * size[0], y.shape[2] * size[1], x.shape[3])
+    left = ((0, 0), (0, x.shape[1] - dx.shape[1]), (0, x.shape[2] - dx.shape[2]), (0, 0))
+    return (jnp.pad(dx, left),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -1,0 +1,122 @@
+"""The native operations' library: compiled once, where there is a C++ compiler, and loaded.
+
+It is kept in the cache folder, by the digest of its sources and of how it is compiled.
+"""
+
+import ctypes
+import hashlib
+import importlib.metadata
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import jax
+
+from hdc.folders import cache_dir
+
+log = logging.getLogger("hdc")
+
+_SOURCES = Path(__file__).parent / "native_src"
+_FLAGS = ("-std=c++17", "-O3", "-w", "-fPIC", "-fno-math-errno", "-ffp-contract=fast")
+_OF_CPU = {
+    "avx512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"),
+    "avx2": ("-mavx2", "-mfma"),
+}
+_CALLS = (
+    "hdc_forward",
+    "hdc_backward",
+    "hdc_separable_forward",
+    "hdc_separable_backward",
+    "hdc_max_pool",
+    "hdc_max_pool_gradient",
+)
+_COMPILE_SECONDS = 300
+
+
+@cache
+def unavailable() -> str:
+    """Why there is no native library here, or "" where there is; the first call makes and loads it."""
+    if jax.default_backend() != "cpu":
+        return f"it is for CPUs, and JAX runs on {jax.default_backend()}"
+    if platform.system() != "Linux":
+        return f"it is made for Linux, this is {platform.system()}"
+    try:
+        library = _library()
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = " ".join(str(error).split())[:300]
+        log.warning("no native convolution, other programs serve: %s", reason)
+        return reason
+    for name in _CALLS:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    return ""
+
+
+def instruction_set() -> str:
+    """What it uses of this CPU: avx512, avx2 or portable."""
+    ask = _library().hdc_instruction_set
+    ask.restype = ctypes.c_char_p
+    return ask().decode()
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(_built()))
+
+
+def _built() -> Path:
+    """The compiled library, made if it is not there. OSError or SubprocessError where it cannot be."""
+    sources = sorted(_SOURCES.iterdir())
+    named = "CXX" in os.environ
+    names = shlex.split(os.environ["CXX"])[:1] if named else ["c++", "g++", "clang++"]
+    added = tuple(shlex.split(os.environ.get("CXXFLAGS", "")))
+    compiled_for = (platform.machine(), importlib.metadata.version("jaxlib"), *_FLAGS, *added)
+    digest = hashlib.sha256(repr((compiled_for, _OF_CPU, names if named else "")).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    path = cache_dir() / "native" / f"convolution-{digest.hexdigest()[:16]}.so"
+    if path.exists():
+        return path
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    if compiler is None:
+        raise OSError(f"there is no C++ compiler ({', '.join(names)})")
+    log.warning("compiling the native convolution with %s, once", compiler)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as work:
+        made = Path(work) / path.name
+        _compile(compiler, [s for s in sources if s.suffix == ".cc"], added, made)
+        made.replace(path)  # whole or not at all, whoever else makes it
+    return path
+
+
+def _compile(compiler: str, sources: list[Path], added: tuple[str, ...], library: Path) -> None:
+    objects, running = [], []
+    for source in sources:
+        if source.stem in _OF_CPU and platform.machine() != "x86_64":
+            continue
+        objects.append(str(library.with_name(f"{source.stem}.o")))
+        flags = (*_FLAGS, *_OF_CPU.get(source.stem, ()), f"-I{jax.ffi.include_dir()}", *added)
+        command = [compiler, *flags, "-c", str(source), "-o", objects[-1]]
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    try:
+        for process in running:
+            _, said = process.communicate(timeout=_COMPILE_SECONDS)
+            _succeeded(compiler, process.returncode, said)
+    finally:
+        for process in running:
+            process.kill()
+    linked = subprocess.run(
+        [compiler, "-shared", *added, *objects, "-o", str(library)], stderr=subprocess.PIPE, text=True
+    )
+    _succeeded(compiler, linked.returncode, linked.stderr)
+
+
+def _succeeded(compiler: str, code: int, said: str) -> None:
+    if code:
+        wrong = next((line for line in said.splitlines() if "error" in line), said)
+        raise OSError(f"{compiler} failed: {wrong}")

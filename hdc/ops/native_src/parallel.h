@@ -1,0 +1,78 @@
+// The instruction set of this machine, work on XLA's threads, and memory that a thread keeps.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "kernels.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace hdc {
+
+inline const Kernels& best() {
+  static const Kernels& chosen = []() -> const Kernels& {
+#if defined(__x86_64__)
+    const char* asked = std::getenv("HDC_NATIVE_ISA");  // for tests: a smaller one than the CPU has
+    auto allowed = [&](const char* name) { return !asked || !*asked || !std::strcmp(asked, name); };
+    if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
+      return avx512;
+    if ((allowed("avx2") || allowed("avx512")) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+      return avx2;
+#endif
+    return portable;
+  }();
+  return chosen;
+}
+
+// Memory that a thread keeps, so that it is mapped once; several at a time by slot.
+inline float* scratch(int slot, size_t floats) {
+  struct Kept {
+    float* data = nullptr;
+    size_t size = 0;
+    ~Kept() { std::free(data); }
+  };
+  thread_local Kept kept[6];
+  Kept& one = kept[slot];
+  if (one.size < floats) {
+    std::free(one.data);
+    one.size = (floats + 15) / 16 * 16;
+    one.data = static_cast<float*>(std::aligned_alloc(64, one.size * sizeof(float)));
+    if (!one.data) std::abort();  // out of memory: nothing sensible is left to do
+  }
+  return one.data;
+}
+
+// Runs f(0) to f(tasks - 1) on the caller and on such threads of the pool as have time. The caller waits
+// only for tasks that a thread has begun, so calls that wait for one another cannot stand still.
+template <typename F>
+void parallel(xla::ffi::ThreadPool& pool, int tasks, const F& f) {
+  struct State {
+    std::atomic<int> next{0}, done{0};
+    std::mutex mutex;
+    std::condition_variable all;
+  };
+  auto state = std::make_shared<State>();
+  auto work = [state, tasks, &f] {
+    for (int i; (i = state->next++) < tasks;) {
+      f(i);
+      if (++state->done == tasks) {
+        std::lock_guard<std::mutex> lock(state->mutex);
+        state->all.notify_all();
+      }
+    }
+  };
+  int others = std::min<int>(pool.num_threads(), tasks) - 1;
+  for (int i = 0; i < others; ++i) pool.Schedule(std::function<void()>(work));
+  work();
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->all.wait(lock, [&] { return state->done == tasks; });
+}
+
+}  // namespace hdc

@@ -1,6 +1,6 @@
 """The operations in C++ for CPUs, called by XLA: float32, stride 1, one group or one per channel.
 
-Each pass over an image does all that it can, so that what lies between stays in the CPU's cache: bias and ReLU
+Each pass over an image does all that it can, so that what lies between stays in the cache: bias and ReLU
 with the convolution, the depthwise with the pointwise one, and all gradients together. Gradients of gradients
 are those of `hdc.ops.xla`.
 """
@@ -145,8 +145,8 @@ def _max_pool_gradients(size: Pair, wanted: tuple, operands: tuple, y: Array, dy
     return [_call("hdc_max_pool_gradient", x.shape, x, dy, rows=size[0], columns=size[1]) for x in operands]
 
 
-# Arguments as in `hdc.ops`, by position: arrays first, a bias may be None, pads are pixels (before, after) per
-# axis. To be called only where `hdc.ops.native_build.unavailable` is "".
+# Arguments as in `hdc.ops`, by position: arrays first, a bias may be None, pads are pixels (before, after)
+# per axis. To be called only where `hdc.ops.native_build.unavailable` is "".
 conv2d = _operation(_conv2d, partial(_convolution_gradients, "hdc_backward"), _xla_conv2d, 3)
 separable_conv2d = _operation(
     _separable_conv2d, partial(_convolution_gradients, "hdc_separable_backward"), _xla_separable, 4

@@ -1,8 +1,8 @@
 """The operations as other array operations, which XLA compiles to faster programs on a CPU.
 
 Depthwise: one shifted multiply-add for each tap, forward and for the input's gradient, and elementwise
-accumulators for the kernel's. 1x1: a matrix product, with its gradients contracted in place. Dense: the kernel's
-gradient as a convolution in the layout that XLA is fast for. Max pooling: its gradient as comparisons.
+accumulators for the kernel's. 1x1: a matrix product, with its gradients contracted in place. Dense: the
+kernel's gradient as a convolution in the layout that XLA is fast for. Max pooling: its gradient as comparisons.
 """
 
 from functools import partial
@@ -17,6 +17,7 @@ Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
 _ROWS = 16  # products added one by one before they are summed
+_IMAGES, _PIECES = 8, 16  # a kernel's gradient is added up over so many images, in so many pieces at most
 
 
 @partial(custom_vjp, nondiff_argnums=(2, 3))
@@ -123,17 +124,17 @@ def _dense_forward(x: Array, kernel: Array, rate: Pair, pads: Pads) -> tuple[Arr
 def _dense_backward(rate: Pair, pads: Pads, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = kept
     _, pullback = jax.vjp(lambda x: xla.conv2d(x, kernel, None, False, rate, pads), x)
-    # The images' channels as a batch and the batch as channels; dy slides over them in steps of the rate. XLA
-    # computes the same from the layouts as they are, several times slower.
-    dk = xla.conv2d(
-        jnp.transpose(x, (3, 1, 2, 0)),
-        jnp.transpose(dy, (1, 2, 0, 3)),
-        None,
-        False,
-        (1, 1),
-        pads,
-        strides=rate,
-    )
+    # The images' channels as a batch and the batch as channels, in the layout that XLA is fast for; dy slides
+    # over them in steps of the rate. A few images at a time stay in the cache.
+    some = max(_IMAGES, -(-len(x) // _PIECES))
+    dk = sum(
+        xla.conv2d(
+            jnp.transpose(x[n : n + some], (3, 1, 2, 0)),
+            jnp.transpose(dy[n : n + some], (1, 2, 0, 3)),
+            None, False, (1, 1), pads, strides=rate,
+        )
+        for n in range(0, len(x), some)
+    )  # fmt: skip
     return *pullback(dy), jnp.transpose(dk, (1, 2, 0, 3))
 
 

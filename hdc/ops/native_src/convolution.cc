@@ -84,6 +84,29 @@ Shape pointwise(long pixels, int channels, long pixel, int features, int padded)
   return Shape{1, int(pixels), channels, pixel, 1, int(pixels), features, padded, 1, 1, 1, 1, 0, 0};
 }
 
+// An image with all that the taps of its outputs reach.
+Shape spread(Shape s) {
+  s.height = s.out_height + (s.kernel_h - 1) * s.rate_h, s.width = s.out_width + (s.kernel_w - 1) * s.rate_w;
+  return s;
+}
+
+// So few channels are quicker with the padding written out than tap by tap.
+bool has_few_channels(const Shape& s) { return s.channels <= 4 && s.kernel_h * s.kernel_w > 1; }
+
+// An image of few channels with its padding written out, in `slot`.
+const float* padded(const Shape& s, const float* image, int slot) {
+  const Shape all = spread(s);
+  const long line = all.width * (long)s.channels;
+  float* out = scratch(slot, all.height * line);
+  const int w0 = std::clamp(s.left, 0, all.width), w1 = std::clamp(s.left + s.width, w0, all.width);
+  std::memset(out, 0, all.height * line * sizeof(float));
+  for (int row = std::max(0, s.top); row < std::min(all.height, s.top + s.height) && w0 < w1; ++row)
+    std::memcpy(out + row * line + w0 * (long)s.channels,
+                image + ((row - s.top) * (long)s.width + w0 - s.left) * s.channels,
+                (w1 - w0) * (long)s.channels * sizeof(float));
+  return out;
+}
+
 // One vector of the channels of a depthwise convolution, `count` of them real, for one image at a time.
 // Slots 0 to 3 of the thread's scratch memory are in use.
 class Channels {
@@ -118,12 +141,6 @@ class Channels {
   }
 
  private:
-  // The image with all that the taps of its outputs reach.
-  static Shape spread(Shape s) {
-    s.height = s.out_height + (s.kernel_h - 1) * s.rate_h, s.width = s.out_width + (s.kernel_w - 1) * s.rate_w;
-    return s;
-  }
-
   long area(const Shape& s) const { return spread(s).height * (long)spread(s).width * lanes_; }
 
   // These channels of an image, of `pixel` floats a pixel, with its padding written out.
@@ -140,7 +157,10 @@ class Channels {
       std::memset(line, 0, w0 * (long)lanes_ * sizeof(float));
       const float* x = image + (from * (long)s.width + w0 - s.left) * pixel;
       if (count_ == 16 && lanes_ == 16)  // of a size that the compiler knows
-        for (int i = w0; i < w1; ++i, x += pixel) std::memcpy(line + i * 16L, x, 64);
+        for (int i = w0; i < w1; ++i, x += pixel) {
+          __builtin_prefetch(x + s.width * pixel);  // the next row
+          std::memcpy(line + i * 16L, x, 64);
+        }
       else
         copy(x, pixel, line + w0 * (long)lanes_, lanes_, w1 - w0, count_);
       std::memset(line + w1 * (long)lanes_, 0, (all.width - w1) * (long)lanes_ * sizeof(float));
@@ -188,8 +208,12 @@ ffi::Error forward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer bias, R
   }
   const long rows = s.kernel_h * s.kernel_w * (long)s.channels;
   const float* w = widened(kernel.typed_data(), rows, s.features, s.padded, wide_kernel);
+  const bool few = has_few_channels(s);
+  Shape reached = spread(s);
+  reached.top = reached.left = 0;
   parallel(pool, batch, [&](int n) {
-    kernels.dense(s, x.typed_data() + n * image, w, b, relu, y->typed_data() + n * out);
+    const float* one = x.typed_data() + n * image;
+    kernels.dense(few ? reached : s, few ? padded(s, one, 0) : one, w, b, relu, y->typed_data() + n * out);
   });
   return ffi::Error::Success();
 }
@@ -247,7 +271,9 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
         before_relu(n, 0, s.features, s.padded, sum + rows * s.padded, masked);
         g = masked;
       }
-      kernels.dense_kernel_gradient(s, x.typed_data() + n * image, g, sum);
+      const float* one = x.typed_data() + n * image;
+      if (has_few_channels(s)) kernels.few_channels_kernel_gradient(spread(s), padded(s, one, 1), g, sum);
+      else kernels.dense_kernel_gradient(s, one, g, sum);
       if (wants_dx) kernels.dense(back, g, turned_kernel.get(), nullptr, false, dx->typed_data() + n * image);
     }
   });

@@ -108,17 +108,18 @@ def _seeds(
     test = dataset.test
     chosen = _spread(len(test), config.gridding.images)
     samples = _spread(len(test), SAMPLES)
-    for seed in config.seeds:
-        for epoch in trainer.fit(seed):
-            where = {"seed": seed, "step": epoch.step, "epoch": epoch.number}
-            seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
-            writer.log(**where, split="train", metrics=seen)
-            validation = evaluate(epoch.state, dataset.validation).summary()
-            if not math.isfinite(validation["loss"]):  # the last step's update is seen here alone
-                raise NonFiniteLoss(seed, epoch.step, validation["loss"])
-            writer.log(**where, split="validation", metrics=validation)
-            advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
-            state = epoch.state
+    for epoch in trainer.fit(config.seeds):
+        seed, state = epoch.seed, epoch.state
+        where = {"seed": seed, "step": epoch.step, "epoch": epoch.number}
+        seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
+        writer.log(**where, split="train", metrics=seen)
+        validation = evaluate(state, dataset.validation).summary()
+        if not math.isfinite(validation["loss"]):  # the last step's update is seen here alone
+            raise NonFiniteLoss(seed, epoch.step, validation["loss"])
+        writer.log(**where, split="validation", metrics=validation)
+        advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
+        if epoch.number < config.train.epochs:
+            continue
         final = evaluate(state, test)
         measured = gridding.measure(
             trainer.graph, state, trainer.normalise, test.images[chosen], config.gridding.max_period

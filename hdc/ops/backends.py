@@ -98,6 +98,11 @@ def choose_pool(shape: tuple[int, ...], dtype: str) -> Choice:
     )
 
 
+def fast_in_loops() -> bool:
+    """Whether operations are as fast in a compiled loop as outside: XLA's own are not, on a CPU, by far."""
+    return jax.default_backend() != "cpu" or (_asked.get() != "lax" and _native())
+
+
 def _elsewhere(dtypes: Set[str], empty: bool) -> Choice | None:
     """XLA's own, where nothing else is asked for or can be used."""
     if _asked.get() == "lax":

@@ -60,7 +60,7 @@ class Trainer:
     Attributes:
         abstract: the model in evaluation (no dropout, running statistics), shapes in place of values.
         graph: its graph definition, to merge with an epoch's state.
-        flops_per_image: of a forward pass, see `hdc.cost`.
+        cost: of one image's forward pass.
         normalise: uint8 images to the network's input, by the training split's channel means
             and standard deviations.
         steps_per_epoch: full batches in the training split; an epoch's order is new each time, and
@@ -84,7 +84,7 @@ class Trainer:
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: _evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
-        self.flops_per_image = cost.flops_per_image(self.abstract, dataset.image_shape)
+        self.cost = cost.per_image(self.abstract, dataset.image_shape)
         self._programs: dict[int, tuple[Callable, Callable]] = {}  # by how many seeds they train
 
     def _model(self, seed: int) -> nnx.Module:

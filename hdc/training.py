@@ -137,13 +137,13 @@ class Trainer:
             self._programs[seeds] = self._compile(state, key, seeds)
         begin, proceed = self._programs[seeds]
         begun = time.perf_counter()
-        carry, (order, flip_key) = begin(state, key)
+        carry, order = begin(state, key)
         start, length = 0, 1
         while start < self.steps_per_epoch:
             # In calls of at most a second or so, so that Ctrl-C is heard.
             stop = min(start + length, self.steps_per_epoch)
             before = time.perf_counter()
-            carry = jax.block_until_ready(proceed(carry, order, flip_key, start, stop))
+            carry = jax.block_until_ready(proceed(carry, order, start, stop))
             if time.perf_counter() - before < _SECONDS_PER_CALL / 2:
                 length *= 2
             start = stop
@@ -155,7 +155,7 @@ class Trainer:
 
     def _compile(self, state: nnx.State, key: Array, seeds: int) -> tuple[Callable, Callable]:
         """Compile the beginning of an epoch, `(state, key) -> (carry, order)`, and any steps of it,
-        `(carry, *order, start, stop) -> carry`; a carry is `(state, losses, hits)`."""
+        `(carry, order, start, stop) -> carry`; a carry is `(state, losses, hits)`."""
         dataset, batch, steps = self.dataset, self.config.train.batch_size, self.steps_per_epoch
         images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
@@ -188,34 +188,32 @@ class Trainer:
         def begin(state: nnx.State, key: Array):
             return (state, jnp.zeros(shape), jnp.zeros(shape)), shuffled(key)
 
-        def proceed(carry: tuple, order: Array, key: Array, index: Array, images: Array, labels: Array):
-            state, losses, hits = carry
+        def proceed(index: Array, carry: tuple, data: tuple) -> tuple:
+            (state, losses, hits), (order, key, images, labels) = carry, data
             state, loss, hit = step(state, order, key, index, images, labels)
             return state, losses.at[index].set(loss), hits.at[index].set(hit)
 
-        def proceed_to(carry: tuple, *data: Array, start: Array, stop: Array):
-            return lax.fori_loop(
-                start, stop, lambda index, carry: proceed(carry, *data[:2], index, *data[2:]), carry
-            )
+        def proceed_to(start: Array, stop: Array, carry: tuple, data: tuple) -> tuple:
+            return lax.fori_loop(start, stop, lambda index, carry: proceed(index, carry, data), carry)
 
         first = jax.jit(begin).lower(state, key).compile()
         carry, order = first(state, key)
-        index = jnp.int32(0)
-        if ops.fast_in_loops():
-            many = jax.jit(proceed_to).lower(carry, *order, images, labels, start=index, stop=index).compile()
-
-            def call(carry: tuple, order: Array, key: Array, start: int, stop: int):
-                return many(carry, order, key, images, labels, start=np.int32(start), stop=np.int32(stop))
-
+        some, index = (*order, images, labels), jnp.int32(0)
+        in_one = ops.fast_in_loops()
+        if in_one:
+            program = jax.jit(proceed_to).lower(index, index, carry, some).compile()
         else:
-            one = jax.jit(proceed).lower(carry, *order, index, images, labels).compile()
+            program = jax.jit(proceed).lower(index, carry, some).compile()
 
-            def call(carry: tuple, order: Array, key: Array, start: int, stop: int):
-                for index in range(start, stop):
-                    carry = one(carry, order, key, np.int32(index), images, labels)
-                return carry
+        def steps_of(carry: tuple, order: tuple, start: int, stop: int) -> tuple:
+            data = (*order, images, labels)
+            if in_one:
+                return program(np.int32(start), np.int32(stop), carry, data)
+            for index in range(start, stop):
+                carry = program(np.int32(index), carry, data)
+            return carry
 
-        return first, call
+        return first, steps_of
 
 
 def _together(trees: Sequence[Any]) -> Any:

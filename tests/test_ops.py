@@ -511,9 +511,10 @@ for groups, ins, outs in ((1, 5, 37), (19, 19, 19), (1, 33, 8), (1, 3, 20)):
     found = []
     for name in ("native", "lax"):
         with backend(name):
+            bias, depthwise, pointwise = jnp.ones(outs), jnp.ones((3, 3, 1, ins)), jnp.ones((1, 1, ins, 7))
             y, pullback = jax.vjp(
-                lambda x, k: max_pool(conv2d(x, k, jnp.ones(outs), relu=True, rate=(1, 2), groups=groups)), x, k)
-            z, pull = jax.vjp(lambda x: separable_conv2d(x, jnp.ones((3, 3, 1, ins)), jnp.ones((1, 1, ins, 7))), x)
+                lambda x, k: max_pool(conv2d(x, k, bias, relu=True, rate=(1, 2), groups=groups)), x, k)
+            z, pull = jax.vjp(lambda x: separable_conv2d(x, depthwise, pointwise), x)
         found.append((y, z, *pullback(jnp.cos(y)), *pull(jnp.cos(z))))
     for one, other in zip(*found):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

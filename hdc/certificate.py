@@ -145,7 +145,8 @@ class Certificate:
         """The gridding index of the axis where it is larger."""
         if self.branches:
             return self.paths.gridding(max(max(layer) for layer in self.branches))
-        return max((axis.gridding for axis in self.axes), key=lambda gridding: gridding.index)
+        # Equal axes are different objects, and the index takes its time.
+        return max((axis.gridding for axis in dict.fromkeys(self.axes)), key=lambda gridding: gridding.index)
 
     @property
     def effective_width(self) -> tuple[float, ...]:

@@ -148,6 +148,13 @@ def test_paths_that_are_rare_beyond_float_are_seen_all_the_same() -> None:
     assert (certificate.gap_free, seen, coverage) == (True, True, 1.0)
 
 
+@pytest.mark.parametrize(
+    "branches", [((0, 6, 12, 18),), ((3, 9),), ((0, 3), (0, 6), (0, 12)), ((5,), (0, 10))]
+)
+def test_branches_in_a_pure_comb_have_index_one_exactly(branches) -> None:
+    assert Certificate("some", (), branches).gridding.index == 1.0
+
+
 def test_values_are_plain_json() -> None:
     for text, taps, dimensions in (("1,2,5", 3, 2), ("1x2,2x2", 3, 2), ("2,4", 4, 1), ("3", 2, 1)):
         values = parse(text, taps, dimensions).to_dict()

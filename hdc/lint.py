@@ -10,8 +10,8 @@ from typing import Literal
 from hdc import search
 from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, padding_share
 
-# A better schedule is looked for among at most so many: the answer has to come at once.
-_CANDIDATES = 20_000
+# A better schedule is looked for with at most so much `search.work`: the answer has to come at once.
+_WORK = search.WORK / 100
 
 # A gridding index below this is nothing to improve on.
 _TELLING = 0.05
@@ -95,7 +95,7 @@ def lint(stacks: Sequence[Sequence[AxisOfLayer]], coverage: float) -> tuple[Find
 def better(schedule: DilationSchedule, max_rate: int | None = None) -> search.Found | None:
     """A gap-free schedule with the same receptive field, no more layers and a smaller gridding index.
 
-    The one with the fewest layers, of these the best; None where there is none, or too many to look at.
+    The one with the fewest layers, of these the best; None where there is none, or too much to look at.
 
     Args:
         max_rate: the largest rate that it may have.
@@ -106,10 +106,10 @@ def better(schedule: DilationSchedule, max_rate: int | None = None) -> search.Fo
             continue
         target = search.Target(layers, taps, field=field, max_rate=max_rate)
         candidates = search.count(target).number
-        if candidates > _CANDIDATES:
-            return None
         if candidates == 0:  # it would take a larger rate
             continue
+        if search.work(target, candidates, 1) > _WORK:
+            return None
         found = search.best(target, top=1).found[0]
         if found.gridding < mine - 1e-9:
             return found

@@ -333,7 +333,7 @@ def test_the_better_schedule_is_that_of_brute_force(taps, longest, largest) -> N
 def test_too_many_candidates_are_not_looked_at(monkeypatch) -> None:
     schedule = DilationSchedule((2, 2, 2))
     assert lint.better(schedule).rates == (1, 1, 4)
-    monkeypatch.setattr(lint, "_CANDIDATES", 1)
+    monkeypatch.setattr(lint, "_WORK", 1)
     assert lint.better(schedule) is None
 
 

@@ -48,12 +48,14 @@ class Certificate:
         axes: one schedule per axis: two for images, one for signals; empty for branches.
         branches: the rates of each layer's parallel branches, 0 for a 1x1 convolution; empty for a stack.
         kernel_size: taps per axis.
+        causal: whether all padding lies before the map.
     """
 
     name: str
     axes: tuple[DilationSchedule, ...]
     branches: Branches = ()
     kernel_size: int = 3
+    causal: bool = False
 
     @property
     def dimensions(self) -> int:
@@ -179,19 +181,18 @@ class Certificate:
         return Rule(max(known, default=None), accepts, accepts == self.gap_free)
 
     def padding(self, size: int) -> list[float]:
-        """The share of each layer's taps that fall into the SAME padding of a map of `size` pixels a side."""
+        """The share of each layer's taps that fall into the padding of a map of `size` pixels a side."""
+
+        def lost(*rates: int) -> float:
+            shares = (padding_share(rate, self.kernel_size, [size], self.causal) for rate in rates)
+            return 1 - math.prod(1 - share for share in shares)
+
         if self.branches:
             # A branch of rate 0 has one tap, which is always on the map.
             taps = [[self.kernel_size**2 if rate else 1 for rate in layer] for layer in self.branches]
-            lost = [
-                [padding_share(rate, self.kernel_size, (size, size)) if rate else 0.0 for rate in layer]
-                for layer in self.branches
-            ]
-            return [float(np.average(a, weights=b)) for a, b in zip(lost, taps, strict=True)]
-        per_axis = [
-            [padding_share(rate, self.kernel_size, [size]) for rate in axis.layer_rates] for axis in self.axes
-        ]
-        return [1 - math.prod(1 - share for share in shares) for shares in zip(*per_axis, strict=True)]
+            shares = [[lost(rate, rate) for rate in layer] for layer in self.branches]
+            return [float(np.average(a, weights=b)) for a, b in zip(shares, taps, strict=True)]
+        return [lost(*rates) for rates in zip(*(axis.layer_rates for axis in self.axes), strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. A value per axis is one number where the axes are the same, else [height, width]."""

@@ -241,12 +241,14 @@ def padding_share(rate: int, kernel_size: int, size: Sequence[int], causal: bool
         rate: dilation rate of the layer.
         kernel_size: taps per axis.
         size: of the map, in pixels, one per axis.
+        causal: whether all padding lies before the map; SAME has half of it after the map.
 
     Returns:
         Between 0 and 1, over all positions of the map and all taps.
     """
     # SAME puts the odd pixel of an even kernel after the map.
-    offsets = rate * np.arange(kernel_size) - (kernel_size - 1) * rate // 2
+    padding = (kernel_size - 1) * rate
+    offsets = rate * np.arange(kernel_size) - (padding if causal else padding // 2)
     inside = [np.mean(np.maximum(0, length - np.abs(offsets)) / length) for length in size]
     return float(1 - math.prod(inside))
 

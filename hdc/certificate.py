@@ -15,7 +15,7 @@ import numpy as np
 
 from hdc.errors import InputError
 from hdc.path_counts import PathCounts
-from hdc.schedules import DilationSchedule, Gridding, padding_share
+from hdc.schedules import MAX_RATE, DilationSchedule, Gridding, padding_share
 
 MAX_PIXELS = 2**24  # of a path map
 _LEAST = 1e-150
@@ -255,18 +255,27 @@ def parse(text: str, kernel_size: int = 3, dimensions: int = 2) -> Certificate:
     for position, part in enumerate(inner.split(","), start=1):
         numbers = part.strip().split("x")
         for number in numbers:
-            if not (number.isascii() and number.isdecimal() and len(number) < 10):
+            if not (number.isascii() and number.isdecimal()):
                 what = f"{_short(part.strip())!r} at position {position} is not a dilation rate"
                 raise InputError(
                     f"rates {_short(text)!r}: {what if part.strip() else f'position {position} is empty'}; "
                     "write 1,2,5, or 1x2,2x2 for height x width, or a name of 'hdc check --named'"
+                )
+            # Python refuses to read thousands of digits.
+            if len(number.lstrip("0")) > 9:
+                raise InputError(
+                    f"rates {_short(text)!r}: rate {_short(number)} at position {position} is too large, "
+                    f"at most {MAX_RATE} is allowed"
                 )
         if len(numbers) > dimensions:
             raise InputError(
                 f"rates {_short(text)!r}: {_short(part.strip())!r} at position {position} is for "
                 f"{len(numbers)} axes, the schedule has {dimensions}"
             )
-        layers.append([int(number) for number in numbers] * (1 if len(numbers) == dimensions else dimensions))
+        layers.append(
+            [int(number.lstrip("0") or 0) for number in numbers]
+            * (1 if len(numbers) == dimensions else dimensions)
+        )
     axes = tuple(DilationSchedule(rates, kernel_size) for rates in zip(*layers, strict=True))
     by_axis = "-".join("x".join(map(str, pair)) for pair in layers)
     return Certificate(axes[0].label if len(set(axes)) == 1 else by_axis, axes, kernel_size=kernel_size)

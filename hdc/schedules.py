@@ -86,7 +86,8 @@ class DilationSchedule:
         object.__setattr__(self, "rates", tuple(int(rate) for rate in rates))
         layers = len(self.rates) * int(self.repeat)
         if layers > MAX_LAYERS:
-            raise InputError(f"rates times repeat make {layers} layers, at most {MAX_LAYERS} are allowed")
+            often = "" if self.repeat == 1 else f", {len(self.rates)} taken {self.repeat} times"
+            raise InputError(f"the schedule has {layers} layers{often}, at most {MAX_LAYERS} are allowed")
         if self.receptive_field > MAX_FIELD:
             raise InputError(
                 f"rates {_short(rates)} with kernel_size {self.kernel_size} have a receptive field of "

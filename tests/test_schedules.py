@@ -307,8 +307,12 @@ def test_of_equal_peaks_the_first_is_named(rates, taps, frequency) -> None:
 @pytest.mark.parametrize(
     ("largest", "beyond", "mentions"),
     [
-        ({"rates": [1] * 256}, {"rates": [1] * 257}, ["256", "257"]),
-        ({"rates": [1, 2], "repeat": 128}, {"rates": [1, 2], "repeat": 129}, ["256", "258"]),
+        ({"rates": [1] * 256}, {"rates": [1] * 257}, ["has 257 layers, at most 256"]),
+        (
+            {"rates": [1, 2], "repeat": 128},
+            {"rates": [1, 2], "repeat": 129},
+            ["has 258 layers, 2 taken 129 times, at"],
+        ),
         ({"rates": [1, 4096]}, {"rates": [1, 4097]}, ["4097", "position 2", "4096"]),
         ({"rates": [1], "kernel_size": 65536}, {"rates": [1], "kernel_size": 65537}, ["65537", "65536"]),
         ({"rates": [4095, 4096] * 4}, {"rates": [4096] * 8}, ["65537", "65536"]),

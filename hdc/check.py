@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -115,14 +116,25 @@ def _compared(one: Certificate, size: int | None) -> list[str]:
     return cells if size is None else [*cells, f"{100 * np.mean(one.padding(size)):.1f}"]
 
 
-def named(networks: Sequence[Published]) -> RenderableType:
-    """The published networks that can be checked by name."""
+def named(networks: Sequence[Published], width: int) -> RenderableType:
+    """The published networks that can be checked by name: a row each, or a paragraph each.
+
+    Args:
+        width: of the terminal, in characters.
+    """
+    rows = [
+        (one.name, f"{one.title} ({one.paper.rpartition(',')[0]})", rates_text(one.certificate))
+        for one in networks
+    ]
+    longest = max(len(name) for name, _, _ in rows)
+    if width < longest + 40:  # too little for two columns of text
+        parts = [(Text(name), Padding(f"{what}; rates {rates}", (0, 0, 0, 2))) for name, what, rates in rows]
+        return Group(*itertools.chain(*parts))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in ("name", "what", "rates"):
         table.add_column(head, overflow="fold", no_wrap=head == "name")
-    for network in networks:
-        what = f"{network.title} ({network.paper.rpartition(',')[0]})"
-        table.add_row(network.name, what, rates_text(network.certificate))
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

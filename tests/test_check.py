@@ -317,6 +317,18 @@ def test_narrow_terminals_keep_the_published_names(columns, capsys, monkeypatch)
     assert [name for name in first if name in published.networks()] == list(published.networks())
 
 
+@pytest.mark.parametrize("columns", [30, 50])
+def test_the_list_is_readable_in_narrow_terminals(columns, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = run(capsys, "check", "--named")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert np.median([len(line.rstrip()) for line in lines]) > columns / 3
+    text = " ".join(out.split())
+    for network in published.networks().values():
+        assert network.title in text
+
+
 # --- the published networks by name ---
 
 

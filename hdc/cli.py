@@ -122,7 +122,7 @@ def _check(args: argparse.Namespace) -> int:
         else:
             from hdc import check
 
-            _print(check.named(list(known.values())))
+            _print(check.named(list(known.values()), shutil.get_terminal_size().columns))
         return 0
     for name, value in (("--kernel-size", args.kernel_size), ("--axes", args.axes)):
         given = [schedule for schedule in args.schedules if schedule in known]

@@ -4,7 +4,6 @@ import itertools
 import math
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -287,11 +286,8 @@ def test_gridding_of_larger_rates_is_that_of_the_definition(rates, taps, repeat)
     assert spectrum.get(gridding.frequency, 0.0) == pytest.approx(gridding.index, abs=1e-9)
 
 
-def test_gridding_of_the_largest_rates_takes_a_moment() -> None:
-    schedule = DilationSchedule([2**i for i in range(13)])
-    start = time.process_time()
-    gridding = schedule.gridding
-    assert time.process_time() - start < 5
+def test_gridding_of_the_largest_rates() -> None:
+    gridding = DilationSchedule([2**i for i in range(13)]).gridding
     # Of rates 2^i each factor is that of one function at 2^i f; at f = 1/2 all but the first are 1.
     assert (gridding.index, gridding.frequency) == (pytest.approx(1 / 3, abs=1e-12), 1 / 2)
 

@@ -53,6 +53,20 @@ def pixels(found: np.ndarray) -> set[tuple[int, ...]]:
     return {tuple(map(int, place)) for place in np.argwhere(found)}
 
 
+def reached(model: nnx.Module, shape: tuple[int, ...], at: tuple[int, ...]) -> np.ndarray:
+    """Where the output pixel `at` of a model with values changes with the input: bool `[space...]`."""
+    graph, state = nnx.split(model)
+    rng = np.random.default_rng(0)
+    image, mix = jnp.asarray(rng.standard_normal(shape)), jnp.asarray(rng.standard_normal(99))
+
+    @jax.jit
+    def score(x: Array, state: nnx.State) -> Array:
+        pixel = nnx.merge(graph, state)(x)[(0, *at)]  # type: ignore[operator]
+        return (pixel * mix[: len(pixel)]).sum()
+
+    return np.asarray(jax.grad(score)(image, state) != 0)[0].any(axis=-1)
+
+
 # --- random graphs, path by path ---
 
 
@@ -444,6 +458,107 @@ def test_a_unet_by_hand() -> None:
     # The 31 rows to 33 lie in quarters 7 and 8, which see 5 to 10, rows 20 to 43, widened by 2 and by 1.
     assert (analysis.size, analysis.paths.origin) == ((30, 30), (17, 17))
     assert (analysis.output_stride, analysis.within_edges, analysis.couplings) == ((1, 1), False, ())
+
+
+@pytest.mark.parametrize("at", [(4, 4), (0, 3)])
+@pytest.mark.parametrize("mode", ["edge", "mean", "reflect", "symmetric", "wrap", "linear_ramp"])
+def test_padding_of_any_mode(mode: str, at: tuple[int, int]) -> None:
+    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+    model = Model(
+        lambda model, x: model.conv(jnp.pad(x, pads, mode=mode)),
+        conv=reference.filled(lambda: nnx.Conv(2, 2, (3, 3), padding="VALID", rngs=nnx.Rngs(0))),
+    )
+    analysis = analyse(model, (1, 8, 9, 2), at)
+    np.testing.assert_array_equal(analysis.support, reached(model, (1, 8, 9, 2), at))
+    assert (analysis.size, analysis.within_edges) == ((3, 3), False) or at == (0, 3)
+
+
+def recurrent(**options: Any) -> nnx.RNN:
+    return nnx.RNN(nnx.GRUCell(3, 3, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0), **options)
+
+
+def by_turns(model: Model, x: Array) -> list[Array]:
+    state, states = jnp.zeros((1, 3)), []
+    for turn in range(x.shape[1]):
+        state = jnp.tanh(state + model.mix(x[:, turn]))
+        states.append(state)
+    return states
+
+
+def put_in_place(model: Model, x: Array) -> Array:
+    result = jnp.zeros(x.shape)
+    for turn, state in enumerate(by_turns(model, x)):
+        result = jax.lax.dynamic_update_slice(result, state[:, None], (0, turn, 0))
+    return result
+
+
+def set_in_place(model: Model, x: Array) -> Array:
+    result = jnp.zeros(x.shape)
+    for turn, state in enumerate(by_turns(model, x)):
+        result = result.at[:, turn].set(state)
+    return result
+
+
+def padded_in_place(model: Model, x: Array) -> Array:
+    states = enumerate(by_turns(model, x))
+    last = x.shape[1] - 1
+    return sum(jnp.pad(state[:, None], ((0, 0), (turn, last - turn), (0, 0))) for turn, state in states)
+
+
+RECURRENCES: dict[str, Callable] = {
+    "scan": lambda model, x: model.rnn(x),
+    "backwards": lambda model, x: model.back(x),
+    "rows of a map": lambda model, x: model.rnn(x.reshape(1, -1, 3)).reshape(x.shape),
+    "stacked": lambda model, x: jnp.stack(by_turns(model, x), axis=1),
+    "updated": put_in_place,
+    "set": set_in_place,
+    "padded": padded_in_place,
+    "added up": lambda model, x: jax.lax.associative_scan(jnp.add, model.mix(x), axis=1),
+}
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("name", list(RECURRENCES))
+def test_a_recurrence_over_the_map_sees_all_that_came_before(name: str, residual: bool) -> None:
+    def call(model: Model, x: Array) -> Array:
+        return RECURRENCES[name](model, x) + (x if residual else 0)
+
+    parts = {
+        "rnn": recurrent(),
+        "back": recurrent(reverse=True, keep_order=True),
+        "mix": reference.filled(lambda: nnx.Linear(3, 3, rngs=nnx.Rngs(0))),
+    }
+    shape, at = ((1, 3, 4, 3), (1, 2)) if name == "rows of a map" else ((1, 7, 3), (4,))
+    model = Model(call, **parts)
+    analysis = analyse(model, shape, at)
+    np.testing.assert_array_equal(analysis.support, reached(model, shape, at))
+    assert analysis.support.sum() == {"rows of a map": 7, "backwards": 3}.get(name, 5)
+    assert analysis.couplings == ()
+    # A scan ends where the map does; of single steps nobody can tell.
+    assert analysis.within_edges or name not in ("scan", "backwards", "rows of a map")
+
+
+@pytest.mark.parametrize(("taps", "stride", "seen"), [(3, 1, 9), (3, 2, 4), (2, 2, 1), (4, 3, 4)])
+@pytest.mark.parametrize("at", [None, (0, 1)])
+def test_a_circular_transposed_convolution(
+    taps: int, stride: int, seen: int, at: tuple[int, int] | None
+) -> None:
+    model = reference.filled(
+        lambda: nnx.ConvTranspose(
+            2, 2, (taps, taps), strides=(stride, stride), padding="CIRCULAR", rngs=nnx.Rngs(0)
+        )
+    )
+    analysis = analyse(model, (1, 6, 8, 2), at)
+    np.testing.assert_array_equal(analysis.support, reached(model, (1, 6, 8, 2), analysis.at))
+    assert analysis.support.sum() == seen or at is not None
+    assert analysis.output_stride == (Fraction(1, stride),) * 2
+
+
+def test_a_layer_after_a_circular_transposed_convolution_sees_no_more_than_the_map() -> None:
+    up = made(lambda rngs: nnx.ConvTranspose(2, 2, (3, 3), strides=(2, 2), padding="CIRCULAR", rngs=rngs))
+    analysis = of(lambda model, x: model.conv(model.up(x)), (1, 16, 16, 2), up=up, conv=conv(2, 2))
+    assert [layer.size for layer in analysis.layers] == [(2, 2), (2, 2)]
+    assert analysis.size == (2, 2)
 
 
 # --- by hand ---
@@ -898,6 +1013,11 @@ def test_padding_by_hand_does_not_hide_a_rate_that_is_larger_than_the_map() -> N
     analysis = of(call, (1, 8, 8, 1), conv=conv(1, 1, kernel_dilation=16, padding="VALID"))
     assert analysis.layers[0].padding_share == pytest.approx(1 - 1 / 9)
     assert "rate and map" in {finding.rule for finding in analysis.findings}
+
+
+def test_an_empty_output_is_named() -> None:
+    with pytest.raises(InputError, match=r"the output \(1, 0, 0, 2\) of Conv .* is empty"):
+        analyse(conv(2, 2, kernel_dilation=20, padding="VALID"), (1, 32, 32, 2))
 
 
 def test_a_forgotten_batch_is_refused() -> None:

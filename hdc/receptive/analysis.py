@@ -37,13 +37,14 @@ class Analysis:
     Attributes:
         model: its class.
         input_shape, output_shape: with batch and channels.
-        at: the output pixel in question; empty where the output has no spatial axes.
+        at: the output pixel in question, along those of the input's spatial axes that the output has.
         paths: normalised path counts over the receptive field, as if the maps had no edge. Some operations
             cannot be continued beyond it: a dense head, global pooling, interpolation near the edge.
         within_edges: whether such a one took part, so that `paths` are those within the edges.
         support: `[input's spatial axes]` bool: the input pixels that are seen from `at`, within the edges.
         paths_inside: the same shape: the share of the paths to each of them.
-        output_stride: input pixels from one output pixel to the next, per axis; None without spatial axes.
+        output_stride: input pixels from one output pixel to the next, per axis; None where the output lacks
+            a spatial axis.
         offset: input coordinate of the middle of output pixel 0's field, per axis, if that lies as it does
             at `at`, which upsampling may change; None where `within_edges`.
         gridding: predicted gridding index G of `paths`.
@@ -178,18 +179,25 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
             f"input_shape must be positive integers (batch, height, width, channels), got {input_shape!r}"
         )
     traced = trace(model, shape)
+    if 0 in traced.output.shape:
+        raise InputError(
+            f"the output {traced.output.shape} of {type(model).__name__} for an input of shape {shape} is "
+            "empty, as where a layer without padding reads further than its map goes"
+        )
     if not traced.output.depends:
         raise InputError(f"the result of {type(model).__name__} does not depend on its input")
     annotation = annotate(traced)
-    axes = spatial_axes(traced.output, annotation, len(shape))
+    axes = spatial_axes(traced.output, annotation)
     place = _place(traced.output, axes, at)
-    whole = traced.output, dict(zip(axes, place, strict=True))
-    inside, _, _ = count_paths(traced, annotation, [whole], beyond=False)[0]
+    pixel = traced.output, dict(zip(axes, place, strict=True))
+    inside, _, _ = count_paths(traced, annotation, [pixel], beyond=False)[0]
     if not inside.any():
         raise InputError(f"the result of {type(model).__name__} does not depend on its input at {place}")
-    counts, start, within_edges = count_paths(traced, annotation, [whole], beyond=True)[0]
+    counts, start, within_edges = count_paths(traced, annotation, [pixel], beyond=True)[0]
     paths = PathCounts.of(inside, (0,) * inside.ndim) if within_edges else PathCounts.of(counts, start)
-    strides = tuple(annotation.axes[traced.output][axis].stride for axis in axes) or None
+    spatial = [annotation.axes[traced.output][axis] for axis in axes]
+    whole = [axis.space for axis in spatial] == list(range(len(shape) - 2))
+    strides = tuple(axis.stride for axis in spatial) if whole else None
     offset = None
     if strides is not None and not within_edges:
         middles = [start + (length - 1) / 2 for start, length in zip(paths.origin, paths.size, strict=True)]

@@ -251,6 +251,8 @@ class Pullback:
                         window = window.with_axis(axis, whole.reshape(shape).sum(axis=axis + 1), 0)
                 self._add(operand, window)
             case "scan_row":
+                if params["carried"] and self.annotation.axes[operand][0].kind in ("space", "flat"):
+                    self._note(mass(window.counts) > 0)  # a recurrence begins at the edge of the map
                 first = inserted(window, [0])
                 self._add(operand, first.with_axis(0, first.counts, params["position"]))
             case "unstack":

@@ -261,20 +261,21 @@ class _Flat:
         turns = range(params["length"])
         collected: dict[int, list[Value]] = {}
         for turn in reversed(turns) if params["reverse"] else turns:
-            now = [self._row(row, turn) for row in rows]
+            now = [self._row(row, turn, carried=carried > 0) for row in rows]
             ends = self.inline(body.jaxpr, body.consts, [*constants, *carry, *now])
             carry, collected[turn] = ends[:carried], ends[carried:]
         stacked = []
         for column in zip(*(collected[turn] for turn in turns), strict=True):
             shape = (len(column), *column[0].shape)
-            stacked += self._add("stack", {"axis": 0}, list(column), [(shape, column[0].dtype)])
+            stacked += self._add("stack", {"axis": 0, "rows": rows}, list(column), [(shape, column[0].dtype)])
         return [*carry, *stacked]
 
-    def _row(self, rows: Value, position: int) -> Value:
+    def _row(self, rows: Value, position: int, *, carried: bool) -> Value:
         """One entry of a stack, as each turn of a scan gets it."""
+        params = {"position": position, "carried": carried}
         if rows.depends:
-            return self._add("scan_row", {"position": position}, [rows], [(rows.shape[1:], rows.dtype)])[0]
-        step = Step("scan_row", {"position": position}, [rows])
+            return self._add("scan_row", params, [rows], [(rows.shape[1:], rows.dtype)])[0]
+        step = Step("scan_row", params, [rows])
         step.outputs = [
             Value(rows.shape[1:], rows.dtype, step=step, parameter=rows.parameter, unmasked=rows.unmasked)
         ]
@@ -291,6 +292,12 @@ class _Flat:
         if len(self.steps) == MAX_STEPS:
             raise InputError(f"the model has more than {MAX_STEPS} operations, loops written out")
         step = Step(name, params, given, primitive=primitive)
-        step.outputs = [Value(shape, dtype, depends=True, step=step) for shape, dtype in shapes]
-        self.steps.append(step)
+        step.outputs = [
+            Value(shape, dtype, depends=True, step=step)
+            if 0 not in shape
+            else Value(shape, dtype, constant=np.zeros(shape, dtype))  # nothing in it depends on anything
+            for shape, dtype in shapes
+        ]
+        if any(output.depends for output in step.outputs):
+            self.steps.append(step)
         return step.outputs

@@ -1,5 +1,6 @@
 """What a Flax model sees: the exact receptive field, its holes and its gridding, layer by layer."""
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from hdc.schedules import Gridding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+MAX_PIXELS = 2**24  # counts of all of them, as doubles, take 128 MiB
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -167,16 +171,23 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         at: the output pixel, its centre by default.
 
     Raises:
-        InputError: for a callable that is no NNX module, a shape that the model does not take, a result
-            that is not one array or does not depend on the input, a place that is not on the map, and
-            operations whose receptive field differs from input to input.
+        InputError: for a callable that is no NNX module, a shape that the model does not take or of more
+            than `MAX_PIXELS` pixels, a result that is not one array, is empty or does not depend on the
+            input, a place that is not on the map, and operations whose receptive field differs from input
+            to input.
     """
     if not isinstance(model, nnx.Module):
         raise InputError(f"analyse takes a Flax NNX module, got {type(model).__name__}")
     shape = _integers(input_shape)
     if shape is None or len(shape) < 3 or min(shape) < 1:
         raise InputError(
-            f"input_shape must be positive integers (batch, height, width, channels), got {input_shape!r}"
+            "input_shape must be positive integers (batch, height, width, channels), "
+            f"got {_shown(input_shape)}"
+        )
+    if max(shape[0], math.prod(shape[1:-1]), shape[-1]) > MAX_PIXELS:
+        raise InputError(
+            f"input_shape {_times(shape)} is too large to count paths on: at most {MAX_PIXELS} pixels, such "
+            "as 4096x4096, and as many in the batch and channels"
         )
     traced = trace(model, shape)
     if 0 in traced.output.shape:
@@ -226,11 +237,13 @@ def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tupl
     if at is None:
         return tuple(length // 2 for length in lengths)
     if not axes:
-        raise InputError(f"the output {output.shape} has no spatial axes, so at={at!r} is not a place on it")
+        raise InputError(
+            f"the output {output.shape} has no spatial axes, so at={_shown(at)} is not a place on it"
+        )
     given = _integers(at)
     inside = given is not None and len(given) == len(axes)
     if given is None or not inside or any(not 0 <= i < n for i, n in zip(given, lengths, strict=True)):
-        raise InputError(f"at={at!r} is not a place on the output's {_times(lengths)} map")
+        raise InputError(f"at={_shown(at)} is not a place on the output's {_times(lengths)} map")
     return given
 
 
@@ -241,6 +254,15 @@ def _integers(values: object) -> tuple[int, ...] | None:
         return None if any(isinstance(value, bool) for value in given) else tuple(map(operator.index, given))
     except TypeError:
         return None
+
+
+def _shown(value: object) -> str:
+    """A value on one short line; an array, say, by what it is."""
+    text = repr(value)
+    if len(text) <= 60 and "\n" not in text:
+        return text
+    shape = getattr(value, "shape", None)
+    return f"an object of type {type(value).__name__}" if shape is None else f"an array of shape {shape}"
 
 
 def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:

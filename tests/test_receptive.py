@@ -561,6 +561,47 @@ def test_a_layer_after_a_circular_transposed_convolution_sees_no_more_than_the_m
     assert analysis.size == (2, 2)
 
 
+def mix_rows(model: Model, x: Array) -> Array:
+    return model.mix(x.swapaxes(1, 3)).swapaxes(1, 3)
+
+
+def mixer(model: Model, x: Array) -> Array:
+    return model.back(nnx.gelu(model.there(x.swapaxes(1, 3)))).swapaxes(1, 3)
+
+
+def dense(model: Model, x: Array) -> Array:
+    return model.all(x.reshape(1, -1)).reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("call", "seen"),
+    [
+        (mix_rows, 6),
+        (lambda model, x: model.conv(mix_rows(model, x)), 18),
+        (mixer, 6),
+        (lambda model, x: x + mixer(model, x), 6),
+        (dense, 48),
+    ],
+)
+def test_a_layer_along_an_axis_of_the_map_leaves_it_an_axis(call: Callable, seen: int) -> None:
+    sizes = {"mix": (6, 6), "there": (6, 11), "back": (11, 6), "all": (96, 96)}
+    parts = {
+        name: reference.filled(lambda size=size: nnx.Linear(*size, rngs=nnx.Rngs(0)))
+        for name, size in sizes.items()
+    }
+    parts["conv"] = reference.filled(lambda: nnx.Conv(2, 2, (3, 3), rngs=nnx.Rngs(0)))
+    model = Model(call, **parts)
+    analysis = analyse(model, (1, 6, 8, 2), (1, 5))
+    np.testing.assert_array_equal(analysis.support, reached(model, (1, 6, 8, 2), (1, 5)))
+    assert (analysis.support.sum(), analysis.output_stride) == (seen, (1, 1))
+
+
+def test_an_output_along_one_axis_of_the_map_has_places_there() -> None:
+    analysis = of(lambda model, x: model.conv(x).mean(axis=1), (1, 6, 8, 2), (2,), conv=conv(2, 2))
+    assert pixels(analysis.support) == {(row, column) for row in range(6) for column in (1, 2, 3)}
+    assert (analysis.at, analysis.output_stride, analysis.offset) == ((2,), None, None)
+
+
 # --- by hand ---
 
 

@@ -602,6 +602,99 @@ def test_an_output_along_one_axis_of_the_map_has_places_there() -> None:
     assert (analysis.at, analysis.output_stride, analysis.offset) == ((2,), None, None)
 
 
+BAND = np.abs(np.arange(9)[:, None] - np.arange(9)) <= 2
+FULL_ROW = BAND & (np.arange(9) != 4)[:, None]  # of which the fourth is masked out as a whole
+
+
+def heads(x: Array) -> Array:
+    return x.reshape(1, 9, 2, 2)
+
+
+def attend(**options: Any) -> Callable:
+    return lambda model, x: jax.nn.dot_product_attention(*[heads(x)] * 3, **options).reshape(x.shape)
+
+
+def weighing(weigh: Callable) -> Callable:
+    return lambda model, x: weigh(model.query(x) @ model.key(x).swapaxes(1, 2)) @ model.value(x)
+
+
+ATTENTION: dict[str, tuple[Callable, int]] = {
+    "all": (lambda model, x: model.attention(x), 9),
+    "causal": (lambda model, x: model.attention(x, mask=nnx.make_causal_mask(x[..., 0])), 5),
+    "causal, twice": (
+        lambda model, x: model.attention(
+            model.attention(x, mask=nnx.make_causal_mask(x[..., 0])), mask=nnx.make_causal_mask(x[..., 0])
+        ),
+        5,
+    ),
+    "kept": (lambda model, x: model.attention(x, mask=model.mask[...]), 5),
+    "is_causal": (attend(is_causal=True), 5),
+    "window": (attend(local_window_size=(2, 1)), 4),
+    "bias": (attend(bias=np.where(BAND, 0, -1e9)[None, None]), 5),
+    "infinity": (weighing(lambda scores: nnx.softmax(jnp.where(BAND, scores, -jnp.inf))), 5),
+    "where": (weighing(lambda scores: jax.nn.softmax(scores, where=BAND)), 5),
+    "added": (weighing(lambda scores: nnx.softmax(scores + (1.0 - jnp.float32(BAND[None])) * -10000)), 5),
+    "times": (weighing(lambda scores: scores * BAND[None]), 5),
+    "tril": (weighing(jnp.tril), 5),
+    "sigmoid": (weighing(lambda scores: nnx.sigmoid(jnp.where(BAND, scores, -1e9))), 5),
+    "a row without any": (weighing(lambda scores: nnx.softmax(jnp.where(FULL_ROW, scores, -1e9))), 9),
+}
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("name", list(ATTENTION))
+def test_attention_reads_what_its_mask_leaves(name: str, residual: bool) -> None:
+    call, seen = ATTENTION[name]
+    parts: dict[str, Any] = {
+        part: reference.filled(lambda: nnx.Linear(4, 4, rngs=nnx.Rngs(0)), seed)
+        for seed, part in enumerate(["query", "key", "value"])
+    }
+    parts["attention"] = reference.filled(
+        lambda: nnx.MultiHeadAttention(2, 4, decode=False, rngs=nnx.Rngs(0)), 3
+    )
+    parts["mask"] = nnx.Variable(jnp.asarray(BAND[None, None]))
+    model = Model(lambda model, x: call(model, x) + (x if residual else 0), **parts)
+    analysis = analyse(model, (1, 9, 4), (4,))
+    np.testing.assert_array_equal(analysis.support, reached(model, (1, 9, 4), (4,)))
+    assert analysis.support.sum() == seen
+    assert (analysis.couplings, analysis.within_edges) == ((), True)
+    assert "also sees" not in repr(analysis)
+
+
+def test_the_paths_of_masked_attention_are_those_that_are_left() -> None:
+    query, key, value = (made(lambda rngs: nnx.Linear(4, 4, rngs=rngs)) for _ in range(3))
+    weigh = weighing(lambda scores: nnx.softmax(jnp.where(BAND, scores, -1e9)))
+    analysis = of(weigh, (1, 9, 4), (4,), query=query, key=key, value=value)
+    # Five values, the key of each and, five times, the query of row 4.
+    counts = np.where(BAND[4], 2.0, 0.0)
+    counts[4] += 5
+    np.testing.assert_allclose(analysis.paths_inside, counts / counts.sum(), atol=1e-12)
+
+
+def test_a_mask_without_values_is_refused_and_weights_are_none() -> None:
+    attention = made(lambda rngs: nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs))
+    mask = nnx.Variable(jax.ShapeDtypeStruct((9, 9), bool))
+
+    def masked(model: Model, x: Array) -> Array:
+        return model.attention(x, mask=model.mask[...])
+
+    with pytest.raises(InputError, match="mask, which is not known"):
+        of(masked, (1, 9, 4), attention=attention, mask=mask)
+    gate = nnx.Param(jax.ShapeDtypeStruct((9, 9), jnp.float32))
+    gated = of(
+        lambda model, x: model.attention(x, mask=model.gate[...] > 0),
+        (1, 9, 4),
+        attention=attention,
+        gate=gate,
+    )
+    assert gated.support.all()
+
+
+def test_a_softmax_over_the_map_that_nothing_is_summed_with_is_a_summary() -> None:
+    analysis = of(lambda model, x: x * nnx.softmax(model.conv(x), axis=1), (1, 9, 2), conv=conv(2, 2, (3,)))
+    assert (analysis.size, analysis.couplings) == ((3,), ("an operation without parameters",))
+
+
 # --- by hand ---
 
 

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -54,7 +54,7 @@ class Analysis:
         gridding: predicted gridding index G of `paths`.
         couplings: where a summary of the map, or of its rows or columns, returns to its pixels (group
             normalisation, batch statistics, squeeze-and-excitation, image pooling). Through these all of
-            it is seen; the numbers leave them out.
+            it is seen; the numbers leave them out. Attention is none: what it reads is counted.
         layers: every convolution and pooling on the way.
         findings: what should be changed, with the change.
     """
@@ -226,7 +226,7 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         output_stride=strides,
         offset=offset,
         gridding=paths.gridding(annotation.spread[traced.output]),
-        couplings=_couplings(traced, annotation),
+        couplings=_couplings(traced, annotation, _uncounted(traced, annotation, pixel, inside)),
         layers=layers,
         findings=_findings(layers, before, paths),
     )
@@ -265,7 +265,28 @@ def _shown(value: object) -> str:
     return f"an object of type {type(value).__name__}" if shape is None else f"an array of shape {shape}"
 
 
-def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:
+def _uncounted(
+    traced: Trace, annotation: Annotation, pixel: tuple[Value, dict[int, int]], inside: np.ndarray
+) -> set[tuple[Step, Value]]:
+    """The couplings, but for those of softmaxes if what these see is counted without them.
+
+    So it is in attention, which reads the values at all places over which its weights are normalised.
+    """
+    exponents = {step.inputs[0] for step in traced.steps if step.name == "exp"}
+    softmax = set()
+    for step, value in annotation.couplings:
+        divided = step.inputs[0].step
+        of_exponentials = step.name == "div" and divided is not None and divided.name == "exp"
+        if of_exponentials or (step.name == "sub" and step.outputs[0] in exponents):
+            softmax.add((step, value))
+    if not softmax:
+        return annotation.couplings
+    rest = annotation.couplings - softmax
+    followed, _, _ = count_paths(traced, replace(annotation, couplings=rest), [pixel], beyond=False)[0]
+    return rest if np.array_equal(followed > 0, inside > 0) else annotation.couplings
+
+
+def _couplings(traced: Trace, annotation: Annotation, chosen: set[tuple[Step, Value]]) -> tuple[str, ...]:
     """Each by the module between the summary and its return, else by the one that takes it from there."""
     readers: dict[Value, list[Step]] = {}
     for step in traced.steps:
@@ -286,7 +307,7 @@ def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:
     names = {}
     for step in traced.steps:
         for value in step.inputs:
-            if (step, value) in annotation.couplings and value.step is not None:
+            if (step, value) in chosen and value.step is not None:
                 name = _parameter(value.step, back) or _parameter(step, on)
                 names[name or "an operation without parameters"] = None
     return tuple(names)

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from hdc.errors import InputError
+from hdc.receptive.masks import Masked, find_masks
 from hdc.receptive.trace import POINTWISE, Step, Trace, Value
 
 
@@ -47,16 +48,18 @@ class Annotation:
         spread: by value, the widest distance in input pixels between neighbouring taps of any layer before.
         couplings: steps, and those of their operands, by which a summary of a map returns to its every
             pixel, as in group normalisation, batch statistics, squeeze-and-excitation or image pooling.
+        masked: by value, the entries that constants mask out.
     """
 
     axes: dict[Value, Axes] = field(default_factory=dict)
     spread: dict[Value, int] = field(default_factory=dict)
     couplings: set[tuple[Step, Value]] = field(default_factory=set)
+    masked: dict[Value, Masked] = field(default_factory=dict)
 
 
 def annotate(trace: Trace) -> Annotation:
     """The axes of the input are `[batch, space..., channel]`; the rest follows step by step."""
-    found = Annotation()
+    found = Annotation(masked=find_masks(trace))
     spaces = len(trace.input.shape) - 2
     found.axes[trace.input] = (Axis("batch"), *(Axis("space", k) for k in range(spaces)), CHANNEL)
     found.spread[trace.input] = 1

@@ -16,6 +16,7 @@ import numpy as np
 
 from hdc.errors import InputError
 from hdc.receptive.axes import Annotation, groups
+from hdc.receptive.masks import small
 from hdc.receptive.trace import POINTWISE, Step, Trace, Value
 from hdc.receptive.window import Window, inserted, mass, spaced, tapped, widened
 
@@ -196,7 +197,11 @@ class Pullback:
                         self._add(value, self._pool(found, value, step))
             case _ if name.startswith(("reduce_", "arg")):
                 for value in [value for value in step.inputs if value.depends]:
-                    self._add(value, self._reduction(window, value, params["axes"]))
+                    found = self._reduction(window, value, params["axes"])
+                    masked = self.annotation.masked.get(value)
+                    if masked is not None and name in ("reduce_sum", "reduce_max"):
+                        found = self._without(found, masked.zero if name == "reduce_sum" else masked.low)
+                    self._add(value, found)
             case "cumsum" | "cumprod" | "cummax" | "cummin" | "cumlogsumexp":
                 self._add(operand, self._cumulative(window, operand, params["axis"], params["reverse"]))
             case "sort" | "top_k" | "fft":
@@ -241,7 +246,9 @@ class Pullback:
                 for side in (0, 1):
                     value = step.inputs[side]
                     if value.depends and (step, value) not in self.annotation.couplings:
-                        self._add(step.inputs[side], self._product(window, step, side))
+                        found = self._product(window, step, side)
+                        masked = self.annotation.masked.get(value)
+                        self._add(value, found if masked is None else self._without(found, masked.zero))
             case "tile":
                 for axis, times in enumerate(params["reps"]):
                     if times > 1:
@@ -400,8 +407,10 @@ class Pullback:
         first = ranks[0] if side == 0 else ranks[0] + ranks[2]
         my_places = [*range(ranks[0]), *range(first, first + ranks[1])]
         their_places = [place for place in range(sum(ranks)) if place not in my_places]
-        taps = _present(other)
+        taps = self._taps(other)
         if taps is not None:
+            if other.depends:
+                self._note(mass(window.counts) > 0)  # what is masked out differs from place to place
             for mine_axis, axis in zip(summed, sums[1 - side], strict=True):
                 if self.annotation.axes[mine][mine_axis].kind == "channel":
                     taps = taps / np.maximum(taps.sum(axis=axis, keepdims=True), 1)
@@ -417,6 +426,22 @@ class Pullback:
         starts += [None] * len(summed)
         back = np.argsort(order)
         return Window(counts.transpose(0, *(1 + back)), tuple(starts[i] for i in back))
+
+    def _taps(self, value: Value) -> np.ndarray | None:
+        """As `_present`; of an array that depends on the input, what no mask takes away."""
+        if not value.depends:
+            return _present(value)
+        masked = self.annotation.masked.get(value)
+        if masked is None or not masked.zero.any():
+            return None
+        return np.broadcast_to((~small(masked.zero)).astype(np.float64), value.shape)
+
+    def _without(self, window: Window, masked: np.ndarray) -> Window:
+        """A window without what is masked out, bool `[axes of the array...]`."""
+        for axis, stride in enumerate(masked.strides):
+            if stride != 0:
+                window = self._inside(window, axis, masked.shape[axis])
+        return Window(window.counts * ~small(masked), window.starts)
 
     def _resampled(
         self,

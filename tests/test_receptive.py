@@ -908,6 +908,25 @@ def test_moving_and_adding_up_along_the_map() -> None:
     assert pixels(wrapped.support) == {(8,), (0,), (1,)}
 
 
+@pytest.mark.parametrize("at", [(0, 8), (15, 14), (7, 7)])
+def test_around_a_circular_edge_the_field_goes_on(at: tuple[int, int]) -> None:
+    analysis = analyse(conv(1, 1, kernel_dilation=2, padding="CIRCULAR"), (1, 16, 15, 1), at)
+    rows, columns = (
+        {(place + step) % n for step in (-2, 0, 2)} for place, n in zip(at, (16, 15), strict=True)
+    )
+    assert pixels(analysis.support) == {(row, column) for row in rows for column in columns}
+    assert (analysis.size, analysis.within_edges, analysis.offset) == ((5, 5), False, (0, 0))
+    assert analysis.paths.origin == (at[0] - 2, at[1] - 2)
+
+
+def test_maps_that_are_joined_are_no_circular_padding() -> None:
+    def call(model: Model, x: Array) -> Array:
+        return model.conv(jnp.concatenate([x[:, 1::2], x, x[:, :3]], axis=1))
+
+    analysis = of(call, (1, 8, 1), (2,), conv=conv(1, 1, (3,)))
+    assert (pixels(analysis.support), analysis.paths.origin) == ({(3,), (5,), (7,)}, (3,))
+
+
 def test_some_pixels_taken_by_their_numbers_keep_their_distance() -> None:
     def call(model: Model, x: Array) -> Array:
         return model.conv(x)[:, jnp.array([2, 3, 4])]

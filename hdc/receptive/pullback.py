@@ -231,6 +231,11 @@ class Pullback:
                 self._add(operand, _sliced(window, step))
             case "pad":
                 self._add(operand, _padded(window, step))
+            case "concatenate" if self.beyond and (wrapped := _wrapped(step)) is not None:
+                # Beyond its edge, a map with circular padding goes on as any other.
+                axis, (value, low) = params["dimension"], wrapped
+                whole = window.expanded(axis, step.outputs[0].shape[axis])
+                self._add(value, whole.with_axis(axis, whole.counts, (whole.starts[axis] or 0) - low))
             case "concatenate":
                 for value, found in self._parts(window, step, params["dimension"]):
                     self._add(value, found)
@@ -578,6 +583,30 @@ def _masked(
     if total is None:
         raise InputError("a convolution of the model has no taps: its kernel is zero by construction")
     return total
+
+
+def _wrapped(step: Step) -> tuple[Value, int] | None:
+    """The map that a concatenation continues around its edges, and how far before it; None for any other."""
+    axis = step.params["dimension"]
+    whole = max(step.inputs, key=lambda value: value.shape[axis])
+    low = sum(value.shape[axis] for value in step.inputs[: step.inputs.index(whole)])
+    position = -low
+    for value in step.inputs:
+        cut = value.step
+        if value is whole:
+            first = 0
+        elif cut is not None and cut.name == "slice" and cut.inputs[0] is whole and not _strided(cut):
+            first = cut.params["start_indices"][axis]
+        else:
+            return None
+        if first != position % whole.shape[axis]:
+            return None
+        position += value.shape[axis]
+    return (whole, low) if step.inputs.count(whole) == 1 else None
+
+
+def _strided(step: Step) -> bool:
+    return max(step.params["strides"] or (1,)) > 1
 
 
 def _sliced(window: Window, step: Step) -> Window:

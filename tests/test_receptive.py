@@ -538,6 +538,20 @@ def test_a_recurrence_over_the_map_sees_all_that_came_before(name: str, residual
     assert analysis.within_edges or name not in ("scan", "backwards", "rows of a map")
 
 
+def test_a_recurrence_of_hundreds_of_turns() -> None:
+    def call(model: Model, x: Array) -> Array:
+        def turn(place: Array, held: tuple[Array, Array]) -> tuple[Array, Array]:
+            state, states = held
+            state = jnp.tanh(state + jax.lax.dynamic_index_in_dim(x, place, 1, keepdims=False))
+            return state, states.at[:, place].set(state)
+
+        first = jnp.zeros((1, 2)), jnp.zeros(x.shape)
+        return jax.lax.fori_loop(0, x.shape[1], turn, first)[1] + x
+
+    analysis = of(call, (1, 400, 2), (300,))
+    assert pixels(analysis.support) == {(row,) for row in range(301)}
+
+
 @pytest.mark.parametrize(("taps", "stride", "seen"), [(3, 1, 9), (3, 2, 4), (2, 2, 1), (4, 3, 4)])
 @pytest.mark.parametrize("at", [None, (0, 1)])
 def test_a_circular_transposed_convolution(

@@ -13,7 +13,7 @@ from hdc.receptive.trace import POINTWISE, Step, Trace, Value
 
 # Beside a score this low, no other is small: its exponential is zero. Masks hold -1e4 to -infinity.
 _LOW = -1e4
-_MOST = 2**26  # entries of a mask that is followed
+_FEW, _MOST = 2**12, 2**26  # entries of a mask that are found at once, and that are followed at all
 
 _KEEPING = {"convert_element_type", "stop_gradient", "copy", "copy_p", "reduce_precision"}
 _ZERO_AT_ZERO = {"neg", "abs", "sign", "sqrt", "square", "tanh", "erf"}
@@ -91,7 +91,9 @@ class _Constants:
         """None where there are too many; what is repeated is held once."""
         if value not in self._known:
             step = value.step
-            if step is not None and step.name in _MOVING and len(step.inputs) == 1:
+            if math.prod(value.shape) <= _FEW:
+                self._known[value] = np.asarray(value.value)
+            elif step is not None and step.name in _MOVING and len(step.inputs) == 1:
                 source = self._entries(step.inputs[0])
                 self._known[value] = None if source is None else _moved(step, source)
             elif step is not None and step.name in POINTWISE:

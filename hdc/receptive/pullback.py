@@ -20,6 +20,7 @@ from hdc.receptive.masks import small
 from hdc.receptive.trace import POINTWISE, Step, Trace, Value
 from hdc.receptive.window import Window, inserted, mass, spaced, tapped, widened
 
+_LONGEST = 64  # arrays that a run of pointwise operations starts from
 _LEAST = 1e-300
 _MOST = 1e200  # counts beyond it are scaled down, before a double would overflow
 
@@ -92,7 +93,12 @@ class Pullback:
         statistics: dict[Value, dict[Value, None]] = {}  # of each pixel's channels, and of what
         for step in self.trace.steps:
             given = [v for v in step.inputs if v.depends and (step, v) not in self.annotation.couplings]
-            own = [sources.get(value, {value: None}) for value in given]
+            known = [sources.get(value, {value: None}) for value in given]
+            # A recurrence may go on for thousands of turns: a run is then cut in two.
+            own = [
+                some if len(some) <= _LONGEST else {value: None}
+                for value, some in zip(given, known, strict=True)
+            ]
             if step.name in POINTWISE:
                 pairs = list(zip(given, own, strict=True))
                 direct = _joined(some for value, some in pairs if value not in statistics)

@@ -76,7 +76,21 @@ class Value:
         if self.step is None:
             drawn = np.random.default_rng(0).uniform(0.5, 1.5, self.shape)
             return jnp.asarray(drawn, self.dtype)
+        # First what it is computed from, not by recursion: loops written out are thousands of steps deep.
+        pending = [value for value in self.step.inputs if value.is_missing]
+        while pending:
+            before = pending[-1].step
+            missing = [value for value in before.inputs if value.is_missing] if before is not None else []
+            if missing:
+                pending += missing
+            else:
+                _ = pending.pop().value
         return self.step.evaluate()[self.step.outputs.index(self)]
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is computed by a step and has not been yet."""
+        return self.step is not None and "value" not in vars(self)
 
 
 @dataclass(eq=False)

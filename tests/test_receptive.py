@@ -1145,7 +1145,7 @@ def test_a_shape_that_does_not_fit(shape: Any) -> None:
     [(1, 4096, 4097, 2), (1, 10**6, 10**6, 2), (10**12, 6, 6, 2), (1, 10**40, 1, 2), (1, 6, 6, 10**9)],
 )
 def test_a_shape_too_large_to_count_on(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match="too large.* at most 16777216") as caught:
+    with pytest.raises(InputError, match=r"too large.* at most 16777216") as caught:
         analyse(conv(2, 2), shape)
     assert "\n" not in str(caught.value)
     assert "x".join(map(str, shape)) in str(caught.value)
@@ -1158,7 +1158,7 @@ def test_the_largest_shape_is_quick() -> None:
 @pytest.mark.parametrize("given", [np.zeros((1, 8, 8, 2)), jnp.zeros((1, 8, 8, 2)), [[1, 8, 8, 2]] * 40])
 def test_an_array_in_place_of_a_shape_is_named_in_one_line(given: Any) -> None:
     for call in (lambda: analyse(conv(2, 2), given), lambda: analyse(conv(2, 2), (1, 8, 8, 2), given)):
-        with pytest.raises(InputError, match="an array of shape|an object of type list") as caught:
+        with pytest.raises(InputError, match=r"an array of shape|an object of type list") as caught:
             call()
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 150
 

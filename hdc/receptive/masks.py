@@ -184,7 +184,9 @@ def _after(step: Step, given: Sequence[Masked | None]) -> Masked:
         case "reduce_sum" | "reduce_max":
             axes = tuple(int(axis) for axis in step.params["axes"])
             low = first.low if name == "reduce_max" else _NONE
-            return _each(lambda mask: mask.all(axis=axes) if mask.ndim else mask, Masked(first.zero, low))
+            return _each(
+                lambda mask: np.asarray(mask.all(axis=axes)) if mask.ndim else mask, Masked(first.zero, low)
+            )
     return _NOTHING
 
 

@@ -1,24 +1,79 @@
-"""Timing side by side: interleaved repeats in one process, and the table of what came out."""
+"""Timing side by side: interleaved repeats in one process, and the tables of what came out."""
 
+import argparse
+import importlib.metadata
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
+def parser(module, about):
+    """The options that every benchmark has."""
+    options = argparse.ArgumentParser(prog=f"benchmarks.{module}", description=about)
+    options.add_argument("--threads", default="1,2", help="on so many cores, a process each")
+    options.add_argument("--repeats", type=int, default=15)
+    options.add_argument("--json", type=Path, help="a file for the figures")
+    options.add_argument("--markdown", type=Path, help="a file for the table")
+    options.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    return options
+
+
+def run(module, options, measure, baseline):
+    """Measure on each number of cores, in a process whose threads are all bound to them, and report.
+
+    Memory is kept from step to step on both sides, see `hdc.memory`; so nothing here imports JAX or PyTorch.
+    """
+    args = options.parse_args()
+    if args.here:
+        from hdc import memory
+
+        memory.keep()
+        print(json.dumps(measure(args)))
+        return
+    rows = []
+    for count in map(int, args.threads.split(",")):
+        cores = sorted(os.sched_getaffinity(0))[:count]
+        if len(cores) < count:
+            print(f"{count} threads: there are {len(cores)} cores here, left out", file=sys.stderr)
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{module}", *sys.argv[1:], "--here"],
+            env=os.environ | {"OMP_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),
+        )
+        rows += [row | {"threads": count} for row in json.loads(done.stdout.splitlines()[-1])]
+    names = list(dict.fromkeys(name for row in rows for name in row["times"]))
+    heads, cells = ["what", "threads", *names], [_cells(row, names, baseline) for row in rows]
+    table = Table(*heads)
+    for row in cells:
+        table.add_row(*row)
+    note = f"median ms (quartiles), time of the fastest {baseline} over its own; interleaved in one process"
+    Console(width=170).print(table, note)
+    if args.json:
+        args.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    if args.markdown:
+        lines = [heads, ["---"] * len(heads), *cells]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        args.markdown.write_text(f"{text}\n\n{note}. {machine()}\n")
+
+
+def interleaved(calls, repeats):
     """Milliseconds of each call: median and quartiles of `repeats` rounds, every call once a round."""
     for call in calls.values():
         call()
         call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             start = time.perf_counter()
@@ -31,43 +86,32 @@ def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict
     return found
 
 
-def on_cores(module: str, threads: Sequence[int], arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """What a benchmark measures on so many cores: a process each, all of whose threads are bound alike."""
-    found = []
-    for count in threads:
-        cores = sorted(os.sched_getaffinity(0))[:count]
-        if len(cores) < count:
-            print(f"{count} threads: there are {len(cores)} cores here, left out", file=sys.stderr)
+def machine():
+    """What the figures were measured on, in one line."""
+    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if "model name" in line), "")
+    versions = []
+    for package in ("jax", "jaxlib", "torch"):
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"no {package}")
+    return ", ".join((cpu or platform.machine(), f"{os.cpu_count()} cores", *versions))
+
+
+def _lines(path):
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def _cells(row, names, baseline):
+    peers = [t["median"] for name, t in row["times"].items() if name.startswith(baseline)]
+    cells = [row["what"], str(row["threads"])]
+    for name in names:
+        if name not in row["times"]:
+            cells.append("–")
             continue
-        environment = os.environ | {"OMP_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count)}
-        done = subprocess.run(
-            [sys.executable, "-m", module, "--here", *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-            preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),
+        times = row["times"][name]
+        ratio = f", {min(peers) / times['median']:.2f}x" if peers and not name.startswith(baseline) else ""
+        cells.append(
+            f"{times['median']:.2f} ({times['low']:.2f}-{times['high']:.2f}){ratio}{row.get(name, '')}"
         )
-        found += [row | {"threads": count} for row in json.loads(done.stdout)]
-    return found
-
-
-def report(rows: Sequence[Mapping[str, Any]], baseline: str) -> None:
-    """A table: milliseconds of each program, and the time of the fastest `baseline` over its own."""
-    names = list(dict.fromkeys(name for row in rows for name in row["times"]))
-    table = Table("what", "threads", *names)
-    for row in rows:
-        peers = [t["median"] for name, t in row["times"].items() if name.startswith(baseline)]
-        cells = []
-        for name in names:
-            if name not in row["times"]:
-                cells.append("–")
-                continue
-            times = row["times"][name]
-            ratio = (
-                f", {min(peers) / times['median']:.2f}x" if peers and not name.startswith(baseline) else ""
-            )
-            cells.append(f"{times['median']:.1f} ({times['low']:.1f}-{times['high']:.1f}){ratio}")
-        table.add_row(row["what"], str(row["threads"]), *cells)
-    Console(width=160).print(table)
-    print(f"median ms (quartiles), time of the fastest {baseline} / its own; interleaved in one process")
+    return cells

@@ -43,6 +43,7 @@ def main() -> None:
 def _task(config: DictConfig) -> None:
     """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
     and ends here, so that the other runs of a sweep go on."""
+    memory.keep()  # again, where the launcher has begun a process of its own
     from hdc import experiment
 
     experiment.enable_compilation_cache()

@@ -15,7 +15,7 @@ import numpy as np
 
 from hdc.errors import InputError
 from hdc.path_counts import PathCounts
-from hdc.schedules import DilationSchedule, Gridding, padding_share
+from hdc.schedules import MAX_RATE, DilationSchedule, Gridding, padding_share
 
 MAX_PIXELS = 2**24  # of a path map
 _LEAST = 1e-150
@@ -48,12 +48,14 @@ class Certificate:
         axes: one schedule per axis: two for images, one for signals; empty for branches.
         branches: the rates of each layer's parallel branches, 0 for a 1x1 convolution; empty for a stack.
         kernel_size: taps per axis.
+        causal: whether all padding lies before the map.
     """
 
     name: str
     axes: tuple[DilationSchedule, ...]
     branches: Branches = ()
     kernel_size: int = 3
+    causal: bool = False
 
     @property
     def dimensions(self) -> int:
@@ -145,7 +147,8 @@ class Certificate:
         """The gridding index of the axis where it is larger."""
         if self.branches:
             return self.paths.gridding(max(max(layer) for layer in self.branches))
-        return max((axis.gridding for axis in self.axes), key=lambda gridding: gridding.index)
+        # Equal axes are different objects, and the index takes its time.
+        return max((axis.gridding for axis in dict.fromkeys(self.axes)), key=lambda gridding: gridding.index)
 
     @property
     def effective_width(self) -> tuple[float, ...]:
@@ -178,19 +181,18 @@ class Certificate:
         return Rule(max(known, default=None), accepts, accepts == self.gap_free)
 
     def padding(self, size: int) -> list[float]:
-        """The share of each layer's taps that fall into the SAME padding of a map of `size` pixels a side."""
+        """The share of each layer's taps that fall into the padding of a map of `size` pixels a side."""
+
+        def lost(*rates: int) -> float:
+            shares = (padding_share(rate, self.kernel_size, [size], self.causal) for rate in rates)
+            return 1 - math.prod(1 - share for share in shares)
+
         if self.branches:
             # A branch of rate 0 has one tap, which is always on the map.
             taps = [[self.kernel_size**2 if rate else 1 for rate in layer] for layer in self.branches]
-            lost = [
-                [padding_share(rate, self.kernel_size, (size, size)) if rate else 0.0 for rate in layer]
-                for layer in self.branches
-            ]
-            return [float(np.average(a, weights=b)) for a, b in zip(lost, taps, strict=True)]
-        per_axis = [
-            [padding_share(rate, self.kernel_size, [size]) for rate in axis.layer_rates] for axis in self.axes
-        ]
-        return [1 - math.prod(1 - share for share in shares) for shares in zip(*per_axis, strict=True)]
+            shares = [[lost(rate, rate) for rate in layer] for layer in self.branches]
+            return [float(np.average(a, weights=b)) for a, b in zip(shares, taps, strict=True)]
+        return [lost(*rates) for rates in zip(*(axis.layer_rates for axis in self.axes), strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. A value per axis is one number where the axes are the same, else [height, width]."""
@@ -253,18 +255,27 @@ def parse(text: str, kernel_size: int = 3, dimensions: int = 2) -> Certificate:
     for position, part in enumerate(inner.split(","), start=1):
         numbers = part.strip().split("x")
         for number in numbers:
-            if not (number.isascii() and number.isdecimal() and len(number) < 10):
+            if not (number.isascii() and number.isdecimal()):
                 what = f"{_short(part.strip())!r} at position {position} is not a dilation rate"
                 raise InputError(
                     f"rates {_short(text)!r}: {what if part.strip() else f'position {position} is empty'}; "
                     "write 1,2,5, or 1x2,2x2 for height x width, or a name of 'hdc check --named'"
+                )
+            # Python refuses to read thousands of digits.
+            if len(number.lstrip("0")) > 9:
+                raise InputError(
+                    f"rates {_short(text)!r}: rate {_short(number)} at position {position} is too large, "
+                    f"at most {MAX_RATE} is allowed"
                 )
         if len(numbers) > dimensions:
             raise InputError(
                 f"rates {_short(text)!r}: {_short(part.strip())!r} at position {position} is for "
                 f"{len(numbers)} axes, the schedule has {dimensions}"
             )
-        layers.append([int(number) for number in numbers] * (1 if len(numbers) == dimensions else dimensions))
+        layers.append(
+            [int(number.lstrip("0") or 0) for number in numbers]
+            * (1 if len(numbers) == dimensions else dimensions)
+        )
     axes = tuple(DilationSchedule(rates, kernel_size) for rates in zip(*layers, strict=True))
     by_axis = "-".join("x".join(map(str, pair)) for pair in layers)
     return Certificate(axes[0].label if len(set(axes)) == 1 else by_axis, axes, kernel_size=kernel_size)

@@ -1,14 +1,15 @@
 """What `hdc check` says: certificates as text, as a table, as JSON, with what to change."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -22,21 +23,28 @@ _HOLE = "×"
 
 
 def findings(certificate: Certificate, size: int | None) -> tuple[Finding, ...]:
-    """What should be changed, with the change; of parallel branches, only whether rates and map fit.
+    """What should be changed, with the change.
 
     Args:
         size: side of the map in pixels, where it is known.
     """
-    padded = True if size else None
-    k = certificate.kernel_size
+    k, padded, causal = certificate.kernel_size, True if size else None, certificate.causal
 
-    def layers(rates: Sequence[int]) -> list[AxisOfLayer]:
-        return [AxisOfLayer(f"layer {n}", k, r, map=size, padded=padded) for n, r in enumerate(rates, 1)]
+    def layer(name: str, rate: int) -> AxisOfLayer:
+        return AxisOfLayer(name, k, rate, map=size, padded=padded, causal=causal)
 
     if certificate.branches:
-        return tuple(lint.on_map(layers([max(layer) for layer in certificate.branches])))
-    found = [lint.lint([layers(axis.layer_rates)], axis.coverage) for axis in certificate.axes]
-    return lint.merge(found, lint.AXES[len(found)])
+        numbered = list(enumerate(certificate.branches, 1))
+        branches = [(f"layer {n} at rate {rate}", rate) for n, rates in numbered for rate in rates if rate]
+        stacks = [[[layer(*branch)] for branch in branches]]
+    else:
+        # Equal axes have the same findings, and some take their time.
+        axes = dict.fromkeys(certificate.axes)
+        stacks = [[[layer(f"layer {n}", r) for n, r in enumerate(a.layer_rates, 1)]] for a in axes]
+    own = [lint.lint(axis, coverage) for axis, coverage in zip(stacks, certificate.coverage, strict=True)]
+    times = certificate.dimensions // len(stacks)
+    by_layer = zip(*(itertools.chain(*axis) for axis in stacks * times), strict=True)
+    return lint.merge(own * times, by_layer, certificate.seen)
 
 
 def to_json(certificate: Certificate, size: int | None) -> dict[str, Any]:
@@ -108,14 +116,25 @@ def _compared(one: Certificate, size: int | None) -> list[str]:
     return cells if size is None else [*cells, f"{100 * np.mean(one.padding(size)):.1f}"]
 
 
-def named(networks: Sequence[Published]) -> RenderableType:
-    """The published networks that can be checked by name."""
+def named(networks: Sequence[Published], width: int) -> RenderableType:
+    """The published networks that can be checked by name: a row each, or a paragraph each.
+
+    Args:
+        width: of the terminal, in characters.
+    """
+    rows = [
+        (one.name, f"{one.title} ({one.paper.rpartition(',')[0]})", rates_text(one.certificate))
+        for one in networks
+    ]
+    longest = max(len(name) for name, _, _ in rows)
+    if width < longest + 40:  # too little for two columns of text
+        parts = [(Text(name), Padding(f"{what}; rates {rates}", (0, 0, 0, 2))) for name, what, rates in rows]
+        return Group(*itertools.chain(*parts))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in ("name", "what", "rates"):
         table.add_column(head, overflow="fold", no_wrap=head == "name")
-    for network in networks:
-        what = f"{network.title} ({network.paper.rpartition(',')[0]})"
-        table.add_row(network.name, what, rates_text(network.certificate))
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -127,7 +146,7 @@ def rates_text(certificate: Certificate) -> str:
         return rates if one.repeat == 1 else f"{one.repeat} x ({rates})"
     by = "|" if certificate.branches else "x"
     parts = []
-    for rates, run in groupby(certificate.rates):
+    for rates, run in itertools.groupby(certificate.rates):
         times, text = len(list(run)), by.join(map(str, rates))
         text = f"({text})" if certificate.branches and len(rates) > 1 else text
         parts += [f"{times} x {text}"] if times > 2 else [text] * times
@@ -163,8 +182,10 @@ def _lines(one: Certificate, size: int | None) -> Iterator[tuple[str, str]]:
     yield "HDC rule", _rule(one)
     if size is not None:
         shares = one.padding(size)
-        layers = ", ".join(f"{share:.0%}" for share in shares)
-        yield f"on {size} px maps", f"{np.mean(shares):.0%} of the taps fall into the padding: {layers}"
+        layers = ", ".join(map(lint.share, shares))
+        where = "the padding, all of it before the map" if one.causal else "the padding"
+        mean = lint.share(float(np.mean(shares)))
+        yield f"on {size} px maps", f"{mean} of the taps fall into {where}: {layers}"
         left = [size - field + 1 for field in one.receptive_field]
         text = f"{_each(left, '{}', ' x ')} px would be left" if min(left) > 0 else "nothing would be left"
         yield "with VALID padding", text

@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_check(commands)
     _add_search(commands)
+    _add_ops(commands)
     _add_data(commands)
     return parser
 
@@ -121,7 +122,7 @@ def _check(args: argparse.Namespace) -> int:
         else:
             from hdc import check
 
-            _print(check.named(list(known.values())))
+            _print(check.named(list(known.values()), shutil.get_terminal_size().columns))
         return 0
     for name, value in (("--kernel-size", args.kernel_size), ("--axes", args.axes)):
         given = [schedule for schedule in args.schedules if schedule in known]
@@ -246,6 +247,55 @@ def _print_json(values: Any) -> None:
     import json
 
     print(json.dumps(values, indent=2, allow_nan=False))
+
+
+def _add_ops(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    ops = commands.add_parser(
+        "ops",
+        help="which program computes which layer",
+        description="The operations of a configuration's network, in order, with the backend that computes "
+        "each on this machine, and why.",
+    )
+    ops.add_argument(
+        "keys", nargs="*", metavar="KEY=VALUE",
+        help="a configuration's keys, such as net.separable=true or 'schedule.rates=[1,2,5]'",
+    )  # fmt: skip
+    ops.add_argument("--json", action="store_true", help="print JSON")
+    ops.set_defaults(run=_ops)
+
+
+def _ops(args: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+    from rich.table import Table
+    from yaml import YAMLError
+
+    from hdc.config import from_dict
+
+    values = OmegaConf.create()
+    for key in args.keys:
+        if "=" not in key:
+            raise InputError(f"{key!r} is not KEY=VALUE, such as net.separable=true")
+        try:
+            values.merge_with_dotlist([key])
+        except (ValueError, YAMLError) as error:
+            raise InputError(f"{key!r} cannot be read: {str(error).splitlines()[0]}") from None
+    config = from_dict(OmegaConf.to_container(values))  # type: ignore[arg-type]
+
+    from hdc import experiment
+    from hdc.ops import native_build
+
+    served = experiment.served(config)
+    if args.json:
+        rows = [(one.operation, one.choice.backend, one.choice.reason) for one in served]
+        _print_json([dict(zip(("operation", "backend", "reason"), row, strict=True)) for row in rows])
+        return 0
+    table = Table("", "operation", "backend", "why", box=None)
+    for number, one in enumerate(served, 1):
+        table.add_row(str(number), one.operation, one.choice.backend, one.choice.reason)
+    _print(table)
+    reason = native_build.unavailable()
+    print(f"native: {f'not available, {reason}' if reason else f'uses {native_build.instruction_set()}'}")
+    return 0
 
 
 def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:

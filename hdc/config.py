@@ -13,6 +13,7 @@ from hdc.errors import InputError
 from hdc.schedules import DilationSchedule
 
 FLIPS = ("horizontal", "vertical")
+BACKENDS = ("auto", "lax", "jax", "native")
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,16 @@ class GriddingConfig:
 
 
 @dataclass(frozen=True)
+class OpsConfig:
+    """Which programs compute the convolutions, see `hdc.ops`. The results differ by rounding alone."""
+
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        _one_of("ops.backend", self.backend, BACKENDS)
+
+
+@dataclass(frozen=True)
 class Config:
     """One run: everything that can change its numbers. Where they are written is not part of it."""
 
@@ -143,6 +154,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     gridding: GriddingConfig = field(default_factory=GriddingConfig)
+    ops: OpsConfig = field(default_factory=OpsConfig)
     seeds: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,8 @@
-"""What a network costs: parameters and floating-point operations, by exact counting."""
+"""What a network costs: parameters, floating-point operations and bytes, by exact counting."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,12 +18,24 @@ def count_parameters(model: nnx.Module) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
-def flops_per_image(model: nnx.Module, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one image's forward pass in evaluation.
+@dataclass(frozen=True)
+class Cost:
+    """What one image costs in a forward pass.
+
+    Attributes:
+        flops: floating-point operations, two per multiply-add of every convolution and matrix product. Taps
+            in the padding count (most hardware computes them too); biases, activations and pooling do not.
+        bytes: what these operations read and write, each operand and result once.
+    """
+
+    flops: int
+    bytes: int
+
+
+def per_image(model: nnx.Module, image_shape: tuple[int, int, int]) -> Cost:
+    """The cost of one image's forward pass in evaluation.
 
     The model may be abstract (shapes in place of values); only its evaluation is traced.
-    Counts two per multiply-add of every convolution and matrix product, taps in the padding
-    included (the hardware computes them too); leaves out biases, activations and pooling.
     """
     graph, state = nnx.split(
         nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
@@ -29,23 +43,29 @@ def flops_per_image(model: nnx.Module, image_shape: tuple[int, int, int]) -> int
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     with backend("lax"):  # in which every convolution is one operation
         jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))(state, image)  # type: ignore[operator]
-    return 2 * _multiply_adds(jaxpr.jaxpr)
+    operations = list(_operations(jaxpr.jaxpr))
+    return Cost(2 * sum(adds for adds, _ in operations), sum(size for _, size in operations))
 
 
-def _multiply_adds(jaxpr: core.Jaxpr) -> int:
-    total = 0
+def _operations(jaxpr: core.Jaxpr) -> Iterator[tuple[int, int]]:
+    """Multiply-adds and bytes of every convolution and matrix product."""
     for equation in jaxpr.eqns:
         output, *inputs = (_shape(variable) for variable in (equation.outvars[0], *equation.invars))
+        moved = sum(_bytes(variable) for variable in (equation.outvars[0], *equation.invars))
         match equation.primitive.name:
             case "conv_general_dilated":
                 kernel = inputs[1]
                 features = equation.params["dimension_numbers"].rhs_spec[0]
-                total += math.prod(output) * (math.prod(kernel) // kernel[features])
+                yield math.prod(output) * (math.prod(kernel) // kernel[features]), moved
             case "dot_general":
                 (contracted, _), _ = equation.params["dimension_numbers"]
-                total += math.prod(output) * math.prod(inputs[0][axis] for axis in contracted)
-        total += sum(_multiply_adds(inner) for inner in _inner(equation.params))
-    return total
+                yield math.prod(output) * math.prod(inputs[0][axis] for axis in contracted), moved
+        for inner in _inner(equation.params):
+            yield from _operations(inner)
+
+
+def _bytes(variable: Any) -> int:
+    return math.prod(_shape(variable)) * getattr(getattr(variable.aval, "dtype", None), "itemsize", 0)
 
 
 def _shape(variable: Any) -> tuple[int, ...]:

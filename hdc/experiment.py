@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hdc import cost, data, gridding, metrics, records
+from hdc import cost, data, gridding, metrics, ops, records
 from hdc.config import Config, DataConfig
 from hdc.data.dataset import Dataset
 from hdc.folders import cache_dir
+from hdc.ops import backends, native_build
+from hdc.ops.backends import Served
 from hdc.schedules import padding_share
 from hdc.training import NonFiniteLoss, Trainer
 
@@ -46,7 +50,7 @@ def run(record: records.Run, console: Console) -> None:
     trainer = Trainer(config, dataset)
     try:
         writer = record.start(_about(trainer))
-        with _progress(console, name, config) as advance:
+        with ops.backend(config.ops.backend), _progress(console, name, config) as advance:
             _seeds(config, dataset, trainer, writer, advance)
         writer.done()
     except records.Superseded:
@@ -58,12 +62,26 @@ def run(record: records.Run, console: Console) -> None:
 
 
 def check(config: Config) -> None:
-    """Refuse a configuration that its data does not fit, in a moment and without writing anything.
+    """Refuse a configuration that its data or this machine does not fit, without writing anything.
 
     Raises:
         InputError: what is wrong, as `run` would find it.
     """
-    Trainer(config, _dataset(config.data))
+    served(config)
+
+
+def served(config: Config) -> list[Served]:
+    """The operations of a forward pass in training, in order, each with the backend that serves it.
+
+    Raises:
+        InputError: as `check`.
+    """
+    with ops.backend(config.ops.backend), backends.served() as found:
+        trainer = Trainer(config, _dataset(config.data))
+        found.clear()  # what the trainer traced to know its shapes
+        images = jax.ShapeDtypeStruct((config.train.batch_size, *trainer.dataset.image_shape), jnp.float32)
+        nnx.eval_shape(lambda model, images: model(images), trainer.abstract, images)
+    return found
 
 
 @lru_cache(maxsize=2)
@@ -92,7 +110,11 @@ def warnings(config: Config, dataset: Dataset) -> list[str]:
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs between processes, in JAX's folder if one is set, else in the user's cache."""
+    """Keep compiled programs between processes, in JAX's folder if one is set, else in the user's cache.
+
+    All of them: those that take less than JAX's second to compile are the many.
+    """
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
 
@@ -108,17 +130,18 @@ def _seeds(
     test = dataset.test
     chosen = _spread(len(test), config.gridding.images)
     samples = _spread(len(test), SAMPLES)
-    for seed in config.seeds:
-        for epoch in trainer.fit(seed):
-            where = {"seed": seed, "step": epoch.step, "epoch": epoch.number}
-            seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
-            writer.log(**where, split="train", metrics=seen)
-            validation = evaluate(epoch.state, dataset.validation).summary()
-            if not math.isfinite(validation["loss"]):  # the last step's update is seen here alone
-                raise NonFiniteLoss(seed, epoch.step, validation["loss"])
-            writer.log(**where, split="validation", metrics=validation)
-            advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
-            state = epoch.state
+    for epoch in trainer.fit(config.seeds):
+        seed, state = epoch.seed, epoch.state
+        where = {"seed": seed, "step": epoch.step, "epoch": epoch.number}
+        seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
+        writer.log(**where, split="train", metrics=seen)
+        validation = evaluate(state, dataset.validation).summary()
+        if not math.isfinite(validation["loss"]):  # the last step's update is seen here alone
+            raise NonFiniteLoss(seed, epoch.step, validation["loss"])
+        writer.log(**where, split="validation", metrics=validation)
+        advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
+        if epoch.number < config.train.epochs:
+            continue
         final = evaluate(state, test)
         measured = gridding.measure(
             trainer.graph, state, trainer.normalise, test.images[chosen], config.gridding.max_period
@@ -146,7 +169,8 @@ def _about(trainer: Trainer) -> dict[str, Any]:
     return {
         "network": {
             "parameters": cost.count_parameters(trainer.abstract),
-            "flops_per_image": trainer.flops_per_image,
+            "flops_per_image": trainer.cost.flops,
+            "bytes_per_image": trainer.cost.bytes,
         },
         "data": {
             "task": dataset.task,
@@ -159,6 +183,7 @@ def _about(trainer: Trainer) -> dict[str, Any]:
             **{package: importlib.metadata.version(package) for package in _PACKAGES},
         },
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "native": native_build.unavailable() or native_build.instruction_set(),
         "git": _git(),
         "command": sys.argv,
     }

@@ -1,17 +1,19 @@
 """What is wrong or wasteful about a stack of layers, and what to change."""
 
 import math
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import groupby
 from typing import Literal
 
 from hdc import search
 from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, padding_share
 
-# A better schedule is looked for among at most so many: the answer has to come at once.
-_CANDIDATES = 20_000
+# A better schedule is looked for with at most so much `search.work`: the answer has to come at once.
+_WORK = search.WORK / 100
 
 # A gridding index below this is nothing to improve on.
 _TELLING = 0.05
@@ -19,7 +21,14 @@ _TELLING = 0.05
 AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
 Rule = Literal[
-    "holes", "output stride", "common factor", "rate and map", "padding", "VALID", "last layer", "cheaper"
+    "holes",
+    "output stride",
+    "common factor",
+    "rate and map",
+    "padding",
+    "VALID",
+    "last layer",
+    "better schedule",
 ]
 
 
@@ -56,6 +65,8 @@ class AxisOfLayer:
         spacing: output stride of its input: input pixels from one of its input positions to the next.
         map: length of its input; None where it is not known.
         padded: whether it has padding; None where that is not known.
+        causal: whether all of that lies before the map.
+        lost: the share of its taps that fall into the padding; None for what stride 1 makes it.
         is_pool: pooling has no rate to choose.
     """
 
@@ -65,6 +76,8 @@ class AxisOfLayer:
     spacing: Fraction = Fraction(1)
     map: int | None = None
     padded: bool | None = None
+    causal: bool = False
+    lost: float | None = None
     is_pool: bool = False
 
     @property
@@ -74,7 +87,7 @@ class AxisOfLayer:
 
 
 def lint(stacks: Sequence[Sequence[AxisOfLayer]], coverage: float) -> tuple[Finding, ...]:
-    """Every finding about layers along one axis.
+    """Every finding about layers along one axis, but those of `on_map`.
 
     Args:
         stacks: layers with more than one tap, first layer first; in each stack every layer reads what the
@@ -85,17 +98,16 @@ def lint(stacks: Sequence[Sequence[AxisOfLayer]], coverage: float) -> tuple[Find
     return (
         *_holes(layers, coverage, len(stacks) > 1),
         *(_common_factor(layers) if coverage < 1 else ()),
-        *on_map(layers),
         *(finding for stack in stacks for finding in _valid(stack)),
         *(_last(layers) if len(stacks) == 1 else ()),
-        *(finding for stack in stacks for finding in _cheaper(stack, len(layers))),
+        *(finding for stack in stacks for finding in _better_schedule(stack, len(layers))),
     )
 
 
 def better(schedule: DilationSchedule, max_rate: int | None = None) -> search.Found | None:
     """A gap-free schedule with the same receptive field, no more layers and a smaller gridding index.
 
-    The one with the fewest layers, of these the best; None where there is none, or too many to look at.
+    The one with the fewest layers, of these the best; None where there is none, or too much to look at.
 
     Args:
         max_rate: the largest rate that it may have.
@@ -106,10 +118,10 @@ def better(schedule: DilationSchedule, max_rate: int | None = None) -> search.Fo
             continue
         target = search.Target(layers, taps, field=field, max_rate=max_rate)
         candidates = search.count(target).number
-        if candidates > _CANDIDATES:
-            return None
         if candidates == 0:  # it would take a larger rate
             continue
+        if search.work(target, candidates, 1) > _WORK:
+            return None
         found = search.best(target, top=1).found[0]
         if found.gridding < mine - 1e-9:
             return found
@@ -124,7 +136,7 @@ def share(part: float) -> str:
     return "more than 99.9%" if text == "100.0%" and part < 1 else text
 
 
-def between_branches(coverage: float) -> Finding:
+def _between_branches(coverage: float) -> Finding:
     """For holes that show along no axis, as parallel branches leave them."""
     lost = f"{share(1 - coverage)} of the receptive field is never seen, between its branches"
     return Finding("holes", "", lost, "add branches at rates between, or widen the field before them", True)
@@ -188,25 +200,56 @@ def _common_factor(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
         )
 
 
-def on_map(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
-    """Rates that are too large for the map that they work on."""
+def on_map(layers: Iterable[Sequence[AxisOfLayer]], axes: int) -> list[list[Finding]]:
+    """Rates that are too large for the map that they work on.
+
+    Args:
+        layers: each by its axes.
+        axes: how many these are.
+
+    Returns:
+        The findings of each axis.
+    """
+    found: list[list[Finding]] = [[] for _ in range(axes)]
     for layer in layers:
-        if layer.map is None or layer.is_pool or layer.padded is False or layer.rate == 1:
+        largest = max(axis.rate for axis in layer)
+        if largest == 1 or any(axis.map is None or axis.is_pool or axis.padded is False for axis in layer):
             continue
-        lost = padding_share(layer.rate, layer.kernel_size, [layer.map])
         # Two thirds exactly are enough, whatever their rounding.
-        fits = [
-            rate
-            for rate in range(1, layer.rate)
-            if padding_share(rate, layer.kernel_size, [layer.map]) < 1 / 3 + 1e-9
-        ]
-        fix = f"a rate of at most {fits[-1]} keeps two thirds" if fits else "take larger maps"
-        if layer.rate >= layer.map:
-            message = f"rate {layer.rate} is not smaller than the {layer.map} px of the map: one tap is left"
-            yield Finding("rate and map", layer.name, message, fix, True)
-        elif lost > 0.5:
-            message = f"{lost:.0%} of its taps along an axis fall into the padding of the {layer.map} px map"
-            yield Finding("padding", layer.name, message, fix, False)
+        fits = bisect_left(range(1, largest), 1 / 3 + 1e-9, key=partial(_lost, layer))
+        fix = f"a rate of at most {fits} keeps two thirds" if fits else "take larger maps"
+        lost = 1 - math.prod(1 - _lost_along(axis) for axis in layer)
+        beyond = [axis.rate >= (axis.map or 0) and axis.rate > 1 < axis.kernel_size for axis in layer]
+        for axis, findings, too_large in zip(layer, found, beyond, strict=True):
+            if too_large:
+                message = f"rate {axis.rate} is not smaller than the {axis.map} px of the map: {_left(axis)}"
+                findings.append(Finding("rate and map", axis.name, message, fix, True))
+            elif lost > 0.5 and not any(beyond):
+                size = " x ".join(map(str, dict.fromkeys(one.map for one in layer)))
+                message = f"{share(lost)} of its taps fall into the padding of the {size} px map"
+                findings.append(Finding("padding", axis.name, message, fix, False))
+    return found
+
+
+def _lost(layer: Sequence[AxisOfLayer], most: int) -> float:
+    """The share of a layer's taps that fall into the padding, were none of its rates larger than `most`."""
+    return 1 - math.prod(1 - _lost_along(replace(a, rate=min(a.rate, most), lost=None)) for a in layer)
+
+
+def _lost_along(axis: AxisOfLayer) -> float:
+    if axis.lost is not None:
+        return axis.lost
+    return padding_share(axis.rate, axis.kernel_size, [axis.map or 1], axis.causal)
+
+
+def _left(axis: AxisOfLayer) -> str:
+    """What is left of taps of which any two lie further apart than the map is long."""
+    none = 1 - axis.kernel_size * (1 - _lost_along(axis))
+    if none < 1e-9:
+        return "one tap is left"
+    return (
+        "no tap is left" if none > 1 - 1e-9 else f"one tap is left, and none at {share(none)} of its places"
+    )
 
 
 def _valid(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
@@ -237,32 +280,52 @@ def _last(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
         yield Finding("last layer", last.name, message, fix, False)
 
 
-def _cheaper(layers: Sequence[AxisOfLayer], of: int) -> Iterator[Finding]:
+def _better_schedule(layers: Sequence[AxisOfLayer], of: int) -> Iterator[Finding]:
     for (taps, spacing), group in groupby(layers, key=lambda layer: (layer.kernel_size, layer.spacing)):
         stack = [layer for layer in group if not layer.is_pool]
         rates = tuple(layer.rate for layer in stack)
         field = 1 + (taps - 1) * sum(rates)
         if len(rates) < 2 or max(rates) == 1 or len(rates) > MAX_LAYERS or field > MAX_FIELD:
             continue
-        mine = DilationSchedule(rates, taps).gridding.index
+        schedule = DilationSchedule(rates, taps)
+        mine = schedule.gridding.index
         if mine < _TELLING:
             continue
-        # Rates that are too large for the map are no gain.
-        maps = [layer.map // 2 for layer in stack if layer.map]
-        found = better(DilationSchedule(rates, taps), max(1, min([MAX_RATE, *maps])))
+        # Rates of which most taps would fall into the padding are no gain.
+        fit = [
+            bisect_right(range(1, MAX_RATE + 1), 0.5, key=partial(_lost, [replace(layer, rate=MAX_RATE)] * 2))
+            for layer in stack
+            if layer.map
+        ]
+        found = better(schedule, max(1, min([MAX_RATE, *fit])))
         if found is not None and found.gridding < mine / 2:
             pixels = "px" if spacing == 1 else "px of their map"
+            fewer = f" with {len(found.rates)} layers in place of {len(rates)}"
             message = (
-                f"rates {_listed(found.rates)} have the same field of {field} {pixels} with "
-                f"{len(found.rates)} layers and G {found.gridding:.3f} in place of {len(rates)} and "
+                f"rates {_listed(found.rates)} have the same field of {field} {pixels}"
+                f"{fewer if len(found.rates) < len(rates) else ''} and G {found.gridding:.3f} in place of "
                 f"{mine:.3f}"
             )
             where = f"{stack[0].name} to {stack[-1].name}" if len(stack) < of else ""
-            yield Finding("cheaper", where, message, f"use {_listed(found.rates)}, in any order", False)
+            yield Finding(
+                "better schedule", where, message, f"use {_listed(found.rates)}, in any order", False
+            )
 
 
-def merge(per_axis: Sequence[Sequence[Finding]], names: Sequence[str]) -> tuple[Finding, ...]:
-    """The findings of all axes, problems first; those that do not hold for every axis name theirs."""
+def merge(
+    per_axis: Sequence[Sequence[Finding]],
+    layers: Iterable[Sequence[AxisOfLayer]],
+    seen: float,
+) -> tuple[Finding, ...]:
+    """The findings of all axes, problems first; those that do not hold for every axis name theirs.
+
+    Args:
+        per_axis: what `lint` found along each.
+        layers: each by its axes.
+        seen: the exact share of the receptive field's pixels that is seen.
+    """
+    names = AXES.get(len(per_axis), [f"axis {k}" for k in range(len(per_axis))])
+    per_axis = [[*found, *more] for found, more in zip(per_axis, on_map(layers, len(per_axis)), strict=True)]
     merged: dict[Finding, None] = {}
     for name, findings in zip(names, per_axis, strict=True):
         for finding in findings:
@@ -270,6 +333,8 @@ def merge(per_axis: Sequence[Sequence[Finding]], names: Sequence[str]) -> tuple[
                 place = f"{finding.where}, {name}" if finding.where else name
                 finding = replace(finding, where=place)
             merged[finding] = None
+    if seen < 1 and not any(finding.rule == "holes" for finding in merged):
+        merged = {_between_branches(seen): None, **merged}
     return tuple(sorted(merged, key=lambda finding: not finding.problem))
 
 

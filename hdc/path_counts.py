@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hdc.schedules import Gridding
+from hdc.schedules import Gridding, coprime, first_largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,12 +129,13 @@ class PathCounts:
         best, frequency = 0.0, None
         lines = [self.along(axis) for axis in range(self.counts.ndim)]
         for period in range(2, max_period + 1):
-            numerators = np.array([m for m in range(1, period // 2 + 1) if math.gcd(m, period) == 1])
+            numerators = coprime(period)
             for line in lines:
                 # Only the position within the period matters, so the fold's transform is exact at m/q.
                 folded = np.bincount(np.arange(len(line)) % period, weights=line, minlength=period)
-                ripple = np.abs(np.fft.rfft(folded))[numerators] / line.sum()
-                peak = int(np.argmax(ripple))
+                # Over the sum of the fold, so that a comb, all in one place of it, has exactly 1.
+                ripple = np.abs(np.fft.rfft(folded))[numerators] / folded.sum()
+                peak = first_largest(ripple)
                 if ripple[peak] > best + 1e-12:
                     best, frequency = float(ripple[peak]), int(numerators[peak]) / period
         return Gridding(min(best, 1.0), frequency)

@@ -41,7 +41,7 @@ def networks() -> dict[str, Published]:
         repeat = entry.get("repeat", 1)
         schedule = DilationSchedule(entry["rates"], kernel_size, repeat) if "rates" in entry else None
         axes = (schedule,) * entry.get("axes", 2) if schedule else ()
-        certificate = Certificate(name, axes, branches, kernel_size)
+        certificate = Certificate(name, axes, branches, kernel_size, entry.get("causal", False))
         described = {key: entry[key] for key in ("title", "paper", "output_stride", "figure", "read")}
         found[name] = Published(name, **described, certificate=certificate)
     return found

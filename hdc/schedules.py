@@ -7,7 +7,7 @@ rates r_1..r_n. A 2-D network with the same rates on both axes sees the outer pr
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -86,7 +86,8 @@ class DilationSchedule:
         object.__setattr__(self, "rates", tuple(int(rate) for rate in rates))
         layers = len(self.rates) * int(self.repeat)
         if layers > MAX_LAYERS:
-            raise InputError(f"rates times repeat make {layers} layers, at most {MAX_LAYERS} are allowed")
+            often = "" if self.repeat == 1 else f", {len(self.rates)} taken {self.repeat} times"
+            raise InputError(f"the schedule has {layers} layers{often}, at most {MAX_LAYERS} are allowed")
         if self.receptive_field > MAX_FIELD:
             raise InputError(
                 f"rates {_short(rates)} with kernel_size {self.kernel_size} have a receptive field of "
@@ -170,19 +171,19 @@ class DilationSchedule:
         D(t) = sin(K t / 2) / sin(t / 2). 0 is best, 1 (a pure comb) is worst.
         """
         best, frequency = 0.0, None
-        rates, multiplicity = np.unique(self.rates, return_counts=True)
+        rates, multiplicity = np.unique(self.layer_rates, return_counts=True)
         for period in range(2, int(rates[-1]) + 1):
-            # The response has period 1 and is even, so m <= q / 2 is enough.
-            numerators = np.array([m for m in range(1, period // 2 + 1) if math.gcd(m, period) == 1])
-            # Reduced modulo the period in integers, so that a comb's response is exactly 1.
-            phase = 2 * np.pi * (np.outer(numerators, rates) % period) / period
-            taps = np.exp(1j * phase[..., None] * np.arange(self.kernel_size))
-            response = np.abs(taps.mean(axis=-1))
-            product = np.prod(response ** (multiplicity * self.repeat), axis=-1)
-            peak = int(np.argmax(product))
-            if product[peak] > best + 1e-12:
+            response, numerators = responses(period, self.kernel_size), coprime(period)
+            product = np.ones(len(numerators))
+            for rate, times in zip(rates.tolist(), multiplicity.tolist(), strict=True):
+                product = product * response[numerators * rate % period] ** times
+                # No factor is above 1: what is not above the best by now will not be.
+                above = product > best + 1e-12
+                numerators, product = numerators[above], product[above]
+            if numerators.size:
+                peak = first_largest(product)
                 best, frequency = float(product[peak]), int(numerators[peak]) / period
-        return Gridding(min(best, 1.0), frequency)
+        return Gridding(best, frequency)
 
     @property
     def effective_width(self) -> float:
@@ -209,19 +210,46 @@ class DilationSchedule:
         return HdcRule(m2, factor, accepts=factor == 1 and (m2 is None or m2 <= self.kernel_size))
 
 
-def padding_share(rate: int, kernel_size: int, size: Sequence[int]) -> float:
-    """The share of a layer's taps that fall into the padding of a map under SAME padding.
+@cache
+def coprime(period: int) -> np.ndarray:
+    """The m <= q / 2 without a factor in common with the period q, ascending, int32.
+
+    The response at m/q has period 1 and is even, so that no others are needed.
+    """
+    numerators = np.arange(1, period // 2 + 1, dtype=np.int32)
+    return numerators[np.gcd(numerators, period) == 1]
+
+
+def first_largest(ripple: np.ndarray) -> int:
+    """Where the largest of `[m]` is; the first of equals, whatever their rounding."""
+    return int(np.argmax(ripple >= (1 - 1e-9) * ripple.max()))
+
+
+def responses(period: int, kernel_size: int) -> np.ndarray:
+    """|D(2 pi j / q)| / K of the period q, `[q]`, where D(t) = sin(K t / 2) / sin(t / 2)."""
+    steps = np.arange(1, period)
+    response = np.ones(period)
+    # The integers are reduced first, so that a zero is a zero.
+    response[1:] = np.sin(np.pi * (kernel_size * steps % period) / period)
+    response[1:] /= kernel_size * np.sin(np.pi * steps / period)
+    return response
+
+
+def padding_share(rate: int, kernel_size: int, size: Sequence[int], causal: bool = False) -> float:
+    """The share of a layer's taps that fall into the padding of a map that keeps its size.
 
     Args:
         rate: dilation rate of the layer.
         kernel_size: taps per axis.
         size: of the map, in pixels, one per axis.
+        causal: whether all padding lies before the map; SAME has half of it after the map.
 
     Returns:
         Between 0 and 1, over all positions of the map and all taps.
     """
     # SAME puts the odd pixel of an even kernel after the map.
-    offsets = rate * np.arange(kernel_size) - (kernel_size - 1) * rate // 2
+    padding = (kernel_size - 1) * rate
+    offsets = rate * np.arange(kernel_size) - (padding if causal else padding // 2)
     inside = [np.mean(np.maximum(0, length - np.abs(offsets)) / length) for length in size]
     return float(1 - math.prod(inside))
 

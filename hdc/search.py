@@ -20,15 +20,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from hdc.errors import InputError
-from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule
+from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, coprime, responses
 
-LIMIT = 10_000_000  # schedules that a search visits: 5 to 20 s, more for very deep stacks
+LIMIT = 10_000_000  # schedules that a search visits
+WORK = 10**10  # and what it does, as `work` has it: up to half a minute
 TIE = 1e-9  # gridding indices are compared in steps of this size
 
 _MERGED = 2**20  # steps up to which a space larger than LIMIT is counted to the end
 _COUNTED = 10**15  # times MAX_RATE it fits 64 bits
 _CHUNK = 2**18  # rates in memory at a time, at each depth
-_SCREEN = 8  # the periods up to it are looked at first
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def best(target: Target, top: int = 10) -> Result:
     the smallest rates, first to last.
 
     Raises:
-        InputError: where no schedule can meet the target, with the reason, where more than `LIMIT` do, or
-            for a `top` out of its range.
+        InputError: where no schedule can meet the target, with the reason, where more than `LIMIT` do or it
+            takes more than `WORK`, or for a `top` out of its range.
     """
     _check("top", top, 1, LIMIT)
     return _search(target, top, per_field=False)
@@ -131,7 +131,8 @@ def best_per_field(target: Target) -> Result:
     """The best gap-free schedule of every field that the target's layers reach, ascending by field.
 
     Raises:
-        InputError: for a target with a field, or where more than `LIMIT` schedules meet it.
+        InputError: for a target with a field, or where more than `LIMIT` schedules meet it or it takes more
+            than `WORK`.
     """
     if target.field is not None:
         raise InputError(f"the best of every field needs a target without a field, got field {target.field}")
@@ -161,6 +162,22 @@ def count(target: Target) -> Count:
     return Count(int(ways.sum()), exact=True)
 
 
+def work(target: Target, number: int, kept: int | None = None) -> float:
+    """About how much a search does, in looks of one layer at one period: 3 ns each.
+
+    Every schedule is looked at for one frequency of each period; those that are kept, or a first piece of
+    them, for all frequencies, the square of the largest rate by 6.6.
+
+    Args:
+        target: one that is not impossible.
+        number: how many schedules meet it.
+        kept: how many are the answer; None for the best of every field.
+    """
+    space = _Space(target)
+    in_full = min(number, max(space.largest_sum if kept is None else kept, space.piece))
+    return target.layers * space.max_rate * (number + in_full * space.max_rate / 9)
+
+
 class _Space:
     """The ascending gap-free schedules that meet a target that is not impossible."""
 
@@ -172,6 +189,7 @@ class _Space:
         # that of the other layers + (K - 1) r_n, it is at least K r_n.
         self.max_rate = min(_allowed_rate(target), k ** (target.layers - 1), largest // k)
         self.largest_sum = (largest - 1) // (k - 1)
+        self.piece = _CHUNK // max(self.layers, self.max_rate // 16)  # schedules in memory at a time
         # Sums from which the layers to come still reach the field, by their number.
         self.needed = [-((1 - (target.field or 1)) // (k - 1))]
         while len(self.needed) < target.layers:
@@ -200,7 +218,7 @@ class _Space:
             return
         low, choices = self.next_rates(prefixes[:, -1], prefixes.sum(axis=1), remaining)
         # Depth first and piece by piece: memory stays small, however many schedules there are.
-        pieces = np.cumsum(choices) // (_CHUNK // max(self.layers, self.max_rate // 16))
+        pieces = np.cumsum(choices) // self.piece
         edges = [0, *(np.flatnonzero(np.diff(pieces)) + 1), len(prefixes)]
         for start, stop in itertools.pairwise(edges):
             parent, rates = _branch(low[start:stop], choices[start:stop])
@@ -214,8 +232,9 @@ def _search(target: Target, top: int, *, per_field: bool) -> Result:
     if reason is not None:
         raise InputError(reason)
     size = count(target)
-    if size.number > LIMIT:
-        raise InputError(_too_many(target, size))
+    share = work(target, size.number, None if per_field else top) / WORK
+    if size.number > LIMIT or share > 1:
+        raise InputError(_too_many(target, size, share))
     k, space = target.kernel_size, _Space(target)
     kept, kept_index = np.empty((0, target.layers), dtype=np.int16), np.empty(0)
     bound = np.full(space.largest_sum + 1, np.inf)  # above it a group's index is not wanted
@@ -226,14 +245,14 @@ def _search(target: Target, top: int, *, per_field: bool) -> Result:
 
     for rates in space.schedules(np.ones((1, 1), dtype=np.int16)):
         examined += len(rates)
-        least = _gridding(rates, k, bound[groups(rates)], _SCREEN)
+        least = _gridding(rates, k, bound[groups(rates)], None)
         wanted = least <= bound[groups(rates)]
         rates, least = rates[wanted], least[wanted]
         # The most promising ones first: they lower the bound for the others.
         promising, _ = _leaders(rates, least, groups(rates), top)
-        others = np.delete(rates, promising, axis=0)
-        for part in (rates[promising], others):
-            index = _gridding(part, k, bound[groups(part)], space.max_rate)
+        chosen = np.isin(np.arange(len(rates)), promising)
+        for part, known in ((rates[chosen], least[chosen]), (rates[~chosen], least[~chosen])):
+            index = _gridding(part, k, bound[groups(part)], known)
             wanted = index <= bound[groups(part)]
             rates = np.concatenate([kept, part[wanted]])
             index = np.concatenate([kept_index, index[wanted]])
@@ -265,47 +284,40 @@ def _leaders(
     return order[place < top], order[place == top - 1]
 
 
-def _gridding(rates: np.ndarray, kernel_size: int, bound: np.ndarray, max_period: int) -> np.ndarray:
+def _gridding(rates: np.ndarray, kernel_size: int, bound: np.ndarray, least: np.ndarray | None) -> np.ndarray:
     """The gridding index, formula of `DilationSchedule.gridding`, of ascending schedules.
 
     Args:
-        rates: `[m, n]`.
+        rates: `[m, n]`, of which the first is 1.
         kernel_size: K.
         bound: `[m]`; an index above it need not be exact.
-        max_period: the largest q that is looked at.
+        least: `[m]`, a lower bound of the index; None to have one, of the frequencies 1/q alone.
 
     Returns:
-        `[m]`, a lower bound of the index; the index itself where `max_period` is at least the largest rate
-        and the result is not above `bound`.
+        `[m]`, a lower bound of the index; with `least`, the index itself where that is not above `bound`.
     """
-    layers = np.ascontiguousarray(rates.T, dtype=np.intp)
-    rows, index = np.arange(len(rates)), np.zeros(len(rates))
-    for period in range(2, max_period + 1):
+    layers = np.ascontiguousarray(rates.T, dtype=np.int32)
+    rows = np.arange(len(rates))
+    index = np.zeros(len(rates)) if least is None else least.copy()
+    for period in range(2, int(layers[-1].max(initial=1)) + 1):
         going = (layers[-1] >= period) & (index[rows] <= bound[rows])
         if not going.all():
             layers, rows = layers[:, going], rows[going]
         if not rows.size:
             break
+        response = responses(period, kernel_size)
+        numerators = np.ones(1, dtype=np.int32) if least is None else coprime(period)
+        # No factor is above 1, and the first is the same for all.
+        numerators = numerators[response[numerators] > index[rows].min()]
         largest = int(layers[-1].max())
         if layers.size > largest:
-            table = _ripple(period, kernel_size, np.arange(largest + 1))
+            table = response[np.multiply.outer(numerators, np.arange(largest + 1, dtype=np.int32)) % period]
             ripples = (table.take(layer, axis=1) for layer in layers)
         else:
-            ripples = _ripple(period, kernel_size, layers).swapaxes(0, 1)
+            ripples = (response[np.multiply.outer(numerators, layer) % period] for layer in layers)
         product = functools.reduce(np.multiply, ripples)
-        index[rows] = np.maximum(index[rows], product.max(axis=0))
+        index[rows] = np.maximum(index[rows], product.max(axis=0, initial=0))
     return index
-
-
-def _ripple(period: int, kernel_size: int, rates: np.ndarray) -> np.ndarray:
-    """|D(2 pi r m / q)| / K at the m <= q / 2 with gcd(m, q) = 1, of the rates r: `[m, *rates.shape]`."""
-    # |D| has period q in r m; the integers are reduced first, so that a zero is a zero.
-    steps = np.arange(1, period)
-    response = np.ones(period)
-    response[1:] = np.sin(np.pi * (kernel_size * steps % period) / period)
-    response[1:] /= kernel_size * np.sin(np.pi * steps / period)
-    numerators = [m for m in range(1, period // 2 + 1) if math.gcd(m, period) == 1]
-    return response[np.multiply.outer(numerators, rates) % period]
 
 
 def _found(rates: np.ndarray, gridding: float, kernel_size: int) -> Found:
@@ -347,17 +359,21 @@ def _impossible(target: Target) -> str | None:
     return f"field {field} is not possible: the largest gap-free field {stack} {bound}{advice}"
 
 
-def _too_many(target: Target, size: Count) -> str:
-    """The space's size and what makes it smaller."""
+def _too_many(target: Target, size: Count, share: float) -> str:
+    """The space's size, in schedules or as a share of `WORK`, and what makes it smaller."""
     bounds = ["--max-rate" if target.max_rate is None else "a lower --max-rate"]
     if target.field is None:
         bounds.append("--field")
     elif target.at_least:
         bounds.append("--field without --at-least")
+    if size.number > LIMIT:
+        too_much = f", at most {LIMIT:,} are searched"
+    else:
+        too_much = f" with rates up to {_Space(target).max_rate}, {share:,.1f} times what is searched"
     return (
         f"{target.layers} layers with kernel size {target.kernel_size} have "
-        f"{'' if size.exact else 'at least '}{size.number:,} gap-free schedules that meet the target, "
-        f"at most {LIMIT:,} are searched: set {', '.join(bounds)} or fewer --layers"
+        f"{'' if size.exact else 'at least '}{size.number:,} gap-free schedules that meet the target"
+        f"{too_much}: set {', '.join(bounds)} or fewer --layers"
     )
 
 

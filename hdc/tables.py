@@ -268,7 +268,7 @@ class _Described:
 
 def _network(name: str) -> Callable[[Sequence[Run]], Any]:
     """A value that `run.json` keeps of the network, from the first run that has begun."""
-    return lambda runs: next((run.info["network"][name] for run in runs if "network" in run.info), None)
+    return lambda runs: next((run.info["network"].get(name) for run in runs if "network" in run.info), None)
 
 
 _DESCRIBED = {
@@ -282,6 +282,7 @@ _DESCRIBED = {
     "gridding": _Described("G", lambda runs: runs[0].config.dilation.gridding.index, "{:.3f}".format),
     "parameters": _Described("params", _network("parameters"), "{:,}".format),
     "flops_per_image": _Described("MFLOP", _network("flops_per_image"), lambda v: f"{v / 1e6:,.1f}"),
+    "bytes_per_image": _Described("MB", _network("bytes_per_image"), lambda v: f"{v / 1e6:,.2f}"),
 }
 
 # Heading, factor and digits of a measured column; others show their own name and four digits.

@@ -1,8 +1,9 @@
-"""Training: the step, the epoch and the loop, with everything per step inside the compiled step."""
+"""Training: the step, the epoch and the loop, with everything per step inside the compiled program."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,13 @@ import optax
 from flax import nnx
 from jax import Array, lax
 
-from hdc import cost, networks
+from hdc import cost, networks, ops
 from hdc.config import Config, OptimConfig
 from hdc.data.dataset import Dataset
 from hdc.errors import InputError
 from hdc.networks import crop
+
+_SECONDS_PER_CALL = 1.0
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -31,13 +34,15 @@ class Epoch:
     """One epoch of one seed, just finished.
 
     Attributes:
+        seed: whose epoch it is.
         number: counted from 1.
         step: steps taken so far.
-        seconds: wall time of the epoch's steps, without compiling.
+        seconds: wall time of the epoch's steps, without compiling; of seeds trained together, its share.
         loss, accuracy: means over the epoch's training batches, as seen while training.
         state: the model's state, to merge with `Trainer.graph`.
     """
 
+    seed: int
     number: int
     step: int
     seconds: float
@@ -55,7 +60,7 @@ class Trainer:
     Attributes:
         abstract: the model in evaluation (no dropout, running statistics), shapes in place of values.
         graph: its graph definition, to merge with an epoch's state.
-        flops_per_image: of a forward pass, see `hdc.cost`.
+        cost: of one image's forward pass.
         normalise: uint8 images to the network's input, by the training split's channel means
             and standard deviations.
         steps_per_epoch: full batches in the training split; an epoch's order is new each time, and
@@ -79,8 +84,8 @@ class Trainer:
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: _evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
-        self.flops_per_image = cost.flops_per_image(self.abstract, dataset.image_shape)
-        self._epoch: Callable | None = None
+        self.cost = cost.per_image(self.abstract, dataset.image_shape)
+        self._programs: dict[int, tuple[Callable, Callable]] = {}  # by how many seeds they train
 
     def _model(self, seed: int) -> nnx.Module:
         return networks.build(
@@ -92,43 +97,72 @@ class Trainer:
             rngs=nnx.Rngs(params=seed, dropout=seed + 1),
         )
 
-    def fit(self, seed: int) -> Iterator[Epoch]:
-        """Train one seed from its start, yielding after every epoch.
+    def fit(self, seeds: Sequence[int]) -> Iterator[Epoch]:
+        """Train each seed from its start, yielding after every epoch of each.
 
-        The same configuration and seed give the same parameters to the bit on the same machine
-        with the same number of CPU cores.
+        One after the other on a CPU, which one seed keeps busy, and side by side elsewhere. The same
+        configuration and seed give the same parameters to the bit on the same machine with the same number of
+        CPU cores.
 
         Raises:
             NonFiniteLoss: naming the first step whose loss was not finite.
         """
-        _, state = nnx.split(self._start(seed))
-        key = jax.random.key(seed)
-        if self._epoch is None:
-            self._epoch = self._compile(state, key)
+        if jax.default_backend() == "cpu":
+            for seed in seeds:
+                yield from self._fit([seed])
+        else:
+            yield from self._fit(seeds)
+
+    def _fit(self, seeds: Sequence[int]) -> Iterator[Epoch]:
+        starts = [nnx.split(self._start(seed))[1] for seed in seeds]
+        state = _together(starts)
         for number in range(1, self.config.train.epochs + 1):
-            start = time.perf_counter()
-            state, losses, hits = self._epoch(state, jax.random.fold_in(key, number))
-            losses, hits = np.asarray(losses), np.asarray(hits)
-            seconds = time.perf_counter() - start
+            keys = _together([jax.random.fold_in(jax.random.key(seed), number) for seed in seeds])
+            state, losses, hits, seconds = self._epoch(state, keys, len(seeds))
+            losses, hits = (np.asarray(values).reshape(-1, len(seeds)) for values in (losses, hits))
             step = number * self.steps_per_epoch
-            bad = np.flatnonzero(~np.isfinite(losses))
-            if len(bad):
-                first = int(bad[0])
-                raise NonFiniteLoss(seed, step - self.steps_per_epoch + first + 1, float(losses[first]))
-            yield Epoch(number, step, seconds, float(np.mean(losses)), float(np.mean(hits)), state[0])
+            for place, seed in enumerate(seeds):
+                bad = np.flatnonzero(~np.isfinite(losses[:, place]))
+                if len(bad):
+                    first = int(bad[0])
+                    at = step - self.steps_per_epoch + first + 1
+                    raise NonFiniteLoss(seed, at, float(losses[first, place]))
+                loss, accuracy = float(np.mean(losses[:, place])), float(np.mean(hits[:, place]))
+                own = state if len(seeds) == 1 else jax.tree.map(lambda leaf, p=place: leaf[p], state)
+                yield Epoch(seed, number, step, seconds / len(seeds), loss, accuracy, own[0])
+
+    def _epoch(self, state: nnx.State, key: Array, seeds: int) -> tuple[nnx.State, Array, Array, float]:
+        """One epoch: `(state, losses, hits, seconds)`, the two `[steps]` or `[steps, seeds]`."""
+        if seeds not in self._programs:
+            self._programs[seeds] = self._compile(state, key, seeds)
+        begin, proceed = self._programs[seeds]
+        begun = time.perf_counter()
+        carry, order = begin(state, key)
+        start, length = 0, 1
+        while start < self.steps_per_epoch:
+            # In calls of at most a second or so, so that Ctrl-C is heard.
+            stop = min(start + length, self.steps_per_epoch)
+            before = time.perf_counter()
+            carry = jax.block_until_ready(proceed(carry, order, start, stop))
+            if time.perf_counter() - before < _SECONDS_PER_CALL / 2:
+                length *= 2
+            start = stop
+        return *carry, time.perf_counter() - begun
 
     def _start(self, seed: int) -> tuple[nnx.Module, nnx.Optimizer]:
         model = self._model(seed)
         return model, nnx.Optimizer(model, self._optimizer, wrt=nnx.Param)
 
-    def _compile(self, state: nnx.State, key: Array) -> Callable:
-        """Compile `(state, key) -> (state, losses, hits)`, one epoch."""
+    def _compile(self, state: nnx.State, key: Array, seeds: int) -> tuple[Callable, Callable]:
+        """Compile the beginning of an epoch, `(state, key) -> (carry, order)`, and any steps of it,
+        `(carry, order, start, stop) -> carry`; a carry is `(state, losses, hits)`."""
         dataset, batch, steps = self.dataset, self.config.train.batch_size, self.steps_per_epoch
         images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
         flips, normalise = self.config.data.flips, self.normalise
+        shape = (steps,) if seeds == 1 else (steps, seeds)
 
-        def step(state: nnx.State, images: Array, labels: Array, order: Array, index: Array, key: Array):
+        def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
             model, optimizer = nnx.merge(graph, state)
             chosen = lax.dynamic_slice(order, (index * batch,), (batch,))
             x, y = _flipped(images[chosen], labels[chosen], flips, jax.random.fold_in(key, index))
@@ -147,37 +181,44 @@ class Trainer:
             order_key, flip_key = jax.random.split(key)
             return jax.random.permutation(order_key, len(dataset.train)).astype(jnp.int32), flip_key
 
-        if jax.default_backend() == "cpu":
-            # XLA's CPU convolutions are many times slower inside a loop body than outside, so the
-            # loop stays in Python; a step takes far longer than its dispatch.
-            indices = [jnp.asarray(index, jnp.int32) for index in range(steps)]
-            shuffle = jax.jit(shuffled).lower(key).compile()
-            order, flip_key = shuffle(key)
-            take = jax.jit(step).lower(state, images, labels, order, indices[0], flip_key).compile()
+        if seeds > 1:
+            step = jax.vmap(step, in_axes=(0, 0, 0, None, None, None))
+            shuffled = jax.vmap(shuffled)
 
-            def epoch(state: nnx.State, key: Array):
-                order, flip_key = shuffle(key)
-                losses, hits = [], []
-                for index in indices:
-                    state, loss, hit = take(state, images, labels, order, index, flip_key)
-                    losses.append(loss)
-                    hits.append(hit)
-                return state, jax.device_get(losses), jax.device_get(hits)
+        def begin(state: nnx.State, key: Array):
+            return (state, jnp.zeros(shape), jnp.zeros(shape)), shuffled(key)
 
-            return epoch
+        def proceed(index: Array, carry: tuple, data: tuple) -> tuple:
+            (state, losses, hits), (order, key, images, labels) = carry, data
+            state, loss, hit = step(state, order, key, index, images, labels)
+            return state, losses.at[index].set(loss), hits.at[index].set(hit)
 
-        def scanned(state: nnx.State, images: Array, labels: Array, key: Array):
-            order, flip_key = shuffled(key)
+        def proceed_to(start: Array, stop: Array, carry: tuple, data: tuple) -> tuple:
+            return lax.fori_loop(start, stop, lambda index, carry: proceed(index, carry, data), carry)
 
-            def body(state: nnx.State, index: Array):
-                state, loss, hits = step(state, images, labels, order, index, flip_key)
-                return state, (loss, hits)
+        first = jax.jit(begin).lower(state, key).compile()
+        carry, order = first(state, key)
+        some, index = (*order, images, labels), jnp.int32(0)
+        in_one = ops.fast_in_loops()
+        if in_one:
+            program = jax.jit(proceed_to).lower(index, index, carry, some).compile()
+        else:
+            program = jax.jit(proceed).lower(index, carry, some).compile()
 
-            state, (losses, hits) = lax.scan(body, state, jnp.arange(steps, dtype=jnp.int32))
-            return state, losses, hits
+        def steps_of(carry: tuple, order: tuple, start: int, stop: int) -> tuple:
+            data = (*order, images, labels)
+            if in_one:
+                return program(np.int32(start), np.int32(stop), carry, data)
+            for index in range(start, stop):
+                carry = program(np.int32(index), carry, data)
+            return carry
 
-        whole = jax.jit(scanned).lower(state, images, labels, key).compile()
-        return lambda state, key: whole(state, images, labels, key)
+        return first, steps_of
+
+
+def _together(trees: Sequence[Any]) -> Any:
+    """Several of the same form as one, stacked along a new first axis; a single one as it is."""
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:

@@ -515,3 +515,9 @@ def same_padding_share(rate: Pair, taps: int, size: Pair) -> float:
         total += 1
         outside += not (0 <= row + a * rate[0] - top < size[0] and 0 <= column + b * rate[1] - left < size[1])
     return outside / total
+
+
+def taps_on_the_map(rate: int, taps: int, size: int, *, causal: bool) -> list[int]:
+    """How many taps of each position of one axis lie on the map."""
+    before = (taps - 1) * rate if causal else pads("SAME", (size, 1), (taps, 1), (rate, 1), (1, 1))[0][0]
+    return [sum(0 <= place + tap * rate - before < size for tap in range(taps)) for place in range(size)]

@@ -148,6 +148,13 @@ def test_paths_that_are_rare_beyond_float_are_seen_all_the_same() -> None:
     assert (certificate.gap_free, seen, coverage) == (True, True, 1.0)
 
 
+@pytest.mark.parametrize(
+    "branches", [((0, 6, 12, 18),), ((3, 9),), ((0, 3), (0, 6), (0, 12)), ((5,), (0, 10))]
+)
+def test_branches_in_a_pure_comb_have_index_one_exactly(branches) -> None:
+    assert Certificate("some", (), branches).gridding.index == 1.0
+
+
 def test_values_are_plain_json() -> None:
     for text, taps, dimensions in (("1,2,5", 3, 2), ("1x2,2x2", 3, 2), ("2,4", 4, 1), ("3", 2, 1)):
         values = parse(text, taps, dimensions).to_dict()
@@ -192,6 +199,7 @@ def test_padding_of_branches_counts_a_1x1_s_one_tap(layers, size) -> None:
         ("[1,2,5]", 2, "1-2-5", [(1, 2, 5), (1, 2, 5)]),
         ("[1, 2, 5]", 1, "1-2-5", [(1, 2, 5)]),
         ("7", 2, "7", [(7,), (7,)]),
+        ("0000000000007", 2, "7", [(7,), (7,)]),
         ("4096", 1, "4096", [(4096,)]),
         ("1x2,2x2", 2, "1x2-2x2", [(1, 2), (2, 2)]),
         ("1x2,3", 2, "1x2-3x3", [(1, 3), (2, 3)]),
@@ -241,7 +249,9 @@ def test_parse_hands_the_kernel_size_on(taps) -> None:
         ("0,1", 2, ["rate 0", "position 1"]),
         ("1x0", 2, ["rate 0"]),
         ("4097", 2, ["4097", "4096"]),
-        ("9" * 5000, 2, ["position 1"]),
+        ("9" * 5000, 2, ["position 1", "too large", "at most 4096"]),
+        ("1,99999999999999999999", 2, ["rate 99999999999999999999", "position 2", "too large", "4096"]),
+        ("0" * 5000, 2, ["rate 0", "position 1"]),
         (",".join(["1"] * 257), 2, ["256", "257"]),
         ("1,\n2\n,x\n", 1, ["position 3"]),
     ],

@@ -137,8 +137,8 @@ def test_the_report_gives_the_numbers(capsys) -> None:
     assert lines["effective width"].startswith(f"{math.sqrt((1 + 4 + 81) * 8 / 12):.2f} px")
     assert lines["common factor"] == "1"
     shares = [reference.same_padding_share((r, r), 3, (30, 30)) for r in (1, 2, 9)]
-    layers = ", ".join(f"{share:.0%}" for share in shares)
-    assert lines["on 30 px maps"] == f"{sum(shares) / 3:.0%} of the taps fall into the padding: {layers}"
+    layers = ", ".join(f"{share:.1%}" for share in shares)
+    assert lines["on 30 px maps"] == f"{sum(shares) / 3:.1%} of the taps fall into the padding: {layers}"
     assert lines["with VALID padding"] == f"{30 - len(counts) + 1} px would be left"
     assert said(run(capsys, "check", "1,2,9", "--size", "25", code=1))["with VALID padding"].startswith(
         "1 px"
@@ -317,7 +317,53 @@ def test_narrow_terminals_keep_the_published_names(columns, capsys, monkeypatch)
     assert [name for name in first if name in published.networks()] == list(published.networks())
 
 
+@pytest.mark.parametrize("columns", [30, 50])
+def test_the_list_is_readable_in_narrow_terminals(columns, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = run(capsys, "check", "--named")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert np.median([len(line.rstrip()) for line in lines]) > columns / 3
+    text = " ".join(out.split())
+    for network in published.networks().values():
+        assert network.title in text
+
+
 # --- the published networks by name ---
+
+
+def test_causal_networks_say_where_their_padding_lies(capsys) -> None:
+    said_of = said(run(capsys, "check", "tcn", "--size", "784"))["on 784 px maps"]
+    assert said_of.startswith(
+        "12.2% of the taps fall into the padding, all of it before the map: 0.4%, 0.4%, "
+    )
+    assert said_of.endswith(" 24.5%, 24.5%, 49.0%, 49.0%")
+    out = " ".join(run(capsys, "check", "wavenet", "--size", "100").split())
+    assert out.count(": one tap is left; ") == 9
+    assert "100.0%" not in out.partition("before the map")[2].partition("paths")[0]
+
+
+def test_padding_is_one_number_in_the_report_and_in_its_advice(capsys) -> None:
+    out = run(capsys, "check", "1,2,5", "--size", "8")
+    share = reference.same_padding_share((5, 5), 3, (8, 8))
+    assert said(out)["on 8 px maps"].endswith(f", {share:.1%}")
+    assert f"padding: layer 3: {share:.1%} of its taps fall into the padding of the 8 px map" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [
+        ("deeplabv3-aspp", {"holes", "common factor"}),
+        ("denseaspp", {"holes", "common factor"}),
+        ("espnet", {"holes"}),
+        ("regseg", set()),
+    ],
+)
+def test_branches_get_advice_as_well(name, rules, capsys) -> None:
+    lines = run(capsys, "check", name, code=1 if rules else 0).splitlines()
+    said_of = [line for line in lines if line.startswith("- problem, ")]
+    assert {line.removeprefix("- problem, ").partition(":")[0] for line in said_of} == rules
+    assert all("; " in line for line in said_of)
 
 
 def test_named_lists_them_with_their_rates(capsys) -> None:
@@ -377,10 +423,11 @@ def test_a_figure_is_written_beside_the_report(suffix, starts, tmp_path, capsys)
         (["check", "wavnet"], ["'wavnet'", "--named"]),
         (["check", "-1,2"], ["-1,2"]),
         (["check", "1x2x3"], ["3 axes"]),
-        (["check", typed(range(1, 1001))], ["256", "1000"]),
-        (["check", typed([1] * 1000)], ["256", "1000"]),
+        (["check", typed(range(1, 1001))], ["has 1000 layers, at most 256"]),
+        (["check", typed([1] * 1000)], ["has 1000 layers, at most 256"]),
         (["check", "1,\n2\n,x"], ["position 3"]),
-        (["check", "9" * 5000], ["position 1"]),
+        (["check", "9" * 5000], ["position 1", "too large", "4096"]),
+        (["check", "99999999999999999999"], ["99999999999999999999", "too large", "4096"]),
         (["check", typed([4096] * 9)], ["field", "65536"]),
         (["check", "1,2", "--kernel-size", "0"], ["kernel_size", "got 0"]),
         (["check", "1,2", "--kernel-size", "1"], ["kernel_size", "got 1"]),

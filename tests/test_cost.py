@@ -7,7 +7,7 @@ import reference
 from flax import nnx
 
 from hdc.config import NetConfig
-from hdc.cost import count_parameters, flops_per_image
+from hdc.cost import count_parameters, per_image
 from hdc.networks import build
 from hdc.ops import backend
 from hdc.schedules import DilationSchedule
@@ -28,14 +28,14 @@ def test_a_dense_context_network() -> None:
     stem, layer, head = 9 * CHANNELS * FEATURES, 9 * FEATURES**2, FEATURES * CLASSES
     assert count_parameters(model) == stem + FEATURES + 4 * (layer + FEATURES) + head + CLASSES
     # Padding counts: every layer has the whole map's outputs with all their taps.
-    assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == 2 * HEIGHT * WIDTH * (stem + 4 * layer + head)
+    assert per_image(model, (HEIGHT, WIDTH, CHANNELS)).flops == 2 * HEIGHT * WIDTH * (stem + 4 * layer + head)
 
 
 def test_separable_layers() -> None:
     model = make(DilationSchedule([1, 2], 5), separable=True)
     stem, layer, head = 9 * CHANNELS * FEATURES, 25 * FEATURES + FEATURES**2, FEATURES * CLASSES
     assert count_parameters(model) == stem + FEATURES + 2 * (layer + FEATURES) + head + CLASSES
-    assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == 2 * HEIGHT * WIDTH * (stem + 2 * layer + head)
+    assert per_image(model, (HEIGHT, WIDTH, CHANNELS)).flops == 2 * HEIGHT * WIDTH * (stem + 2 * layer + head)
 
 
 def test_valid_layers_count_the_smaller_maps() -> None:
@@ -45,13 +45,13 @@ def test_valid_layers_count_the_smaller_maps() -> None:
     by_hand = (
         sizes[0] * 9 * CHANNELS * FEATURES + (sizes[1] + sizes[2]) * layer + sizes[2] * FEATURES * CLASSES
     )
-    assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == 2 * by_hand
+    assert per_image(model, (HEIGHT, WIDTH, CHANNELS)).flops == 2 * by_hand
 
 
 def test_a_classification_head_counts_once_per_image() -> None:
     model = make(DilationSchedule([2]), task="classification")
     maps = HEIGHT * WIDTH * (9 * CHANNELS * FEATURES + 9 * FEATURES**2)
-    assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == 2 * (maps + FEATURES * CLASSES)
+    assert per_image(model, (HEIGHT, WIDTH, CHANNELS)).flops == 2 * (maps + FEATURES * CLASSES)
 
 
 def test_normalisation_adds_two_values_per_channel_in_place_of_the_bias() -> None:
@@ -70,7 +70,7 @@ def test_lei2019() -> None:
     assert count_parameters(model) == first + second + flat * 7 + 7 * CLASSES + biases
     maps = HEIGHT * WIDTH * first + (HEIGHT // 2) * (WIDTH // 2) * second
     by_hand = 2 * (maps + flat * 7 + 7 * CLASSES)
-    assert flops_per_image(model, (HEIGHT, WIDTH, CHANNELS)) == by_hand
+    assert per_image(model, (HEIGHT, WIDTH, CHANNELS)).flops == by_hand
 
 
 def test_an_abstract_model_costs_the_same() -> None:
@@ -78,13 +78,13 @@ def test_an_abstract_model_costs_the_same() -> None:
     abstract = nnx.eval_shape(lambda: nnx.clone(model))
     assert count_parameters(abstract) == count_parameters(model)
     shape = (HEIGHT, WIDTH, CHANNELS)
-    assert flops_per_image(abstract, shape) == flops_per_image(model, shape)
+    assert per_image(abstract, shape) == per_image(model, shape)
 
 
 def test_counting_leaves_the_model_in_training() -> None:
     model = make(DilationSchedule([1]), norm="batch")
     before = jax.tree.map(jnp.copy, nnx.state(model, nnx.BatchStat))
-    flops_per_image(model, (HEIGHT, WIDTH, CHANNELS))
+    per_image(model, (HEIGHT, WIDTH, CHANNELS))
     assert not model.stem.norm.use_running_average
     assert jax.tree.all(
         jax.tree.map(lambda a, b: bool((a == b).all()), before, nnx.state(model, nnx.BatchStat))
@@ -102,7 +102,7 @@ def test_xla_counts_the_same_but_for_the_elementwise_operations(task, separable,
     biases, ReLU and pooling: at most one operation per value for each of the three.
     """
     model = make(DilationSchedule(rates), task=task, separable=separable, padding="VALID")
-    ours = flops_per_image(model, (HEIGHT, WIDTH, CHANNELS))
+    ours = per_image(model, (HEIGHT, WIDTH, CHANNELS)).flops
     graph, state = nnx.split(model)
     with backend("lax"):  # XLA cannot count inside the others' programs
         compiled = jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(

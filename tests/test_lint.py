@@ -110,10 +110,13 @@ def test_a_pooling_layer_is_not_told_to_lower_its_rate() -> None:
     assert finding.fix == "before pool, widen the kernels or lower the strides"
 
 
-def test_between_branches_says_how_much_is_lost() -> None:
-    finding = lint.between_branches(0.982)
+def test_holes_that_show_along_no_axis_are_reported_once() -> None:
+    (finding,) = lint.merge([[], []], [], 0.982)
     assert (finding.rule, finding.where, finding.problem) == ("holes", "", True)
     assert finding.message.startswith("1.8% ")
+    along = Finding("holes", "", "a", "b", True)
+    assert lint.merge([[along], [along]], [], 0.5) == (along,)
+    assert lint.merge([[], []], [], 1.0) == ()
 
 
 # --- output stride ---
@@ -208,40 +211,69 @@ def test_a_common_factor_of_steps_counts_the_stride_and_not_what_is_finer_than_a
 # --- rates and maps ---
 
 
-def share(rate: int, taps: int, size: int) -> float:
-    return reference.same_padding_share((rate, 0), taps, (size, 1))
+def on_map(layers, axes=1) -> list[Finding]:
+    """What is found of layers with the same rate and map on every axis."""
+    found = lint.on_map([[layer] * axes for layer in layers], axes)
+    assert all(findings == found[0] for findings in found)
+    return found[0]
 
 
-@given(rate=st.integers(1, 40), taps=st.integers(2, 5), size=st.integers(1, 40))
-def test_rates_are_measured_against_the_map(rate, taps, size) -> None:
-    findings = list(lint.on_map(stack([rate], taps, map=size, padded=True)))
+def lost(rate: int, taps: int, size: int, axes: int, causal: bool) -> float:
+    inside = sum(reference.taps_on_the_map(rate, taps, size, causal=causal)) / (taps * size)
+    return 1 - inside**axes
+
+
+@given(
+    rate=st.integers(1, 40),
+    taps=st.integers(2, 5),
+    size=st.integers(1, 40),
+    axes=st.sampled_from([1, 2, 3]),
+    causal=st.booleans(),
+)
+def test_rates_are_measured_against_the_map(rate, taps, size, axes, causal) -> None:
+    def share(rate: int) -> float:
+        return lost(rate, taps, size, axes, causal)
+
+    findings = on_map(stack([rate], taps, map=size, padded=True, causal=causal), axes)
     rules = [finding.rule for finding in findings]
     if rate == 1:
         assert rules == []
         return
-    assert rules == (
-        ["rate and map"] if rate >= size else ["padding"] if share(rate, taps, size) > 0.5 else []
-    )
+    assert rules == (["rate and map"] if rate >= size else ["padding"] if share(rate) > 0.5 else [])
     for finding in findings:
         assert finding.where == "layer 1" and f"{size} px" in finding.message
         assert finding.problem is (rate >= size)
-        fits = [r for r in range(1, rate) if share(r, taps, size) <= 1 / 3 + 1e-12]
-        if fits and share(max(fits), taps, size) > 1 / 3 - 1e-12:
+        if finding.rule == "padding":
+            assert finding.message.startswith(f"{share(rate):.1%} of its taps fall into the padding")
+        fits = [r for r in range(1, rate) if share(r) <= 1 / 3 + 1e-12]
+        if fits and share(max(fits)) > 1 / 3 - 1e-12:
             continue  # the next test's
         if fits:
             assert finding.fix == f"a rate of at most {max(fits)} keeps two thirds"
             assert fits == list(range(1, max(fits) + 1))
-            assert not list(lint.on_map(stack([max(fits)], taps, map=size, padded=True)))
+            assert not on_map(stack([max(fits)], taps, map=size, padded=True, causal=causal), axes)
         else:
             assert finding.fix == "take larger maps"
-        if finding.rule == "padding":
-            assert finding.message.startswith(f"{share(rate, taps, size):.0%} of its taps along an axis")
+
+
+@given(beyond=st.integers(0, 40), taps=st.integers(2, 6), size=st.integers(2, 20), causal=st.booleans())
+def test_what_is_left_of_a_rate_beyond_the_map_is_counted(beyond, taps, size, causal) -> None:
+    left = reference.taps_on_the_map(size + beyond, taps, size, causal=causal)
+    (finding,) = on_map(stack([size + beyond], taps, map=size, causal=causal))
+    assert set(left) <= {0, 1}
+    if all(left):
+        said = "one tap is left"
+    elif any(left):
+        said = f"one tap is left, and none at {left.count(0) / size:.1%} of its places"
+    else:
+        said = "no tap is left"
+    assert finding.message == f"rate {size + beyond} is not smaller than the {size} px of the map: {said}"
 
 
 @pytest.mark.parametrize("size", [6, 12, 16, 24, 32, 64, 128])
 def test_a_rate_that_keeps_two_thirds_exactly_will_do(size) -> None:
-    assert share(size // 2, 3, size) == pytest.approx(1 / 3, abs=1e-12)
-    (finding,) = lint.on_map(stack([size - 1], map=size))
+    assert lost(size // 2, 3, size, 1, False) == pytest.approx(1 / 3, abs=1e-12)
+    (finding,) = on_map(stack([size - 1], map=size))
     assert finding.fix == f"a rate of at most {size // 2} keeps two thirds"
 
 
@@ -249,8 +281,31 @@ def test_a_rate_that_keeps_two_thirds_exactly_will_do(size) -> None:
     "keys", [{"map": None}, {"map": 8, "padded": False}, {"map": 8, "is_pool": True}, {"map": 100}]
 )
 def test_a_large_rate_is_no_finding_without_a_padded_map_that_is_too_small(keys) -> None:
-    assert not list(lint.on_map(stack([9], **keys)))
-    assert list(lint.on_map(stack([9], map=8)))
+    assert not on_map(stack([9], **keys))
+    assert on_map(stack([9], map=8))
+
+
+def test_of_axes_that_differ_the_one_that_is_beyond_the_map_is_named() -> None:
+    (layer,) = zip(stack([2], map=8), stack([9], map=8), strict=True)
+    (finding,) = lint.merge([[], []], [layer], 1.0)
+    assert (finding.rule, finding.where) == ("rate and map", "layer 1, width")
+    # Both axes lose taps: at rates 2 and 3, 1 - 5/6 * 3/4 of them, at 2 and 2 fewer than a third.
+    assert (
+        reference.same_padding_share((2, 3), 3, (8, 8))
+        > 1 / 3
+        > reference.same_padding_share((2, 2), 3, (8, 8))
+    )
+    assert finding.fix == "a rate of at most 2 keeps two thirds"
+    (layer,) = zip(stack([1], map=8), stack([7], map=8), strict=True)
+    (finding,) = lint.merge([[], []], [layer], 1.0)
+    share = reference.same_padding_share((1, 7), 3, (8, 8))
+    assert (finding.rule, finding.where) == ("padding", "layer 1")
+    assert finding.message == f"{share:.1%} of its taps fall into the padding of the 8 px map"
+
+
+def test_a_share_that_was_counted_is_the_one_that_is_said() -> None:
+    (finding,) = on_map(stack([5], map=8, lost=0.3), 2)
+    assert finding.message.startswith("51.0% of its taps")
 
 
 def test_valid_padding_says_what_it_takes() -> None:
@@ -297,7 +352,7 @@ def test_poolings_and_parallel_stacks_have_no_last_layer() -> None:
     assert not [f for f in lint.lint([stack([1, 2, 5]), stack([1, 5])], 1.0) if f.rule == "last layer"]
 
 
-# --- cheaper ---
+# --- a better schedule ---
 
 
 @functools.cache
@@ -333,7 +388,7 @@ def test_the_better_schedule_is_that_of_brute_force(taps, longest, largest) -> N
 def test_too_many_candidates_are_not_looked_at(monkeypatch) -> None:
     schedule = DilationSchedule((2, 2, 2))
     assert lint.better(schedule).rates == (1, 1, 4)
-    monkeypatch.setattr(lint, "_CANDIDATES", 1)
+    monkeypatch.setattr(lint, "_WORK", 1)
     assert lint.better(schedule) is None
 
 
@@ -348,18 +403,31 @@ def test_a_field_that_the_largest_rate_cannot_reach_without_holes_has_no_better_
     ("rates", "proposed"),
     [([2, 2, 2], "1,1,4"), ([1, 2, 4], "1,3,3"), ([1, 2, 5], None), ([1, 1, 1], None), ([4], None)],
 )
-def test_a_cheaper_schedule_is_proposed_where_there_is_one(rates, proposed) -> None:
-    findings = found(stack(rates), "cheaper")
+def test_a_better_schedule_is_proposed_where_there_is_one(rates, proposed) -> None:
+    findings = found(stack(rates), "better schedule")
     assert len(findings) == (proposed is not None)
     for finding in findings:
         assert finding.where == "" and not finding.problem
-        assert finding.message.startswith(
-            f"rates {proposed} have the same field of {len(reached(stack(rates)))} px"
+        old, new = (
+            max(reference.gridding_spectrum(some, 3).values())
+            for some in (rates, [int(rate) for rate in proposed.split(",")])
+        )
+        field = len(reached(stack(rates)))
+        assert finding.message == (
+            f"rates {proposed} have the same field of {field} px and G {new:.3f} in place of {old:.3f}"
         )
         assert finding.fix == f"use {proposed}, in any order"
         better = [int(rate) for rate in proposed.split(",")]
         for order in itertools.permutations(better):
-            assert not found(stack(order), "cheaper", "holes", "common factor")
+            assert not found(stack(order), "better schedule", "holes", "common factor")
+
+
+def test_fewer_layers_are_said_to_be_fewer() -> None:
+    # 2,2,2,2,2 and 1,3,6 see 21 px with 3 taps.
+    (finding,) = found(stack([2, 2, 2, 2, 2]), "better schedule")
+    rates = [int(rate) for rate in finding.fix.removeprefix("use ").partition(", in")[0].split(",")]
+    assert (len(rates), sum(rates)) == (3, 10)
+    assert f"the same field of 21 px with {len(rates)} layers in place of 5 and G " in finding.message
 
 
 def test_only_layers_with_the_same_taps_and_stride_are_exchanged_for_others() -> None:
@@ -368,7 +436,7 @@ def test_only_layers_with_the_same_taps_and_stride_are_exchanged_for_others() ->
         *[AxisOfLayer(name, 3, 2) for name in "bcd"],
         *[AxisOfLayer(name, 3, 2, spacing=Fraction(2)) for name in "efg"],
     ]
-    findings = [f for f in lint.lint([layers], 1.0) if f.rule == "cheaper"]
+    findings = [f for f in lint.lint([layers], 1.0) if f.rule == "better schedule"]
     assert [finding.where for finding in findings] == ["b to d", "e to g"]
     assert all("rates 1,1,4 have the same field of 13 px" in finding.message for finding in findings)
 
@@ -385,13 +453,15 @@ def test_a_finding_is_one_line_with_its_place() -> None:
 def test_a_certificate_s_findings_are_those_of_its_layers(rates, taps, size) -> None:
     findings = check.findings(parse(",".join(map(str, rates)), taps), size)
     layers = stack(rates, taps, map=size, padded=True if size else None)
-    assert list(findings) == found(layers)
+    expected = [*found(layers), *on_map(layers, 2)]
+    assert list(findings) == sorted(expected, key=lambda finding: not finding.problem)
     assert all("\n" not in str(finding) for finding in findings)
 
 
 def test_findings_of_two_axes_are_not_said_twice_where_they_are_the_same() -> None:
     same = check.findings(parse("2,2"), 8)
     assert check.findings(parse("2x2,2x2"), 8) == same == check.findings(parse("2,2", 3, 1), 8)
+    assert len(same) == len(set(same))
     other = check.findings(parse("1x2,1x2"), None)
     own = check.findings(parse("2,2"), None)
     assert {(f.rule, f.message, f.fix) for f in other} == {(f.rule, f.message, f.fix) for f in own}
@@ -399,21 +469,41 @@ def test_findings_of_two_axes_are_not_said_twice_where_they_are_the_same() -> No
     assert [finding.problem for finding in other] == sorted((f.problem for f in other), reverse=True)
 
 
-def test_of_branches_only_the_largest_rate_and_the_map_are_compared() -> None:
+def test_branches_are_compared_with_the_map_one_by_one() -> None:
     branches = Certificate("some", (), ((0, 6, 18), (1, 2)))
-    assert check.findings(branches, None) == ()
-    (finding,) = check.findings(branches, 16)
-    assert (finding.rule, finding.where) == ("rate and map", "layer 1")
-    assert check.findings(branches, 100) == ()
+    on_map = [f for f in check.findings(branches, 16) if f.rule in ("rate and map", "padding")]
+    assert [finding.where for finding in on_map] == ["layer 1 at rate 18"]
+    on_map = [f for f in check.findings(branches, 9) if f.rule in ("rate and map", "padding")]
+    share = reference.same_padding_share((6, 6), 3, (9, 9))
+    assert [finding.where for finding in on_map] == ["layer 1 at rate 18", "layer 1 at rate 6"]
+    assert on_map[1].message == f"{share:.1%} of its taps fall into the padding of the 9 px map"
+    assert {finding.rule for finding in check.findings(branches, 100)} <= {"holes"}
 
 
-def test_a_cheaper_schedule_fits_the_map_and_is_worth_it() -> None:
-    assert found(stack([4, 4, 4, 4]), "cheaper")
-    for finding in found(stack([4, 4, 4, 4], map=8, padded=True), "cheaper"):
+@pytest.mark.parametrize(
+    "layers", [((0, 6, 12, 18),), ((1, 2, 4, 8),), ((1,), (1, 2)), ((0, 4), (0, 8)), ((2,), (0, 4))]
+)
+def test_holes_and_common_factors_of_branches_are_found(layers) -> None:
+    reached = reference.branched_counts(layers, 3)
+    low, high = reference.box(reached)
+    size = high[0] - low[0] + 1
+    along = {row for row, _ in reached}
+    rules = {finding.rule: finding for finding in check.findings(Certificate("some", (), layers), None)}
+    assert ("holes" in rules) is (len(reached) < size**2)
+    if len(along) < size:
+        assert rules["holes"].message.startswith(f"{1 - len(along) / size:.1%} of the receptive field along")
+    factor = math.gcd(*itertools.chain(*layers))
+    assert ("common factor" in rules) is (factor > 1)
+    assert factor == 1 or f"multiples of {factor} pixels" in rules["common factor"].message
+
+
+def test_a_better_schedule_fits_the_map_and_is_worth_it() -> None:
+    assert found(stack([4, 4, 4, 4]), "better schedule")
+    for finding in found(stack([4, 4, 4, 4], map=8, padded=True), "better schedule"):
         rates = [int(rate) for rate in finding.fix.removeprefix("use ").partition(", in")[0].split(",")]
-        assert not list(lint.on_map(stack(rates, map=8, padded=True)))
+        assert not on_map(stack(rates, map=8, padded=True), 2)
     deep = stack([1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 64, 64], 7)
-    assert not [finding for finding in lint.lint([deep], 1.0) if finding.rule == "cheaper"]
+    assert not [finding for finding in lint.lint([deep], 1.0) if finding.rule == "better schedule"]
 
 
 def test_layers_of_several_strides_keep_their_order_and_are_not_added_up() -> None:

@@ -1,8 +1,10 @@
-"""conv2d and its gradients against explicit loops in float64."""
+"""The operations and their gradients against explicit loops in float64."""
 
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hdc.errors import InputError
-from hdc.ops import backend, conv2d, native_build
+from hdc.ops import backend, conv2d, max_pool, native_build, separable_conv2d
 from hdc.ops.backends import Choice, Geometry, choose
 
 TOLERANCE = 1e-5
@@ -35,6 +37,47 @@ def assert_close(actual: jax.Array, expected: np.ndarray, magnitude: np.ndarray)
     error = np.abs(np.asarray(actual, np.float64) - expected)
     worst = np.max(error - TOLERANCE * magnitude, initial=-1)
     assert np.all(error <= TOLERANCE * magnitude), f"off by {worst} more than allowed"
+
+
+def finished(y: np.ndarray, bias: np.ndarray, relu: bool) -> np.ndarray:
+    return np.maximum(y + bias, 0) if relu else y + bias
+
+
+def check_finished(
+    x: np.ndarray, kernels: list[np.ndarray], rng: np.random.Generator, name: str, relu: bool, **options
+) -> None:
+    """A convolution, or of two kernels a separable one, with bias and perhaps ReLU: all gradients.
+
+    The values are whole numbers, so that every sum is exact and ReLU's sign is beyond doubt.
+    """
+    x, kernels = np.rint(2 * x), [np.rint(2 * kernel) for kernel in kernels]
+    bias = np.rint(9 * draw(rng, kernels[-1].shape[3]))
+    groups = options.pop("groups", 1)
+    arrays = [jnp.asarray(a) for a in (x, *kernels, bias)]
+    if len(kernels) == 1:
+        apply = partial(conv2d, relu=relu, groups=groups, **options)
+    else:
+        apply = partial(separable_conv2d, relu=relu, **options)
+    with backend(name):
+        y, pullback = jax.vjp(apply, *arrays)
+    if len(kernels) == 1:
+        maps = reference.conv2d(x, kernels[0], groups=groups, **options)
+    else:
+        between = reference.conv2d(x, kernels[0], groups=x.shape[3], **options)
+        maps = reference.conv2d(between, kernels[1])
+    expected = finished(maps, bias, relu)
+    np.testing.assert_array_equal(y, expected)
+    dy = np.rint(2 * draw(rng, *y.shape))
+    found = pullback(jnp.asarray(dy))
+    before = dy * (expected > 0) if relu else dy
+    if len(kernels) == 1:
+        gradients = [*reference.conv2d_gradients(x, kernels[0], before, groups=groups, **options)]
+    else:
+        d_between, d_pointwise = reference.conv2d_gradients(between, kernels[1], before)
+        dx, d_depthwise = reference.conv2d_gradients(x, kernels[0], d_between, groups=x.shape[3], **options)
+        gradients = [dx, d_depthwise, d_pointwise]
+    for one, other in zip(found, [*gradients, before.sum((0, 1, 2))], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def check(x: np.ndarray, kernel: np.ndarray, rng: np.random.Generator, name: str, **options) -> None:
@@ -59,9 +102,9 @@ def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
 @pytest.mark.parametrize("name", BACKENDS)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    batch=st.integers(1, 3),
+    batch=st.integers(1, 9),
     size=pairs(1, 13),
-    kernel_size=pairs(1, 5),
+    kernel_size=pairs(1, 7),
     rate=pairs(1, 9),
     strides=pairs(1, 3),
     channels=st.sampled_from(
@@ -97,6 +140,89 @@ def test_forward_and_gradients_equal_the_loops(
     rng = np.random.default_rng(seed)
     x, kernel = draw(rng, batch, *size, ins), draw(rng, *kernel_size, ins // groups, outs)
     check(x, kernel, rng, name, rate=rate, groups=groups, strides=strides, padding=padding)
+
+
+@settings(max_examples=40)
+@pytest.mark.parametrize("name", BACKENDS)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    batch=st.integers(1, 20),
+    size=pairs(1, 9),
+    kernel_size=pairs(1, 5),
+    rate=pairs(1, 9),
+    channels=st.sampled_from([(1, 1), (3, 2), (2, 37), (5, 16), (17, 3), (19, 19), (33, 6)]),
+    kind=st.sampled_from(["dense", "depthwise", "separable"]),
+    padding=st.sampled_from(["SAME", ((9, 0), (3, 20))]),
+    relu=st.booleans(),
+)
+def test_bias_and_relu_and_separable_equal_the_loops(
+    name, seed, batch, size, kernel_size, rate, channels, kind, padding, relu
+) -> None:
+    ins, outs = channels
+    added = (9, 23) if padding != "SAME" else (0, 0)
+    if padding != "SAME":
+        size = tuple(
+            max(n, (k - 1) * r + 1 - more)
+            for n, k, r, more in zip(size, kernel_size, rate, added, strict=True)
+        )
+        assume(max(size) <= 24)
+    rng = np.random.default_rng(seed)
+    x = draw(rng, batch, *size, ins)
+    depthwise = draw(rng, *kernel_size, 1, ins)
+    kernels, options = [draw(rng, *kernel_size, ins, outs)], {"rate": rate, "padding": padding}
+    if kind == "depthwise":
+        kernels, options = [depthwise], options | {"groups": ins}
+    elif kind == "separable":
+        kernels = [depthwise, draw(rng, 1, 1, ins, outs)]
+    check_finished(x, kernels, rng, name, relu, **options)
+
+
+@settings(max_examples=25)
+@pytest.mark.parametrize("name", BACKENDS)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    batch=st.integers(1, 3),
+    size=pairs(4, 11),
+    window=pairs(1, 4),
+    channels=st.sampled_from([1, 3, 16, 21, 40]),
+)
+def test_max_pooling_equals_the_loops_and_its_gradient_goes_to_the_first_of_the_largest(
+    name, seed, batch, size, window, channels
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-3, 4, (batch, *size, channels)).astype(np.float32)  # with many ties
+    with backend(name):
+        y, pullback = jax.vjp(lambda x: max_pool(x, window), jnp.asarray(x))
+    (rows, columns), dy = window, rng.integers(1, 99, y.shape).astype(np.float32)
+    expected, dx = np.zeros(y.shape, np.float32), np.zeros_like(x)
+    for n, i, j, c in np.ndindex(y.shape):
+        part = (n, slice(i * rows, (i + 1) * rows), slice(j * columns, (j + 1) * columns), c)
+        expected[n, i, j, c] = x[part].max()
+        row, column = np.unravel_index(x[part].argmax(), window)
+        dx[n, i * rows + row, j * columns + column, c] = dy[n, i, j, c]
+    assert y.shape == (batch, size[0] // rows, size[1] // columns, channels)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(pullback(jnp.asarray(dy))[0], dx)
+
+
+@pytest.mark.parametrize(
+    ("call", "mentions"),
+    [
+        (lambda x: max_pool(x, 9), "size 9 x 9 is larger than the 8 x 8 map"),
+        (lambda x: max_pool(x, 0), "size must be a positive integer or two of them, got 0"),
+        (lambda x: max_pool(x[0]), "(8, 8, 4)"),
+        (lambda x: conv2d(x, jnp.ones((3, 3, 4, 2)), jnp.ones(3)), "bias must be [2]"),
+        (
+            lambda x: separable_conv2d(x, jnp.ones((3, 3, 1, 4)), jnp.ones((1, 1, 3, 2))),
+            "the pointwise kernel must be [1, 1, 4, out_channels], got (1, 1, 3, 2)",
+        ),
+        (lambda x: separable_conv2d(x, jnp.ones((3, 3, 1, 3)), jnp.ones((1, 1, 4, 2))), "groups=4"),
+    ],
+)
+def test_bad_shapes_are_refused(call, mentions: str) -> None:
+    with pytest.raises(InputError) as caught:
+        call(jnp.ones((1, 8, 8, 4)))
+    assert mentions in str(caught.value)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -221,13 +347,84 @@ def test_backends_work_under_every_transformation(name: str, groups: int, wide) 
     def twice(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.grad(lambda x: jnp.sum(jnp.square(jax.grad(loss)(x, kernel))))(x)
 
-    for function in (loss, jax.grad(loss, argnums=(0, 1)), seeds, scanned, twice):
+    def fused(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        def apply(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+            if groups == 1:
+                return jnp.sum(jnp.sin(max_pool(conv2d(x, kernel, bias, relu=True), 2)))
+            return jnp.sum(jnp.sin(separable_conv2d(x, kernel, jnp.ones((1, 1, 33, 5)), bias[:5], relu=True)))
+
+        bias = jnp.linspace(-1, 1, kernel.shape[3])
+        inner = jax.grad(apply, argnums=(0, 1, 2))
+        return jax.grad(lambda *a: sum(jnp.sum(jnp.square(g)) for g in inner(*a)), argnums=(0, 1, 2))(
+            x, kernel, bias
+        )
+
+    for function in (loss, jax.grad(loss, argnums=(0, 1)), seeds, scanned, twice, fused):
         results = []
         for chosen in (name, "lax"):
             with backend(chosen):
                 results.append(jax.jit(lambda x, k, f=function: f(x, k))(x, kernel))
         for one, other in zip(*map(jax.tree.leaves, results), strict=True):
             np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
+def test_a_gradient_that_nobody_asks_for_is_not_computed(wide) -> None:
+    x, kernel = wide
+    with backend("native"):
+        text = str(jax.make_jaxpr(jax.grad(lambda k: jnp.sum(conv2d(x, k))))(kernel))
+    assert "f32[0]" in text  # in place of the images' gradient
+    with backend("native"):
+        text = str(jax.make_jaxpr(jax.grad(lambda k, x: jnp.sum(conv2d(x, k)), argnums=(0, 1)))(kernel, x))
+    assert text.count("f32[0]") < 4
+
+
+@pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
+def test_several_threads_at_once_and_donated_buffers(wide) -> None:
+    x, kernel = wide
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(kernel: jax.Array, x: jax.Array) -> jax.Array:
+        return kernel - 0.01 * jax.grad(lambda k: jnp.sum(jnp.sin(conv2d(x, k, relu=True))))(kernel)
+
+    def train(_: int) -> np.ndarray:
+        mine = jnp.array(kernel)
+        for _ in range(5):
+            mine = step(mine, x)
+        return np.asarray(mine)
+
+    with backend("native"):
+        step.lower(kernel, x).compile()
+        expected = train(0)
+        with ThreadPoolExecutor(8) as pool:
+            for found in pool.map(train, range(16)):
+                np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
+def test_each_of_several_devices_computes_its_part() -> None:
+    program = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from hdc.ops import backend, conv2d
+assert jax.device_count() == 8
+mesh = jax.make_mesh((8,), ("batch",))
+rng = np.random.default_rng(0)
+x = jnp.asarray(rng.standard_normal((16, 9, 9, 5), np.float32))
+k = jnp.asarray(rng.standard_normal((3, 3, 5, 20), np.float32))
+def gradient(x, k):
+    return jax.lax.psum(jax.grad(lambda k: jnp.sum(jnp.sin(conv2d(x, k, relu=True))))(k), "batch")
+with backend("native"):
+    apart = jax.jit(jax.shard_map(
+        gradient, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P(), check_vma=False))(
+            jax.device_put(x, NamedSharding(mesh, P("batch"))), jax.device_put(k, NamedSharding(mesh, P())))
+    whole = jax.grad(lambda k: jnp.sum(jnp.sin(conv2d(x, k, relu=True))))(k)
+np.testing.assert_allclose(apart, whole, rtol=1e-4, atol=1e-4)
+print("equal")
+"""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout == "equal\n", done.stderr
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -237,6 +434,8 @@ def test_what_is_not_a_number_is_passed_on(name: str) -> None:
         assert np.isnan(conv2d(x, jnp.ones((3, 3, 4, 2)))[0, 1:4, 1:4]).all()
         depthwise = conv2d(x, jnp.ones((3, 3, 1, 4)), groups=4)
         assert np.isnan(depthwise).sum() == 9
+        assert np.isnan(conv2d(x, jnp.ones((3, 3, 4, 2)), jnp.ones(2), relu=True)).sum() == 18
+        assert np.isnan(max_pool(x)).sum() == 1
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -303,17 +502,20 @@ def test_without_a_compiler_it_says_so_in_one_line(tmp_path) -> None:
 def test_smaller_instruction_sets_compute_the_same(instructions: str) -> None:
     program = """
 import jax, jax.numpy as jnp, numpy as np
-from hdc.ops import backend, conv2d, native_build
+from hdc.ops import backend, conv2d, max_pool, native_build, separable_conv2d
 assert native_build.unavailable() == ""
 rng = np.random.default_rng(0)
-for groups, ins, outs in ((1, 5, 37), (19, 19, 19), (1, 33, 8)):
+for groups, ins, outs in ((1, 5, 37), (19, 19, 19), (1, 33, 8), (1, 3, 20)):
     x = jnp.asarray(rng.standard_normal((3, 10, 9, ins), np.float32))
     k = jnp.asarray(rng.standard_normal((3, 5, ins // groups, outs), np.float32))
     found = []
     for name in ("native", "lax"):
         with backend(name):
-            y, pullback = jax.vjp(lambda x, k: conv2d(x, k, rate=(1, 2), groups=groups), x, k)
-        found.append((y, *pullback(jnp.cos(y))))
+            bias, depthwise, pointwise = jnp.ones(outs), jnp.ones((3, 3, 1, ins)), jnp.ones((1, 1, ins, 7))
+            y, pullback = jax.vjp(
+                lambda x, k: max_pool(conv2d(x, k, bias, relu=True, rate=(1, 2), groups=groups)), x, k)
+            z, pull = jax.vjp(lambda x: separable_conv2d(x, depthwise, pointwise), x)
+        found.append((y, z, *pullback(jnp.cos(y)), *pull(jnp.cos(z))))
     for one, other in zip(*found):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 print(native_build.instruction_set())

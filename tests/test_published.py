@@ -51,7 +51,7 @@ def test_an_entry_is_what_the_file_says(name) -> None:
     one = network.certificate
     assert set(entry) <= {
         "title", "paper", "output_stride", "figure", "read",
-        "rates", "repeat", "kernel_size", "axes", "layers",
+        "rates", "repeat", "kernel_size", "axes", "layers", "causal",
     }  # fmt: skip
     assert ("rates" in entry) != ("layers" in entry)
     assert network.name == one.name == name
@@ -60,6 +60,7 @@ def test_an_entry_is_what_the_file_says(name) -> None:
         assert entry[key].isprintable()
     assert network.output_stride == entry["output_stride"] in (1, 2, 4, 8, 16)
     assert one.kernel_size == entry.get("kernel_size", 3)
+    assert one.causal is entry.get("causal", False)
     if "layers" in entry:
         assert one.branches == tuple(map(tuple, entry["layers"])) and one.axes == ()
     else:
@@ -119,6 +120,23 @@ def test_one_stack_of_wavenet_has_the_published_field() -> None:
     assert len(one) == 1 and one[0].repeat == 3
     assert DilationSchedule(one[0].rates, 2).receptive_field == 1024
     assert "1024" in published.networks()["wavenet"].figure
+
+
+@pytest.mark.parametrize(("name", "size"), [("wavenet", 100), ("wavenet", 30), ("tcn", 784), ("tcn", 50)])
+def test_causal_networks_are_padded_before_the_signal_alone(name, size) -> None:
+    entry = ENTRIES[name]
+    taps = entry["kernel_size"]
+    inside = [
+        np.mean(reference.taps_on_the_map(rate, taps, size, causal=True)) / taps
+        for rate in entry["rates"] * entry.get("repeat", 1)
+    ]
+    assert certificate(name).padding(size) == pytest.approx([1 - share for share in inside], abs=1e-12)
+
+
+def test_a_causal_kernel_of_two_taps_loses_half_of_them_at_most() -> None:
+    assert max(certificate("wavenet").padding(100)) == pytest.approx(0.5)
+    shares = [round(100 * share, 1) for share in certificate("tcn").padding(784)]
+    assert shares[::2] == shares[1::2] == [0.4, 0.8, 1.5, 3.1, 6.1, 12.2, 24.5, 49.0]
 
 
 # --- the table ---

@@ -1196,6 +1196,28 @@ def test_padding_that_is_a_step_of_its_own_counts_as_padding(padding: str) -> No
     assert not [finding for finding in analysis.findings if finding.rule == "VALID"]
 
 
+@pytest.mark.parametrize(("rate", "left"), [(20, "one tap is left"), (10, "")])
+def test_causal_padding_is_told_from_padding_on_both_sides(rate: int, left: str) -> None:
+    layers = {"conv": conv(1, 1, (2,), kernel_dilation=rate, padding="CAUSAL")}
+    analysis = of(lambda model, x: model.conv(x), (1, 20, 1), **layers)
+    (layer,) = analysis.layers
+    assert (layer.causal, layer.padding_share) == ((True,), pytest.approx(rate / 40))
+    found = [finding.message for finding in analysis.findings if finding.rule in ("rate and map", "padding")]
+    assert [left in message for message in found] == [True] * bool(left)
+    same = of(lambda model, x: model.conv(x), (1, 20, 1), conv=conv(1, 1, (2,), kernel_dilation=rate))
+    assert same.layers[0].causal == (False,)
+
+
+def test_padding_is_one_number_in_the_table_and_in_the_advice() -> None:
+    layers = {"conv": conv(1, 1, kernel_dilation=7, strides=2)}
+    analysis = of(lambda model, x: model.conv(x), (1, 13, 10, 1), **layers)
+    (finding,) = (finding for finding in analysis.findings if finding.rule == "padding")
+    assert finding.where == "conv"
+    assert finding.message == (
+        f"{analysis.layers[0].padding_share:.1%} of its taps fall into the padding of the 13 x 10 px map"
+    )
+
+
 def test_padding_by_hand_does_not_hide_a_rate_that_is_larger_than_the_map() -> None:
     def call(model: Model, x: Array) -> Array:
         return model.conv(jnp.pad(x, ((0, 0), (16, 16), (16, 16), (0, 0))))

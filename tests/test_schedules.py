@@ -263,11 +263,52 @@ def test_padding_share_lies_where_same_puts_it_for_even_kernels_as_well(rate, ta
     assert padding_share(rate, taps, size) == pytest.approx(expected, abs=1e-12)
 
 
+@given(
+    rate=st.integers(1, 9),
+    taps=st.integers(1, 6),
+    size=st.lists(st.integers(1, 10), min_size=1, max_size=3),
+)
+def test_causal_padding_lies_before_the_map(rate, taps, size) -> None:
+    inside = [sum(reference.taps_on_the_map(rate, taps, length, causal=True)) for length in size]
+    expected = 1 - math.prod(inside) / math.prod(taps * length for length in size)
+    assert padding_share(rate, taps, size, causal=True) == pytest.approx(expected, abs=1e-12)
+
+
+@given(
+    rates=st.lists(st.integers(1, 24), min_size=1, max_size=3),
+    taps=st.integers(2, 5),
+    repeat=st.integers(1, 2),
+)
+def test_gridding_of_larger_rates_is_that_of_the_definition(rates, taps, repeat) -> None:
+    gridding = DilationSchedule(rates, taps, repeat).gridding
+    spectrum = reference.gridding_spectrum(rates * repeat, taps)
+    assert gridding.index == pytest.approx(max(spectrum.values(), default=0), abs=1e-9)
+    assert spectrum.get(gridding.frequency, 0.0) == pytest.approx(gridding.index, abs=1e-9)
+
+
+def test_gridding_of_the_largest_rates() -> None:
+    gridding = DilationSchedule([2**i for i in range(13)]).gridding
+    # Of rates 2^i each factor is that of one function at 2^i f; at f = 1/2 all but the first are 1.
+    assert (gridding.index, gridding.frequency) == (pytest.approx(1 / 3, abs=1e-12), 1 / 2)
+
+
+@pytest.mark.parametrize(("rates", "taps", "frequency"), [([2, 5], 6, 1 / 5), ([4, 2, 5], 8, 1 / 5)])
+def test_of_equal_peaks_the_first_is_named(rates, taps, frequency) -> None:
+    spectrum = reference.gridding_spectrum(rates, taps)
+    equal = [f for f, value in spectrum.items() if value > max(spectrum.values()) - 1e-12]
+    assert len(equal) > 1
+    assert DilationSchedule(rates, taps).gridding.frequency == frequency in equal
+
+
 @pytest.mark.parametrize(
     ("largest", "beyond", "mentions"),
     [
-        ({"rates": [1] * 256}, {"rates": [1] * 257}, ["256", "257"]),
-        ({"rates": [1, 2], "repeat": 128}, {"rates": [1, 2], "repeat": 129}, ["256", "258"]),
+        ({"rates": [1] * 256}, {"rates": [1] * 257}, ["has 257 layers, at most 256"]),
+        (
+            {"rates": [1, 2], "repeat": 128},
+            {"rates": [1, 2], "repeat": 129},
+            ["has 258 layers, 2 taken 129 times, at"],
+        ),
         ({"rates": [1, 4096]}, {"rates": [1, 4097]}, ["4097", "position 2", "4096"]),
         ({"rates": [1], "kernel_size": 65536}, {"rates": [1], "kernel_size": 65537}, ["65537", "65536"]),
         ({"rates": [4095, 4096] * 4}, {"rates": [4096] * 8}, ["65537", "65536"]),

@@ -4,6 +4,7 @@ import functools
 import itertools
 import subprocess
 import sys
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -101,8 +102,7 @@ def test_the_best_of_every_field_is_that_of_brute_force(layers, taps, max_rate) 
 
 
 @pytest.mark.parametrize("chunk", [20, 60, 1000])
-@pytest.mark.parametrize("screen", [1, 3])
-def test_pieces_and_screening_change_nothing(monkeypatch, chunk, screen) -> None:
+def test_pieces_change_nothing(monkeypatch, chunk) -> None:
     searches = (
         lambda: best(Target(5, max_rate=12)),
         lambda: best(Target(5, field=81), top=3),
@@ -111,7 +111,6 @@ def test_pieces_and_screening_change_nothing(monkeypatch, chunk, screen) -> None
     )
     whole = [run() for run in searches]
     monkeypatch.setattr(search, "_CHUNK", chunk)
-    monkeypatch.setattr(search, "_SCREEN", screen)
     assert [run() for run in searches] == whole
 
 
@@ -239,12 +238,39 @@ def test_an_impossible_target_is_refused_with_the_reason(target, mentions) -> No
             Target(10, 2, 200, True, 80),
             ["set a lower --max-rate, --field without --at-least or fewer --layers"],
         ),
+        (
+            Target(4, 15),
+            [
+                "4 layers",
+                "kernel size 15",
+                " 2,215,760 gap-free",
+                "rates up to 3375, ",
+                " times",
+                "set --max-rate",
+            ],
+        ),
         (Target(14, 2, 8001), ["kernel size 2", "at least ", "set --max-rate or fewer --layers"]),
     ],
     ids=str,
 )
 def test_a_space_that_is_too_large_is_refused_with_its_size(target, mentions) -> None:
     assert_refused(lambda: best(target), mentions)
+
+
+@pytest.mark.parametrize("target", [Target(4, 15, max_rate=3000), Target(4, 15, max_rate=1500), Target(5, 6)])
+def test_large_rates_are_refused_before_they_are_searched(target) -> None:
+    number = count(target)
+    assert number.exact and number.number < search.LIMIT
+    start = time.process_time()
+    assert_refused(lambda: best_per_field(target), [f"{number.number:,} gap-free", "--max-rate", "--layers"])
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize(
+    "target", [Target(6, max_rate=32), Target(7, max_rate=80), Target(3, 40), Target(4, 15, max_rate=300)]
+)
+def test_what_takes_seconds_is_not_refused(target) -> None:
+    assert search.work(target, count(target).number) < search.WORK
 
 
 def test_other_refusals() -> None:

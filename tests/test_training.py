@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import nnx
 
-from hdc import training
+from hdc import ops, training
 from hdc.config import OptimConfig, from_dict
 from hdc.data.dataset import Dataset, Split
 from hdc.errors import InputError
@@ -42,7 +42,7 @@ def parameters(state: nnx.State) -> list[np.ndarray]:
 
 
 def last(trainer: Trainer, seed: int):
-    return list(trainer.fit(seed))[-1]
+    return list(trainer.fit([seed]))[-1]
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_other_ones():
@@ -70,7 +70,7 @@ def test_loss_falls_on_a_task_that_one_pixel_solves(norm):
         Trainer(
             config(net={"norm": norm, "width": 8}, train={"epochs": 40}, optim={"learning_rate": 0.01}),
             dense_dataset(),
-        ).fit(0)
+        ).fit([0])
     )
     assert [epoch.number for epoch in epochs] == list(range(1, 41))
     assert [epoch.step for epoch in epochs] == [3 * number for number in range(1, 41)]
@@ -78,13 +78,37 @@ def test_loss_falls_on_a_task_that_one_pixel_solves(norm):
     assert epochs[-1].accuracy > 0.8
 
 
-def test_epoch_in_one_compiled_call_equals_the_loop_of_steps(monkeypatch):
-    looped = last(Trainer(config(), dense_dataset()), 0)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    scanned = last(Trainer(config(), dense_dataset()), 0)
-    assert scanned.loss == pytest.approx(looped.loss, rel=1e-5)
-    for a, b in zip(parameters(scanned.state), parameters(looped.state), strict=True):
+@pytest.mark.parametrize("fast", [True, False])
+def test_steps_in_one_compiled_call_equal_the_loop_of_steps(fast, monkeypatch):
+    usual = last(Trainer(config(), dense_dataset()), 0)
+    monkeypatch.setattr(ops, "fast_in_loops", lambda: fast)
+    other = last(Trainer(config(), dense_dataset()), 0)
+    assert other.loss == pytest.approx(usual.loss, rel=1e-5)
+    for a, b in zip(parameters(other.state), parameters(usual.state), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_seeds_trained_together_equal_seeds_trained_alone(norm, monkeypatch):
+    chosen = config(net={"norm": norm})
+    alone = {seed: last(Trainer(chosen, dense_dataset()), seed) for seed in (3, 8)}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    epochs = list(Trainer(chosen, dense_dataset()).fit([3, 8]))
+    assert [(epoch.number, epoch.seed) for epoch in epochs] == [(1, 3), (1, 8), (2, 3), (2, 8)]
+    for epoch in epochs[2:]:
+        assert epoch.loss == pytest.approx(alone[epoch.seed].loss, rel=1e-4)
+        for a, b in zip(parameters(epoch.state), parameters(alone[epoch.seed].state), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)
+
+
+def test_of_seeds_trained_together_the_one_that_diverges_is_named(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    wild = config(
+        optim={"name": "sgd", "learning_rate": 1e30, "clip_norm": None, "warmup_steps": 0},
+        train={"epochs": 1},
+    )
+    with pytest.raises(NonFiniteLoss, match=r"seed 4 became (inf|nan) at step [23]"):
+        list(Trainer(wild, dense_dataset()).fit([4, 5]))
 
 
 def test_first_step_of_sgd_equals_the_gradient_by_hand():

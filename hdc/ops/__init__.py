@@ -1,7 +1,7 @@
 """The numerical operations that the layers stand on."""
 
-from hdc.ops.backends import backend
+from hdc.ops.backends import backend, fast_in_loops
 from hdc.ops.convolution import Padding, conv2d, separable_conv2d
 from hdc.ops.pooling import max_pool
 
-__all__ = ["Padding", "backend", "conv2d", "max_pool", "separable_conv2d"]
+__all__ = ["Padding", "backend", "conv2d", "fast_in_loops", "max_pool", "separable_conv2d"]

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import jax
 
+from hdc.config import BACKENDS
 from hdc.errors import InputError
 
-BACKENDS = ("auto", "lax", "jax", "native")
+_COMPILED = "compiled for this CPU"
 
 _asked: ContextVar[str] = ContextVar("backend", default="auto")
+_served: ContextVar[list["Served"] | None] = ContextVar("served", default=None)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,25 @@ class Choice:
     reason: str
 
 
+@dataclass(frozen=True)
+class Served:
+    """An operation, in words, and the choice for it."""
+
+    operation: str
+    choice: Choice
+
+
+@contextmanager
+def served() -> Iterator[list[Served]]:
+    """A list to which every operation that is traced inside is added, in order."""
+    operations: list[Served] = []
+    token = _served.set(operations)
+    try:
+        yield operations
+    finally:
+        _served.reset(token)
+
+
 @contextmanager
 def backend(name: str) -> Iterator[None]:
     """Compute the convolutions that are traced inside with one backend wherever it can.
@@ -72,8 +93,40 @@ def backend(name: str) -> Iterator[None]:
         _asked.reset(token)
 
 
-def choose(geometry: Geometry) -> Choice:
-    """The backend of a convolution."""
+def choose(geometry: Geometry, then: str = "") -> Choice:
+    """The backend of a convolution; `then` says what else is in the same operation where it is native."""
+    choice = _choice(geometry)
+    return _noted(_described(geometry) + (then if choice.backend == "native" else ""), choice)
+
+
+def choose_pool(shape: tuple[int, ...], dtype: str, size: tuple[int, int]) -> Choice:
+    """The backend of a max pooling of maps `[b, h, w, c]` by windows of `size`."""
+    choice = _elsewhere({dtype}, 0 in shape)
+    if choice is None:
+        choice = Choice("native", _COMPILED) if _native() else Choice("jax", "gradient as comparisons")
+    return _noted(f"{size[0]}x{size[1]} max pooling of {shape[3]} channels", choice)
+
+
+def _noted(operation: str, choice: Choice) -> Choice:
+    if (operations := _served.get()) is not None:
+        operations.append(Served(operation, choice))
+    return choice
+
+
+def _described(geometry: Geometry) -> str:
+    rows, columns, _, features = geometry.kernel
+    words = [f"{rows}x{columns} convolution, {geometry.x[3]} to {features} channels"]
+    if geometry.depthwise and geometry.groups > 1:
+        words = [f"{rows}x{columns} depthwise convolution of {features} channels"]
+    elif geometry.groups > 1:
+        words.append(f"{geometry.groups} groups")
+    for name, (high, wide) in (("rate", geometry.rate), ("stride", geometry.strides)):
+        if (high, wide) != (1, 1):
+            words.append(f"{name} {high}" if high == wide else f"{name} {high}x{wide}")
+    return ", ".join(words)
+
+
+def _choice(geometry: Geometry) -> Choice:
     if early := _elsewhere(geometry.dtypes, 0 in geometry.x or 0 in geometry.kernel):
         return early
     if geometry.strides != (1, 1):
@@ -81,7 +134,7 @@ def choose(geometry: Geometry) -> Choice:
     if geometry.groups > 1 and not geometry.depthwise:
         return Choice("lax", "the others are for one group, or one per channel")
     if _native():
-        return Choice("native", "compiled for this CPU")
+        return Choice("native", _COMPILED)
     if geometry.depthwise and geometry.groups > 1:
         return Choice("jax", "depthwise as shifted multiply-adds")
     if geometry.kernel[:2] == (1, 1) and geometry.pads == ((0, 0), (0, 0)):
@@ -89,13 +142,9 @@ def choose(geometry: Geometry) -> Choice:
     return Choice("jax", "kernel gradient in XLA's fast layout")
 
 
-def choose_pool(shape: tuple[int, ...], dtype: str) -> Choice:
-    """The backend of a max pooling of maps `[b, h, w, c]`."""
-    if early := _elsewhere({dtype}, 0 in shape):
-        return early
-    return (
-        Choice("native", "compiled for this CPU") if _native() else Choice("jax", "gradient as comparisons")
-    )
+def fast_in_loops() -> bool:
+    """Whether operations are as fast in a compiled loop as outside: XLA's own are not, on a CPU, by far."""
+    return jax.default_backend() != "cpu" or (_asked.get() != "lax" and _native())
 
 
 def _elsewhere(dtypes: Set[str], empty: bool) -> Choice | None:

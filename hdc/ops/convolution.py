@@ -6,7 +6,7 @@ from jax import Array
 
 from hdc.errors import InputError
 from hdc.ops import pure, xla
-from hdc.ops.backends import Geometry, choose
+from hdc.ops.backends import Choice, Geometry, choose
 
 Pair = int | Sequence[int]
 Padding = str | Sequence[tuple[int, int]]
@@ -43,8 +43,14 @@ def conv2d(
             and for VALID or explicit padding that leaves no pixel.
     """
     geometry = _geometry(x, kernel, bias, rate, groups, strides, padding)
-    rates, pads = geometry.rate, geometry.pads
-    match choose(geometry).backend:
+    return _convolve(x, kernel, bias, relu, geometry, choose(geometry))
+
+
+def _convolve(
+    x: Array, kernel: Array, bias: Array | None, relu: bool, geometry: Geometry, choice: Choice
+) -> Array:
+    rates, pads, groups = geometry.rate, geometry.pads, geometry.groups
+    match choice.backend:
         case "native":
             from hdc.ops import native
 
@@ -86,19 +92,18 @@ def separable_conv2d(
         InputError: as `conv2d`.
     """
     channels = x.shape[-1]
-    geometry = _geometry(
-        x, depthwise, bias, rate, channels, strides, padding, out_channels=pointwise.shape[-1]
-    )
+    features = pointwise.shape[-1]
+    geometry = _geometry(x, depthwise, bias, rate, channels, strides, padding, out_channels=features)
     if pointwise.shape[:-1] != (1, 1, channels):
         raise InputError(
             f"the pointwise kernel must be [1, 1, {channels}, out_channels], got {pointwise.shape}"
         )
-    if geometry.depthwise and pointwise.shape[3] and choose(geometry).backend == "native":
+    choice = choose(geometry, then=f", then 1x1 to {features}")
+    if choice.backend == "native" and features and pointwise.dtype == x.dtype:
         from hdc.ops import native
 
-        if pointwise.dtype == x.dtype:
-            return native.separable_conv2d(x, depthwise, pointwise, bias, relu, geometry.rate, geometry.pads)
-    y = conv2d(x, depthwise, rate=rate, groups=channels, strides=strides, padding=padding)
+        return native.separable_conv2d(x, depthwise, pointwise, bias, relu, geometry.rate, geometry.pads)
+    y = _convolve(x, depthwise, None, False, geometry, choice)
     return conv2d(y, pointwise, bias, relu=relu)
 
 

@@ -28,7 +28,7 @@ def max_pool(x: Array, size: Pair = 2) -> Array:
     rows, columns = pair("size", size)
     if rows > x.shape[1] or columns > x.shape[2]:
         raise InputError(f"size {rows} x {columns} is larger than the {x.shape[1]} x {x.shape[2]} map")
-    match choose_pool(x.shape, x.dtype.name).backend:
+    match choose_pool(x.shape, x.dtype.name, (rows, columns)).backend:
         case "native":
             from hdc.ops import native
 

@@ -1,8 +1,9 @@
 """The operations as other array operations, which XLA compiles to faster programs on a CPU.
 
 Depthwise: one shifted multiply-add for each tap, forward and for the input's gradient, and elementwise
-accumulators for the kernel's. 1x1: a matrix product, with its gradients contracted in place. Dense: the
-kernel's gradient as a convolution in the layout that XLA is fast for. Max pooling: its gradient as comparisons.
+accumulators for the kernel's. 1x1: a matrix product, with its kernel's gradient image by image. Dense: the
+kernel's gradient as a convolution in the layout that XLA is fast for. Max pooling: its gradient as
+comparisons.
 """
 
 from functools import partial
@@ -104,7 +105,9 @@ def _pointwise_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Arr
 def _pointwise_backward(kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = kept
     dx = lax.dot_general(dy, kernel[0, 0], (((3,), (1,)), ((), ())))
-    dk = lax.dot_general(x, dy, (((0, 1, 2), (0, 1, 2)), ((), ())))
+    # Image by image: for one product XLA would turn x around, and compute it anew for that, far slower.
+    x, dy = (a.reshape(len(a), -1, a.shape[3]) for a in (x, dy))
+    dk = lax.dot_general(x, dy, (((1,), (1,)), ((0,), (0,)))).sum(0)
     return dx, dk.reshape(kernel.shape)
 
 
@@ -155,7 +158,7 @@ def _windows(x: Array, size: Pair) -> Array:
 
 
 def _max_pool_forward(x: Array, size: Pair) -> tuple[Array, tuple[Array, Array]]:
-    y = max_pool(x, size)
+    y = _windows(x, size).max((2, 4))
     return y, (x, y)
 
 

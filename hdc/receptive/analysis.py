@@ -328,32 +328,34 @@ def _parameter(start: Step, following: Callable[[Step], list[Step]]) -> str:
 
 
 def _findings(layers: Sequence[Layer], before: Sequence[set[int]], paths: PathCounts) -> tuple[Finding, ...]:
-    per_axis = []
-    for axis in range(paths.counts.ndim):
+    per_axis, axes = [], range(paths.counts.ndim)
+    by_axis = [[_along(layer, axis) for axis in axes] for layer in layers]
+    for axis in axes:
         numbers = [n for n, layer in enumerate(layers) if _chosen(layer, axis)]
         stacks: list[list[lint.AxisOfLayer]] = []
         last = None
         for number in numbers:
-            layer = layers[number]
             if last is None or last not in before[number] or _is_branch(number, last, numbers, before):
                 stacks.append([])
-            stacks[-1].append(
-                lint.AxisOfLayer(
-                    name=layer.name,
-                    kernel_size=layer.kernel[axis],
-                    rate=layer.rate[axis],
-                    spacing=layer.input_stride[axis],
-                    map=layer.input_map[axis],
-                    padded=layer.padded,
-                    is_pool=layer.kind.endswith("pool"),
-                )
-            )
+            stacks[-1].append(by_axis[number][axis])
             last = number
         per_axis.append(lint.lint(stacks, paths.axis_coverage(axis)))
-    found = lint.merge(per_axis, lint.AXES.get(len(per_axis), [f"axis {k}" for k in range(len(per_axis))]))
-    if not paths.gap_free and not any(finding.rule == "holes" for finding in found):
-        found = (lint.between_branches(paths.coverage), *found)
-    return found
+    chosen = [one for one, layer in zip(by_axis, layers, strict=True) if any(_chosen(layer, a) for a in axes)]
+    return lint.merge(per_axis, chosen, paths.coverage)
+
+
+def _along(layer: Layer, axis: int) -> lint.AxisOfLayer:
+    return lint.AxisOfLayer(
+        name=layer.name,
+        kernel_size=layer.kernel[axis],
+        rate=layer.rate[axis],
+        spacing=layer.input_stride[axis],
+        map=layer.input_map[axis],
+        padded=layer.padded,
+        causal=layer.causal[axis],
+        lost=layer.lost[axis],
+        is_pool=layer.kind.endswith("pool"),
+    )
 
 
 def _chosen(layer: Layer, axis: int) -> bool:

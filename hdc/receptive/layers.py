@@ -32,9 +32,10 @@ class Layer:
         input_stride, output_stride: pixels of the model's input from one position of its input, or output,
             to the next.
         padded: whether it has padding.
+        causal: whether all padding lies before the map.
+        lost: the share of its taps along an axis that fall outside the map.
         paths: path counts from its central output, as if the maps had no edge, where that can be.
         gridding: predicted gridding index of these.
-        padding_share: the share of its taps that fall outside the map.
     """
 
     name: str
@@ -47,9 +48,15 @@ class Layer:
     input_stride: tuple[Fraction, ...]
     output_stride: tuple[Fraction, ...]
     padded: bool
+    causal: tuple[bool, ...]
+    lost: tuple[float, ...]
     paths: PathCounts
     gridding: Gridding
-    padding_share: float
+
+    @property
+    def padding_share(self) -> float:
+        """The share of its taps that fall outside the map."""
+        return 1 - math.prod(1 - lost for lost in self.lost)
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -68,7 +75,7 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
     chosen = []
     sources: dict[Value, set[int]] = {traced.input: set()}
     before = []
-    one = _Axis(1, 1, Fraction(1), False, 1.0)  # of an axis along which a layer has no taps
+    one = _Axis(1, 1, Fraction(1), False, False, 1.0)  # of an axis along which a layer has no taps
     for step in traced.steps:
         read = set[int]().union(*(sources[value] for value in step.inputs if value.depends))
         geometry = _geometry(step) if step.inputs[0].depends else None
@@ -124,9 +131,10 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 input_stride=tuple(annotation.axes[operand][place].stride for place, _ in places),
                 output_stride=tuple(annotation.axes[output][place].stride for _, place in places),
                 padded=any(axis.padded for axis in axes),
+                causal=tuple(axis.causal for axis in axes),
+                lost=tuple(1 - axis.inside for axis in axes),
                 paths=paths,
                 gridding=paths.gridding(annotation.spread[output]),
-                padding_share=1 - math.prod(axis.inside for axis in axes),
             )
         )
     return tuple(layers), tuple({kept.index(i) for i in before[number] if i in kept} for number in kept)
@@ -165,6 +173,7 @@ class _Axis:
     rate: int
     stride: Fraction
     padded: bool
+    causal: bool
     inside: float  # the share of the taps that fall on the map
     length: int = 0  # of the map, before padding
 
@@ -200,7 +209,8 @@ def _geometry(step: Step) -> tuple[str, dict[int, _Axis]] | None:
         reads = np.add.outer(first, np.arange(count) * rate)
         inside = np.mean((reads >= 0) & (reads <= (length - 1) * apart))
         padded = max(low, high, before, after) > 0
-        found[axis] = _Axis(count, rate, Fraction(stride, apart), padded, float(inside), length)
+        causal = padded and max(high, after) <= 0
+        found[axis] = _Axis(count, rate, Fraction(stride, apart), padded, causal, float(inside), length)
     return kind, found
 
 

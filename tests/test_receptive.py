@@ -53,6 +53,20 @@ def pixels(found: np.ndarray) -> set[tuple[int, ...]]:
     return {tuple(map(int, place)) for place in np.argwhere(found)}
 
 
+def reached(model: nnx.Module, shape: tuple[int, ...], at: tuple[int, ...]) -> np.ndarray:
+    """Where the output pixel `at` of a model with values changes with the input: bool `[space...]`."""
+    graph, state = nnx.split(model)
+    rng = np.random.default_rng(0)
+    image, mix = jnp.asarray(rng.standard_normal(shape)), jnp.asarray(rng.standard_normal(99))
+
+    @jax.jit
+    def score(x: Array, state: nnx.State) -> Array:
+        pixel = nnx.merge(graph, state)(x)[(0, *at)]  # type: ignore[operator]
+        return (pixel * mix[: len(pixel)]).sum()
+
+    return np.asarray(jax.grad(score)(image, state) != 0)[0].any(axis=-1)
+
+
 # --- random graphs, path by path ---
 
 
@@ -446,6 +460,255 @@ def test_a_unet_by_hand() -> None:
     assert (analysis.output_stride, analysis.within_edges, analysis.couplings) == ((1, 1), False, ())
 
 
+@pytest.mark.parametrize("at", [(4, 4), (0, 3)])
+@pytest.mark.parametrize("mode", ["edge", "mean", "reflect", "symmetric", "wrap", "linear_ramp"])
+def test_padding_of_any_mode(mode: str, at: tuple[int, int]) -> None:
+    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+    model = Model(
+        lambda model, x: model.conv(jnp.pad(x, pads, mode=mode)),
+        conv=reference.filled(lambda: nnx.Conv(2, 2, (3, 3), padding="VALID", rngs=nnx.Rngs(0))),
+    )
+    analysis = analyse(model, (1, 8, 9, 2), at)
+    np.testing.assert_array_equal(analysis.support, reached(model, (1, 8, 9, 2), at))
+    assert (analysis.size, analysis.within_edges) == ((3, 3), False) or at == (0, 3)
+
+
+def recurrent(**options: Any) -> nnx.RNN:
+    return nnx.RNN(nnx.GRUCell(3, 3, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0), **options)
+
+
+def by_turns(model: Model, x: Array) -> list[Array]:
+    state, states = jnp.zeros((1, 3)), []
+    for turn in range(x.shape[1]):
+        state = jnp.tanh(state + model.mix(x[:, turn]))
+        states.append(state)
+    return states
+
+
+def put_in_place(model: Model, x: Array) -> Array:
+    result = jnp.zeros(x.shape)
+    for turn, state in enumerate(by_turns(model, x)):
+        result = jax.lax.dynamic_update_slice(result, state[:, None], (0, turn, 0))
+    return result
+
+
+def set_in_place(model: Model, x: Array) -> Array:
+    result = jnp.zeros(x.shape)
+    for turn, state in enumerate(by_turns(model, x)):
+        result = result.at[:, turn].set(state)
+    return result
+
+
+def padded_in_place(model: Model, x: Array) -> Array:
+    states = enumerate(by_turns(model, x))
+    last = x.shape[1] - 1
+    return sum(jnp.pad(state[:, None], ((0, 0), (turn, last - turn), (0, 0))) for turn, state in states)
+
+
+RECURRENCES: dict[str, Callable] = {
+    "scan": lambda model, x: model.rnn(x),
+    "backwards": lambda model, x: model.back(x),
+    "rows of a map": lambda model, x: model.rnn(x.reshape(1, -1, 3)).reshape(x.shape),
+    "stacked": lambda model, x: jnp.stack(by_turns(model, x), axis=1),
+    "updated": put_in_place,
+    "set": set_in_place,
+    "padded": padded_in_place,
+    "added up": lambda model, x: jax.lax.associative_scan(jnp.add, model.mix(x), axis=1),
+}
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("name", list(RECURRENCES))
+def test_a_recurrence_over_the_map_sees_all_that_came_before(name: str, residual: bool) -> None:
+    def call(model: Model, x: Array) -> Array:
+        return RECURRENCES[name](model, x) + (x if residual else 0)
+
+    parts = {
+        "rnn": recurrent(),
+        "back": recurrent(reverse=True, keep_order=True),
+        "mix": reference.filled(lambda: nnx.Linear(3, 3, rngs=nnx.Rngs(0))),
+    }
+    shape, at = ((1, 3, 4, 3), (1, 2)) if name == "rows of a map" else ((1, 7, 3), (4,))
+    model = Model(call, **parts)
+    analysis = analyse(model, shape, at)
+    np.testing.assert_array_equal(analysis.support, reached(model, shape, at))
+    assert analysis.support.sum() == {"rows of a map": 7, "backwards": 3}.get(name, 5)
+    assert analysis.couplings == ()
+    # A scan ends where the map does; of single steps nobody can tell.
+    assert analysis.within_edges or name not in ("scan", "backwards", "rows of a map")
+
+
+def test_a_recurrence_of_hundreds_of_turns() -> None:
+    def call(model: Model, x: Array) -> Array:
+        def turn(place: Array, held: tuple[Array, Array]) -> tuple[Array, Array]:
+            state, states = held
+            state = jnp.tanh(state + jax.lax.dynamic_index_in_dim(x, place, 1, keepdims=False))
+            return state, states.at[:, place].set(state)
+
+        first = jnp.zeros((1, 2)), jnp.zeros(x.shape)
+        return jax.lax.fori_loop(0, x.shape[1], turn, first)[1] + x
+
+    analysis = of(call, (1, 400, 2), (300,))
+    assert pixels(analysis.support) == {(row,) for row in range(301)}
+
+
+@pytest.mark.parametrize(("taps", "stride", "seen"), [(3, 1, 9), (3, 2, 4), (2, 2, 1), (4, 3, 4)])
+@pytest.mark.parametrize("at", [None, (0, 1)])
+def test_a_circular_transposed_convolution(
+    taps: int, stride: int, seen: int, at: tuple[int, int] | None
+) -> None:
+    model = reference.filled(
+        lambda: nnx.ConvTranspose(
+            2, 2, (taps, taps), strides=(stride, stride), padding="CIRCULAR", rngs=nnx.Rngs(0)
+        )
+    )
+    analysis = analyse(model, (1, 6, 8, 2), at)
+    np.testing.assert_array_equal(analysis.support, reached(model, (1, 6, 8, 2), analysis.at))
+    assert analysis.support.sum() == seen or at is not None
+    assert analysis.output_stride == (Fraction(1, stride),) * 2
+
+
+def test_a_layer_after_a_circular_transposed_convolution_sees_no_more_than_the_map() -> None:
+    up = made(lambda rngs: nnx.ConvTranspose(2, 2, (3, 3), strides=(2, 2), padding="CIRCULAR", rngs=rngs))
+    analysis = of(lambda model, x: model.conv(model.up(x)), (1, 16, 16, 2), up=up, conv=conv(2, 2))
+    assert [layer.size for layer in analysis.layers] == [(2, 2), (2, 2)]
+    assert analysis.size == (2, 2)
+
+
+def mix_rows(model: Model, x: Array) -> Array:
+    return model.mix(x.swapaxes(1, 3)).swapaxes(1, 3)
+
+
+def mixer(model: Model, x: Array) -> Array:
+    return model.back(nnx.gelu(model.there(x.swapaxes(1, 3)))).swapaxes(1, 3)
+
+
+def dense(model: Model, x: Array) -> Array:
+    return model.all(x.reshape(1, -1)).reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("call", "seen"),
+    [
+        (mix_rows, 6),
+        (lambda model, x: model.conv(mix_rows(model, x)), 18),
+        (mixer, 6),
+        (lambda model, x: x + mixer(model, x), 6),
+        (dense, 48),
+    ],
+)
+def test_a_layer_along_an_axis_of_the_map_leaves_it_an_axis(call: Callable, seen: int) -> None:
+    sizes = {"mix": (6, 6), "there": (6, 11), "back": (11, 6), "all": (96, 96)}
+    parts = {
+        name: reference.filled(lambda size=size: nnx.Linear(*size, rngs=nnx.Rngs(0)))
+        for name, size in sizes.items()
+    }
+    parts["conv"] = reference.filled(lambda: nnx.Conv(2, 2, (3, 3), rngs=nnx.Rngs(0)))
+    model = Model(call, **parts)
+    analysis = analyse(model, (1, 6, 8, 2), (1, 5))
+    np.testing.assert_array_equal(analysis.support, reached(model, (1, 6, 8, 2), (1, 5)))
+    assert (analysis.support.sum(), analysis.output_stride) == (seen, (1, 1))
+
+
+def test_an_output_along_one_axis_of_the_map_has_places_there() -> None:
+    analysis = of(lambda model, x: model.conv(x).mean(axis=1), (1, 6, 8, 2), (2,), conv=conv(2, 2))
+    assert pixels(analysis.support) == {(row, column) for row in range(6) for column in (1, 2, 3)}
+    assert (analysis.at, analysis.output_stride, analysis.offset) == ((2,), None, None)
+
+
+BAND = np.abs(np.arange(9)[:, None] - np.arange(9)) <= 2
+FULL_ROW = BAND & (np.arange(9) != 4)[:, None]  # of which the fourth is masked out as a whole
+
+
+def heads(x: Array) -> Array:
+    return x.reshape(1, 9, 2, 2)
+
+
+def attend(**options: Any) -> Callable:
+    return lambda model, x: jax.nn.dot_product_attention(*[heads(x)] * 3, **options).reshape(x.shape)
+
+
+def weighing(weigh: Callable) -> Callable:
+    return lambda model, x: weigh(model.query(x) @ model.key(x).swapaxes(1, 2)) @ model.value(x)
+
+
+ATTENTION: dict[str, tuple[Callable, int]] = {
+    "all": (lambda model, x: model.attention(x), 9),
+    "causal": (lambda model, x: model.attention(x, mask=nnx.make_causal_mask(x[..., 0])), 5),
+    "causal, twice": (
+        lambda model, x: model.attention(
+            model.attention(x, mask=nnx.make_causal_mask(x[..., 0])), mask=nnx.make_causal_mask(x[..., 0])
+        ),
+        5,
+    ),
+    "kept": (lambda model, x: model.attention(x, mask=model.mask[...]), 5),
+    "is_causal": (attend(is_causal=True), 5),
+    "window": (attend(local_window_size=(2, 1)), 4),
+    "bias": (attend(bias=np.where(BAND, 0, -1e9)[None, None]), 5),
+    "infinity": (weighing(lambda scores: nnx.softmax(jnp.where(BAND, scores, -jnp.inf))), 5),
+    "where": (weighing(lambda scores: jax.nn.softmax(scores, where=BAND)), 5),
+    "added": (weighing(lambda scores: nnx.softmax(scores + (1.0 - jnp.float32(BAND[None])) * -10000)), 5),
+    "times": (weighing(lambda scores: scores * BAND[None]), 5),
+    "tril": (weighing(jnp.tril), 5),
+    "sigmoid": (weighing(lambda scores: nnx.sigmoid(jnp.where(BAND, scores, -1e9))), 5),
+    "a row without any": (weighing(lambda scores: nnx.softmax(jnp.where(FULL_ROW, scores, -1e9))), 9),
+}
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("name", list(ATTENTION))
+def test_attention_reads_what_its_mask_leaves(name: str, residual: bool) -> None:
+    call, seen = ATTENTION[name]
+    parts: dict[str, Any] = {
+        part: reference.filled(lambda: nnx.Linear(4, 4, rngs=nnx.Rngs(0)), seed)
+        for seed, part in enumerate(["query", "key", "value"])
+    }
+    parts["attention"] = reference.filled(
+        lambda: nnx.MultiHeadAttention(2, 4, decode=False, rngs=nnx.Rngs(0)), 3
+    )
+    parts["mask"] = nnx.Variable(jnp.asarray(BAND[None, None]))
+    model = Model(lambda model, x: call(model, x) + (x if residual else 0), **parts)
+    analysis = analyse(model, (1, 9, 4), (4,))
+    np.testing.assert_array_equal(analysis.support, reached(model, (1, 9, 4), (4,)))
+    assert analysis.support.sum() == seen
+    assert (analysis.couplings, analysis.within_edges) == ((), True)
+    assert "also sees" not in repr(analysis)
+
+
+def test_the_paths_of_masked_attention_are_those_that_are_left() -> None:
+    query, key, value = (made(lambda rngs: nnx.Linear(4, 4, rngs=rngs)) for _ in range(3))
+    weigh = weighing(lambda scores: nnx.softmax(jnp.where(BAND, scores, -1e9)))
+    analysis = of(weigh, (1, 9, 4), (4,), query=query, key=key, value=value)
+    # Five values, the key of each and, five times, the query of row 4.
+    counts = np.where(BAND[4], 2.0, 0.0)
+    counts[4] += 5
+    np.testing.assert_allclose(analysis.paths_inside, counts / counts.sum(), atol=1e-12)
+
+
+def test_a_mask_without_values_is_refused_and_weights_are_none() -> None:
+    attention = made(lambda rngs: nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs))
+    mask = nnx.Variable(jax.ShapeDtypeStruct((9, 9), bool))
+
+    def masked(model: Model, x: Array) -> Array:
+        return model.attention(x, mask=model.mask[...])
+
+    with pytest.raises(InputError, match="mask, which is not known"):
+        of(masked, (1, 9, 4), attention=attention, mask=mask)
+    gate = nnx.Param(jax.ShapeDtypeStruct((9, 9), jnp.float32))
+    gated = of(
+        lambda model, x: model.attention(x, mask=model.gate[...] > 0),
+        (1, 9, 4),
+        attention=attention,
+        gate=gate,
+    )
+    assert gated.support.all()
+
+
+def test_a_softmax_over_the_map_that_nothing_is_summed_with_is_a_summary() -> None:
+    analysis = of(lambda model, x: x * nnx.softmax(model.conv(x), axis=1), (1, 9, 2), conv=conv(2, 2, (3,)))
+    assert (analysis.size, analysis.couplings) == ((3,), ("an operation without parameters",))
+
+
 # --- by hand ---
 
 
@@ -659,6 +922,25 @@ def test_moving_and_adding_up_along_the_map() -> None:
     assert pixels(wrapped.support) == {(8,), (0,), (1,)}
 
 
+@pytest.mark.parametrize("at", [(0, 8), (15, 14), (7, 7)])
+def test_around_a_circular_edge_the_field_goes_on(at: tuple[int, int]) -> None:
+    analysis = analyse(conv(1, 1, kernel_dilation=2, padding="CIRCULAR"), (1, 16, 15, 1), at)
+    rows, columns = (
+        {(place + step) % n for step in (-2, 0, 2)} for place, n in zip(at, (16, 15), strict=True)
+    )
+    assert pixels(analysis.support) == {(row, column) for row in rows for column in columns}
+    assert (analysis.size, analysis.within_edges, analysis.offset) == ((5, 5), False, (0, 0))
+    assert analysis.paths.origin == (at[0] - 2, at[1] - 2)
+
+
+def test_maps_that_are_joined_are_no_circular_padding() -> None:
+    def call(model: Model, x: Array) -> Array:
+        return model.conv(jnp.concatenate([x[:, 1::2], x, x[:, :3]], axis=1))
+
+    analysis = of(call, (1, 8, 1), (2,), conv=conv(1, 1, (3,)))
+    assert (pixels(analysis.support), analysis.paths.origin) == ({(3,), (5,), (7,)}, (3,))
+
+
 def test_some_pixels_taken_by_their_numbers_keep_their_distance() -> None:
     def call(model: Model, x: Array) -> Array:
         return model.conv(x)[:, jnp.array([2, 3, 4])]
@@ -858,6 +1140,29 @@ def test_a_shape_that_does_not_fit(shape: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 4096, 4097, 2), (1, 10**6, 10**6, 2), (10**12, 6, 6, 2), (1, 10**40, 1, 2), (1, 6, 6, 10**9)],
+)
+def test_a_shape_too_large_to_count_on(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"too large.* at most 16777216") as caught:
+        analyse(conv(2, 2), shape)
+    assert "\n" not in str(caught.value)
+    assert "x".join(map(str, shape)) in str(caught.value)
+
+
+def test_the_largest_shape_is_quick() -> None:
+    assert analyse(conv(2, 2), (2**24, 4096, 4096, 2)).size == (3, 3)
+
+
+@pytest.mark.parametrize("given", [np.zeros((1, 8, 8, 2)), jnp.zeros((1, 8, 8, 2)), [[1, 8, 8, 2]] * 40])
+def test_an_array_in_place_of_a_shape_is_named_in_one_line(given: Any) -> None:
+    for call in (lambda: analyse(conv(2, 2), given), lambda: analyse(conv(2, 2), (1, 8, 8, 2), given)):
+        with pytest.raises(InputError, match=r"an array of shape|an object of type list") as caught:
+            call()
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 150
+
+
 @pytest.mark.parametrize("model", [lambda x: x, nnx.Conv, nnx.relu, None, nnx.Dict()])
 def test_what_is_no_model(model: Any) -> None:
     with pytest.raises(InputError) as caught:
@@ -920,6 +1225,11 @@ def test_padding_by_hand_does_not_hide_a_rate_that_is_larger_than_the_map() -> N
     analysis = of(call, (1, 8, 8, 1), conv=conv(1, 1, kernel_dilation=16, padding="VALID"))
     assert analysis.layers[0].padding_share == pytest.approx(1 - 1 / 9)
     assert "rate and map" in {finding.rule for finding in analysis.findings}
+
+
+def test_an_empty_output_is_named() -> None:
+    with pytest.raises(InputError, match=r"the output \(1, 0, 0, 2\) of Conv .* is empty"):
+        analyse(conv(2, 2, kernel_dilation=20, padding="VALID"), (1, 32, 32, 2))
 
 
 def test_a_forgotten_batch_is_refused() -> None:

@@ -1,8 +1,9 @@
 """What a Flax model sees: the exact receptive field, its holes and its gridding, layer by layer."""
 
+import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MAX_PIXELS = 2**24  # counts of all of them, as doubles, take 128 MiB
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class Analysis:
     """What one output of a model sees. `print` it; every number is exact.
@@ -37,19 +41,20 @@ class Analysis:
     Attributes:
         model: its class.
         input_shape, output_shape: with batch and channels.
-        at: the output pixel in question; empty where the output has no spatial axes.
+        at: the output pixel in question, along those of the input's spatial axes that the output has.
         paths: normalised path counts over the receptive field, as if the maps had no edge. Some operations
             cannot be continued beyond it: a dense head, global pooling, interpolation near the edge.
         within_edges: whether such a one took part, so that `paths` are those within the edges.
         support: `[input's spatial axes]` bool: the input pixels that are seen from `at`, within the edges.
         paths_inside: the same shape: the share of the paths to each of them.
-        output_stride: input pixels from one output pixel to the next, per axis; None without spatial axes.
+        output_stride: input pixels from one output pixel to the next, per axis; None where the output lacks
+            a spatial axis.
         offset: input coordinate of the middle of output pixel 0's field, per axis, if that lies as it does
             at `at`, which upsampling may change; None where `within_edges`.
         gridding: predicted gridding index G of `paths`.
         couplings: where a summary of the map, or of its rows or columns, returns to its pixels (group
             normalisation, batch statistics, squeeze-and-excitation, image pooling). Through these all of
-            it is seen; the numbers leave them out.
+            it is seen; the numbers leave them out. Attention is none: what it reads is counted.
         layers: every convolution and pooling on the way.
         findings: what should be changed, with the change.
     """
@@ -166,30 +171,44 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         at: the output pixel, its centre by default.
 
     Raises:
-        InputError: for a callable that is no NNX module, a shape that the model does not take, a result
-            that is not one array or does not depend on the input, a place that is not on the map, and
-            operations whose receptive field differs from input to input.
+        InputError: for a callable that is no NNX module, a shape that the model does not take or of more
+            than `MAX_PIXELS` pixels, a result that is not one array, is empty or does not depend on the
+            input, a place that is not on the map, and operations whose receptive field differs from input
+            to input.
     """
     if not isinstance(model, nnx.Module):
         raise InputError(f"analyse takes a Flax NNX module, got {type(model).__name__}")
     shape = _integers(input_shape)
     if shape is None or len(shape) < 3 or min(shape) < 1:
         raise InputError(
-            f"input_shape must be positive integers (batch, height, width, channels), got {input_shape!r}"
+            "input_shape must be positive integers (batch, height, width, channels), "
+            f"got {_shown(input_shape)}"
+        )
+    if max(shape[0], math.prod(shape[1:-1]), shape[-1]) > MAX_PIXELS:
+        raise InputError(
+            f"input_shape {_times(shape)} is too large to count paths on: at most {MAX_PIXELS} pixels, such "
+            "as 4096x4096, and as many in the batch and channels"
         )
     traced = trace(model, shape)
+    if 0 in traced.output.shape:
+        raise InputError(
+            f"the output {traced.output.shape} of {type(model).__name__} for an input of shape {shape} is "
+            "empty, as where a layer without padding reads further than its map goes"
+        )
     if not traced.output.depends:
         raise InputError(f"the result of {type(model).__name__} does not depend on its input")
     annotation = annotate(traced)
-    axes = spatial_axes(traced.output, annotation, len(shape))
+    axes = spatial_axes(traced.output, annotation)
     place = _place(traced.output, axes, at)
-    whole = traced.output, dict(zip(axes, place, strict=True))
-    inside, _, _ = count_paths(traced, annotation, [whole], beyond=False)[0]
+    pixel = traced.output, dict(zip(axes, place, strict=True))
+    inside, _, _ = count_paths(traced, annotation, [pixel], beyond=False)[0]
     if not inside.any():
         raise InputError(f"the result of {type(model).__name__} does not depend on its input at {place}")
-    counts, start, within_edges = count_paths(traced, annotation, [whole], beyond=True)[0]
+    counts, start, within_edges = count_paths(traced, annotation, [pixel], beyond=True)[0]
     paths = PathCounts.of(inside, (0,) * inside.ndim) if within_edges else PathCounts.of(counts, start)
-    strides = tuple(annotation.axes[traced.output][axis].stride for axis in axes) or None
+    spatial = [annotation.axes[traced.output][axis] for axis in axes]
+    whole = [axis.space for axis in spatial] == list(range(len(shape) - 2))
+    strides = tuple(axis.stride for axis in spatial) if whole else None
     offset = None
     if strides is not None and not within_edges:
         middles = [start + (length - 1) / 2 for start, length in zip(paths.origin, paths.size, strict=True)]
@@ -207,7 +226,7 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         output_stride=strides,
         offset=offset,
         gridding=paths.gridding(annotation.spread[traced.output]),
-        couplings=_couplings(traced, annotation),
+        couplings=_couplings(traced, annotation, _uncounted(traced, annotation, pixel, inside)),
         layers=layers,
         findings=_findings(layers, before, paths),
     )
@@ -218,11 +237,13 @@ def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tupl
     if at is None:
         return tuple(length // 2 for length in lengths)
     if not axes:
-        raise InputError(f"the output {output.shape} has no spatial axes, so at={at!r} is not a place on it")
+        raise InputError(
+            f"the output {output.shape} has no spatial axes, so at={_shown(at)} is not a place on it"
+        )
     given = _integers(at)
     inside = given is not None and len(given) == len(axes)
     if given is None or not inside or any(not 0 <= i < n for i, n in zip(given, lengths, strict=True)):
-        raise InputError(f"at={at!r} is not a place on the output's {_times(lengths)} map")
+        raise InputError(f"at={_shown(at)} is not a place on the output's {_times(lengths)} map")
     return given
 
 
@@ -235,7 +256,37 @@ def _integers(values: object) -> tuple[int, ...] | None:
         return None
 
 
-def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:
+def _shown(value: object) -> str:
+    """A value on one short line; an array, say, by what it is."""
+    text = repr(value)
+    if len(text) <= 60 and "\n" not in text:
+        return text
+    shape = getattr(value, "shape", None)
+    return f"an object of type {type(value).__name__}" if shape is None else f"an array of shape {shape}"
+
+
+def _uncounted(
+    traced: Trace, annotation: Annotation, pixel: tuple[Value, dict[int, int]], inside: np.ndarray
+) -> set[tuple[Step, Value]]:
+    """The couplings, but for those of softmaxes if what these see is counted without them.
+
+    So it is in attention, which reads the values at all places over which its weights are normalised.
+    """
+    exponents = {step.inputs[0] for step in traced.steps if step.name == "exp"}
+    softmax = set()
+    for step, value in annotation.couplings:
+        divided = step.inputs[0].step
+        of_exponentials = step.name == "div" and divided is not None and divided.name == "exp"
+        if of_exponentials or (step.name == "sub" and step.outputs[0] in exponents):
+            softmax.add((step, value))
+    if not softmax:
+        return annotation.couplings
+    rest = annotation.couplings - softmax
+    followed, _, _ = count_paths(traced, replace(annotation, couplings=rest), [pixel], beyond=False)[0]
+    return rest if np.array_equal(followed > 0, inside > 0) else annotation.couplings
+
+
+def _couplings(traced: Trace, annotation: Annotation, chosen: set[tuple[Step, Value]]) -> tuple[str, ...]:
     """Each by the module between the summary and its return, else by the one that takes it from there."""
     readers: dict[Value, list[Step]] = {}
     for step in traced.steps:
@@ -256,7 +307,7 @@ def _couplings(traced: Trace, annotation: Annotation) -> tuple[str, ...]:
     names = {}
     for step in traced.steps:
         for value in step.inputs:
-            if (step, value) in annotation.couplings and value.step is not None:
+            if (step, value) in chosen and value.step is not None:
                 name = _parameter(value.step, back) or _parameter(step, on)
                 names[name or "an operation without parameters"] = None
     return tuple(names)

@@ -1,7 +1,7 @@
 """What each axis of each array of a model stands for, and how far apart its pixels lie in the input."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal
@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from hdc.errors import InputError
+from hdc.receptive.masks import Masked, find_masks
 from hdc.receptive.trace import POINTWISE, Step, Trace, Value
 
 
@@ -17,21 +18,24 @@ class Axis:
     """The meaning of one axis.
 
     Attributes:
-        kind: `batch`, `space`, `channel`; `new` for one that was put in, as when a summary is stretched over
-            a map; `flat` for several axes in one.
-        space: which of the input's spatial axes, for `space`.
-        stride: input pixels from one position to the next, for `space`.
+        kind: `batch`, `space`, `channel`; `new` for one that was put in, along which all is the same, as
+            when a summary is stretched over a map; `stack` for one along which arrays were put side by side;
+            `flat` for several axes in one.
+        space: which of the input's spatial axes, for `space` and for a phase.
+        stride: input pixels from one position to the next, for the same.
+        phase: whether a `channel` is the place within the blocks that a map was cut into.
         parts, lengths: the axes and lengths behind a `flat` one.
     """
 
-    kind: Literal["batch", "space", "channel", "new", "flat"]
+    kind: Literal["batch", "space", "channel", "new", "stack", "flat"]
     space: int = 0
     stride: Fraction = Fraction(1)
+    phase: bool = False
     parts: "tuple[Axis, ...]" = ()
     lengths: tuple[int, ...] = ()
 
 
-CHANNEL, NEW = Axis("channel"), Axis("new")
+CHANNEL, NEW, STACK = Axis("channel"), Axis("new"), Axis("stack")
 Axes = tuple[Axis, ...]
 
 
@@ -44,16 +48,18 @@ class Annotation:
         spread: by value, the widest distance in input pixels between neighbouring taps of any layer before.
         couplings: steps, and those of their operands, by which a summary of a map returns to its every
             pixel, as in group normalisation, batch statistics, squeeze-and-excitation or image pooling.
+        masked: by value, the entries that constants mask out.
     """
 
     axes: dict[Value, Axes] = field(default_factory=dict)
     spread: dict[Value, int] = field(default_factory=dict)
     couplings: set[tuple[Step, Value]] = field(default_factory=set)
+    masked: dict[Value, Masked] = field(default_factory=dict)
 
 
 def annotate(trace: Trace) -> Annotation:
     """The axes of the input are `[batch, space..., channel]`; the rest follows step by step."""
-    found = Annotation()
+    found = Annotation(masked=find_masks(trace))
     spaces = len(trace.input.shape) - 2
     found.axes[trace.input] = (Axis("batch"), *(Axis("space", k) for k in range(spaces)), CHANNEL)
     found.spread[trace.input] = 1
@@ -66,7 +72,17 @@ def annotate(trace: Trace) -> Annotation:
         for output, axes in zip(step.outputs, _outputs(step, found), strict=True):
             found.axes[output] = axes
             found.spread[output] = spread
+    found.axes[trace.output] = _as_input(trace, found.axes[trace.output], found.axes[trace.input])
     return found
+
+
+def _as_input(trace: Trace, axes: Axes, given: Axes) -> Axes:
+    """An output of the input's height and width is a map like it, even if what lies between hides it."""
+    like = len(axes) == len(given) and trace.output.shape[1:-1] == trace.input.shape[1:-1]
+    known = [place for place, axis in enumerate(axes) if axis.kind == "space"]
+    if not like or any(axes[place].space != given[place].space for place in known):
+        return axes
+    return tuple(axes[i] if i in known or axis.kind != "space" else axis for i, axis in enumerate(given))
 
 
 def tap_distances(step: Step) -> dict[int, Fraction]:
@@ -109,7 +125,7 @@ def _outputs(step: Step, found: Annotation) -> list[Axes]:
             scaled = _scaled(axes, params["window_strides"], params["base_dilation"])
             return [scaled for _ in shapes]
         case name if name.startswith(("reduce_", "arg")):
-            kept = tuple(axis for i, axis in enumerate(axes) if i not in params["axes"])
+            kept = _reduced(axes, params["axes"])
             return [kept for _ in shapes]
         case "broadcast_in_dim":
             new = [NEW] * len(shape)
@@ -127,11 +143,13 @@ def _outputs(step: Step, found: Annotation) -> list[Axes]:
             return [_scaled(axes, strides, (1,) * len(shape))]
         case "pad":
             apart = [interior + 1 for _, _, interior in params["padding_config"]]
-            return [_scaled(axes, (1,) * len(shape), apart)]
+            scaled = _scaled(axes, (1,) * len(shape), apart)
+            return [_uneven(scaled, [any(sides) for sides in params["padding_config"]])]
         case "concatenate":
             along = params["dimension"]
             # What is joined along this axis stays side by side: no summary returns to a map by it.
-            return [_unified(step, given, found, beside=along)]
+            joined = _unified(step, given, found, beside=(along,))
+            return [_uneven(joined, [place == along for place in range(len(shape))])]
         case "dot_general":
             return [_contracted(step, found)]
         case "gather":
@@ -144,18 +162,26 @@ def _outputs(step: Step, found: Annotation) -> list[Axes]:
             return [(*axes[: params["axis"]], *axes[params["axis"] + 1 :]) for _ in shapes]
         case "stack":
             joined = _unified(step, given, found)
-            return [(*joined[: params["axis"]], NEW, *joined[params["axis"] :])]
+            # What the turns of a loop over a map return lies as what they take.
+            taken = [found.axes[rows][0] for rows in params.get("rows", ()) if rows.depends]
+            along = next((axis for axis in taken if axis.kind in ("space", "flat")), STACK)
+            return [(*joined[: params["axis"]], along, *joined[params["axis"] :])]
+        case "dynamic_update_slice":
+            base, update = step.inputs[:2]
+            known = [(value, axes) for value, axes in given if value in (base, update)]
+            axes = _unified(step, known, found, beside=range(len(shape)))
+            return [_uneven(axes, [n != m for n, m in zip(base.shape, update.shape, strict=True)])]
         case _:
             return [axes if len(axes) == len(s) else (CHANNEL,) * len(s) for s in shapes]
 
 
 def _unified(
-    step: Step, given: Sequence[tuple[Value, Axes]], found: Annotation, beside: int | None = None
+    step: Step, given: Sequence[tuple[Value, Axes]], found: Annotation, beside: Container[int] = ()
 ) -> Axes:
     """The axes of arrays that are combined place by place; notes the summaries that meet a map.
 
     Args:
-        beside: the axis, if any, along which they are put side by side.
+        beside: the axes along which they are put side by side.
     """
     result = []
     for place, column in enumerate(zip(*(axes for _, axes in given), strict=True)):
@@ -163,11 +189,30 @@ def _unified(
         spatial = [axis for axis in told if axis.kind == "space"]
         # Interpolation to a size that is no multiple has an odd stride; what it meets has a plain one.
         axis = min(spatial, key=lambda axis: axis.stride.denominator, default=told[0] if told else NEW)
-        if axis.kind in ("space", "flat") and place != beside:
+        if axis.kind in ("space", "flat") and place not in beside:
             meets = zip(given, column, strict=True)
             found.couplings |= {(step, value) for (value, _), one in meets if one.kind == "new"}
         result.append(axis)
     return tuple(result)
+
+
+def _uneven(axes: Axes, places: Sequence[bool]) -> Axes:
+    """At these places, what was the same all along an axis that was put in no longer is."""
+    return tuple(
+        STACK if axis.kind == "new" and here else axis for axis, here in zip(axes, places, strict=True)
+    )
+
+
+def _reduced(axes: Axes, places: Container[int]) -> Axes:
+    """What is left; where blocks of a map are put on one another, the place within them becomes the map."""
+    gone = {axis.space for place, axis in enumerate(axes) if place in places and axis.kind == "space"}
+    kept = []
+    for axis in (axis for place, axis in enumerate(axes) if place not in places):
+        if axis.phase and axis.space in gone:
+            gone.remove(axis.space)
+            axis = replace(axis, kind="space", phase=False)
+        kept.append(axis)
+    return tuple(kept)
 
 
 def _scaled(axes: Axes, strides: Iterable[int], apart: Iterable[int]) -> Axes:
@@ -219,10 +264,15 @@ def _contracted(step: Step, found: Annotation) -> Axes:
         free = [i for i in range(len(mine.shape)) if i not in (*summed, *batch)]
         if mine.depends:
             result += [found.axes[mine][i] for i in free]
-        elif len(free) == 1 and len(others) == 1 and not mine.parameter:
-            # A constant matrix along one axis resamples it: interpolation.
-            axis, length = found.axes[other][others[0]], mine.shape[free[0]]
-            result.append(_resampled(axis, other.shape[others[0]], length))
+        elif len(free) == len(others) == 1:
+            axis, before, after = found.axes[other][others[0]], other.shape[others[0]], mine.shape[free[0]]
+            if not mine.parameter:
+                # A constant matrix along one axis resamples it: interpolation.
+                result.append(_resampled(axis, before, after))
+            else:
+                # A layer from every position to as many, as in an MLP-Mixer, leaves a map.
+                stays = before == after and axis.kind in ("space", "flat")
+                result.append(axis if stays else CHANNEL)
         else:
             result += [CHANNEL] * len(free)
     return tuple(result)
@@ -264,7 +314,10 @@ def _picked(axis: Axis, step: Step, length: int) -> Axis:
 
 
 def groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """The axes that a reshape turns into one another: pairs of places before and after, in order."""
+    """The axes that a reshape turns into one another: pairs of places before and after, in order.
+
+    No length is 0.
+    """
     result: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -309,7 +362,7 @@ def _merged(parts: Axes, lengths: tuple[int, ...], length: int) -> Axis:
     if len(parts) == 1:
         return parts[0]
     spatial = [(axis, n) for axis, n in zip(parts, lengths, strict=True) if axis.kind == "space"]
-    if len(spatial) == 1 and all(axis.kind in ("space", "new", "channel") for axis in parts):
+    if len(spatial) == 1 and all(axis.kind in ("space", "new", "stack", "channel") for axis in parts):
         # Repeated or shuffled into the map from the channels: so many positions where there was one.
         if parts[0].kind == "space":
             axis, before = spatial[0]
@@ -323,6 +376,7 @@ def _split(axis: Axis, lengths: tuple[int, ...]) -> Axes:
     if axis.kind == "flat" and axis.lengths == lengths:
         return axis.parts
     if axis.kind == "space":
-        apart = math.prod(lengths[1:])
-        return (replace(axis, stride=axis.stride * apart), *(CHANNEL for _ in lengths[1:]))
+        strides = [axis.stride * math.prod(lengths[place + 1 :]) for place in range(len(lengths))]
+        phases = (Axis("channel", axis.space, stride, phase=True) for stride in strides[1:])
+        return (replace(axis, stride=strides[0]), *phases)
     return (CHANNEL,) * len(lengths) if axis.kind != "new" else (axis,) * len(lengths)

@@ -34,7 +34,7 @@ class Layer:
         padded: whether it has padding.
         causal: whether all padding lies before the map.
         lost: the share of its taps along an axis that fall outside the map.
-        paths: path counts from its central output, as if the maps had no edge.
+        paths: path counts from its central output, as if the maps had no edge, where that can be.
         gridding: predicted gridding index of these.
     """
 
@@ -95,11 +95,17 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
         # One of the batch, in which a model may have put the phases of a map.
         batch = step.params["dimension_numbers"].out_spec[0] if "dimension_numbers" in step.params else 0
         middles.append((output, {batch: 0} | {place: output.shape[place] // 2 for _, place in places}))
-    counted = [
-        found
-        for first in range(0, len(middles), _AT_ONCE)
-        for found in count_paths(traced, annotation, middles[first : first + _AT_ONCE], beyond=True)
-    ]
+    counted = []
+    for first in range(0, len(middles), _AT_ONCE):
+        some = middles[first : first + _AT_ONCE]
+        found = count_paths(traced, annotation, some, beyond=True)
+        # Counts are of no use that go on beyond some maps and end at the edges of others.
+        bounded = [row for row, (_, _, within_edges) in enumerate(found) if within_edges]
+        if bounded:
+            inside = count_paths(traced, annotation, [some[row] for row in bounded], beyond=False)
+            for row, again in zip(bounded, inside, strict=True):
+                found[row] = again
+        counted += found
     # A place that looks at nothing but zeros that the model put in has no field.
     kept = [number for number, (counts, _, _) in enumerate(counted) if counts.any()]
     layers = []
@@ -152,11 +158,11 @@ def count_paths(
     return [(counts[row], starts, bool(pullback.bounded[row])) for row in range(len(places))]
 
 
-def spatial_axes(value: Value, annotation: Annotation, rank: int) -> list[int]:
+def spatial_axes(value: Value, annotation: Annotation) -> list[int]:
     """The spatial axes of an array, in the order of the input's."""
     axes = annotation.axes[value]
     found = sorted((axis.space, place) for place, axis in enumerate(axes) if axis.kind == "space")
-    return [place for _, place in found] if len(found) == rank - 2 else []
+    return [place for _, place in found]
 
 
 @dataclass(frozen=True)

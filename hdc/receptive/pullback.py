@@ -16,9 +16,11 @@ import numpy as np
 
 from hdc.errors import InputError
 from hdc.receptive.axes import Annotation, groups
+from hdc.receptive.masks import small
 from hdc.receptive.trace import POINTWISE, Step, Trace, Value
 from hdc.receptive.window import Window, inserted, mass, spaced, tapped, widened
 
+_LONGEST = 64  # arrays that a run of pointwise operations starts from
 _LEAST = 1e-300
 _MOST = 1e200  # counts beyond it are scaled down, before a double would overflow
 
@@ -91,7 +93,12 @@ class Pullback:
         statistics: dict[Value, dict[Value, None]] = {}  # of each pixel's channels, and of what
         for step in self.trace.steps:
             given = [v for v in step.inputs if v.depends and (step, v) not in self.annotation.couplings]
-            own = [sources.get(value, {value: None}) for value in given]
+            known = [sources.get(value, {value: None}) for value in given]
+            # A recurrence may go on for thousands of turns: a run is then cut in two.
+            own = [
+                some if len(some) <= _LONGEST else {value: None}
+                for value, some in zip(given, known, strict=True)
+            ]
             if step.name in POINTWISE:
                 pairs = list(zip(given, own, strict=True))
                 direct = _joined(some for value, some in pairs if value not in statistics)
@@ -196,7 +203,11 @@ class Pullback:
                         self._add(value, self._pool(found, value, step))
             case _ if name.startswith(("reduce_", "arg")):
                 for value in [value for value in step.inputs if value.depends]:
-                    self._add(value, self._reduction(window, value, params["axes"]))
+                    found = self._reduction(window, value, params["axes"])
+                    masked = self.annotation.masked.get(value)
+                    if masked is not None and name in ("reduce_sum", "reduce_max"):
+                        found = self._without(found, masked.zero if name == "reduce_sum" else masked.low)
+                    self._add(value, found)
             case "cumsum" | "cumprod" | "cummax" | "cummin" | "cumlogsumexp":
                 self._add(operand, self._cumulative(window, operand, params["axis"], params["reverse"]))
             case "sort" | "top_k" | "fft":
@@ -226,6 +237,11 @@ class Pullback:
                 self._add(operand, _sliced(window, step))
             case "pad":
                 self._add(operand, _padded(window, step))
+            case "concatenate" if self.beyond and (wrapped := _wrapped(step)) is not None:
+                # Beyond its edge, a map with circular padding goes on as any other.
+                axis, (value, low) = params["dimension"], wrapped
+                whole = window.expanded(axis, step.outputs[0].shape[axis])
+                self._add(value, whole.with_axis(axis, whole.counts, (whole.starts[axis] or 0) - low))
             case "concatenate":
                 for value, found in self._parts(window, step, params["dimension"]):
                     self._add(value, found)
@@ -241,7 +257,9 @@ class Pullback:
                 for side in (0, 1):
                     value = step.inputs[side]
                     if value.depends and (step, value) not in self.annotation.couplings:
-                        self._add(step.inputs[side], self._product(window, step, side))
+                        found = self._product(window, step, side)
+                        masked = self.annotation.masked.get(value)
+                        self._add(value, found if masked is None else self._without(found, masked.zero))
             case "tile":
                 for axis, times in enumerate(params["reps"]):
                     if times > 1:
@@ -251,6 +269,8 @@ class Pullback:
                         window = window.with_axis(axis, whole.reshape(shape).sum(axis=axis + 1), 0)
                 self._add(operand, window)
             case "scan_row":
+                if params["carried"] and self.annotation.axes[operand][0].kind in ("space", "flat"):
+                    self._note(mass(window.counts) > 0)  # a recurrence begins at the edge of the map
                 first = inserted(window, [0])
                 self._add(operand, first.with_axis(0, first.counts, params["position"]))
             case "unstack":
@@ -398,8 +418,10 @@ class Pullback:
         first = ranks[0] if side == 0 else ranks[0] + ranks[2]
         my_places = [*range(ranks[0]), *range(first, first + ranks[1])]
         their_places = [place for place in range(sum(ranks)) if place not in my_places]
-        taps = _present(other)
+        taps = self._taps(other)
         if taps is not None:
+            if other.depends:
+                self._note(mass(window.counts) > 0)  # what is masked out differs from place to place
             for mine_axis, axis in zip(summed, sums[1 - side], strict=True):
                 if self.annotation.axes[mine][mine_axis].kind == "channel":
                     taps = taps / np.maximum(taps.sum(axis=axis, keepdims=True), 1)
@@ -415,6 +437,22 @@ class Pullback:
         starts += [None] * len(summed)
         back = np.argsort(order)
         return Window(counts.transpose(0, *(1 + back)), tuple(starts[i] for i in back))
+
+    def _taps(self, value: Value) -> np.ndarray | None:
+        """As `_present`; of an array that depends on the input, what no mask takes away."""
+        if not value.depends:
+            return _present(value)
+        masked = self.annotation.masked.get(value)
+        if masked is None or not masked.zero.any():
+            return None
+        return np.broadcast_to((~small(masked.zero)).astype(np.float64), value.shape)
+
+    def _without(self, window: Window, masked: np.ndarray) -> Window:
+        """A window without what is masked out, bool `[axes of the array...]`."""
+        for axis, stride in enumerate(masked.strides):
+            if stride != 0:
+                window = self._inside(window, axis, masked.shape[axis])
+        return Window(window.counts * ~small(masked), window.starts)
 
     def _resampled(
         self,
@@ -551,6 +589,30 @@ def _masked(
     if total is None:
         raise InputError("a convolution of the model has no taps: its kernel is zero by construction")
     return total
+
+
+def _wrapped(step: Step) -> tuple[Value, int] | None:
+    """The map that a concatenation continues around its edges, and how far before it; None for any other."""
+    axis = step.params["dimension"]
+    whole = max(step.inputs, key=lambda value: value.shape[axis])
+    low = sum(value.shape[axis] for value in step.inputs[: step.inputs.index(whole)])
+    position = -low
+    for value in step.inputs:
+        cut = value.step
+        if value is whole:
+            first = 0
+        elif cut is not None and cut.name == "slice" and cut.inputs[0] is whole and not _strided(cut):
+            first = cut.params["start_indices"][axis]
+        else:
+            return None
+        if first != position % whole.shape[axis]:
+            return None
+        position += value.shape[axis]
+    return (whole, low) if step.inputs.count(whole) == 1 else None
+
+
+def _strided(step: Step) -> bool:
+    return max(step.params["strides"] or (1,)) > 1
 
 
 def _sliced(window: Window, step: Step) -> Window:

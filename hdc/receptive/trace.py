@@ -76,7 +76,21 @@ class Value:
         if self.step is None:
             drawn = np.random.default_rng(0).uniform(0.5, 1.5, self.shape)
             return jnp.asarray(drawn, self.dtype)
+        # First what it is computed from, not by recursion: loops written out are thousands of steps deep.
+        pending = [value for value in self.step.inputs if value.is_missing]
+        while pending:
+            before = pending[-1].step
+            missing = [value for value in before.inputs if value.is_missing] if before is not None else []
+            if missing:
+                pending += missing
+            else:
+                _ = pending.pop().value
         return self.step.evaluate()[self.step.outputs.index(self)]
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is computed by a step and has not been yet."""
+        return self.step is not None and "value" not in vars(self)
 
 
 @dataclass(eq=False)
@@ -261,20 +275,21 @@ class _Flat:
         turns = range(params["length"])
         collected: dict[int, list[Value]] = {}
         for turn in reversed(turns) if params["reverse"] else turns:
-            now = [self._row(row, turn) for row in rows]
+            now = [self._row(row, turn, carried=carried > 0) for row in rows]
             ends = self.inline(body.jaxpr, body.consts, [*constants, *carry, *now])
             carry, collected[turn] = ends[:carried], ends[carried:]
         stacked = []
         for column in zip(*(collected[turn] for turn in turns), strict=True):
             shape = (len(column), *column[0].shape)
-            stacked += self._add("stack", {"axis": 0}, list(column), [(shape, column[0].dtype)])
+            stacked += self._add("stack", {"axis": 0, "rows": rows}, list(column), [(shape, column[0].dtype)])
         return [*carry, *stacked]
 
-    def _row(self, rows: Value, position: int) -> Value:
+    def _row(self, rows: Value, position: int, *, carried: bool) -> Value:
         """One entry of a stack, as each turn of a scan gets it."""
+        params = {"position": position, "carried": carried}
         if rows.depends:
-            return self._add("scan_row", {"position": position}, [rows], [(rows.shape[1:], rows.dtype)])[0]
-        step = Step("scan_row", {"position": position}, [rows])
+            return self._add("scan_row", params, [rows], [(rows.shape[1:], rows.dtype)])[0]
+        step = Step("scan_row", params, [rows])
         step.outputs = [
             Value(rows.shape[1:], rows.dtype, step=step, parameter=rows.parameter, unmasked=rows.unmasked)
         ]
@@ -291,6 +306,12 @@ class _Flat:
         if len(self.steps) == MAX_STEPS:
             raise InputError(f"the model has more than {MAX_STEPS} operations, loops written out")
         step = Step(name, params, given, primitive=primitive)
-        step.outputs = [Value(shape, dtype, depends=True, step=step) for shape, dtype in shapes]
-        self.steps.append(step)
+        step.outputs = [
+            Value(shape, dtype, depends=True, step=step)
+            if 0 not in shape
+            else Value(shape, dtype, constant=np.zeros(shape, dtype))  # nothing in it depends on anything
+            for shape, dtype in shapes
+        ]
+        if any(output.depends for output in step.outputs):
+            self.steps.append(step)
         return step.outputs

@@ -49,9 +49,11 @@ class Window:
 
     def total(self, axis: int, length: int) -> np.ndarray:
         """The sum along an axis of that length, kept as an axis of length 1."""
-        if self.starts[axis] is None:
+        start = self.starts[axis]
+        if start is None:
             return self.counts * length
-        return self.fitted(axis, 0, length).counts.sum(axis=axis + 1, keepdims=True)
+        inside = _cut(axis, max(0, -start), max(0, length - start))
+        return self.counts[inside].sum(axis=axis + 1, keepdims=True)
 
 
 def _cut(axis: int, start: int, stop: int, by: int = 1) -> tuple[slice, ...]:

@@ -39,6 +39,7 @@ FIELDS: dict[str, tuple[Any, list, list]] = {
     "train.batch_size": (16, ["2", 2.0, True, None], [0, -1]),
     "gridding.images": (8, ["2", 2.0, True, None], [0, -1]),
     "gridding.max_period": (4, ["2", 2.0, True, None], [1, 0]),
+    "ops.backend": ("lax", [1, None], ["LAX", "cuda"]),
     "seeds": ([0, 1], [0, "0", None, ["0"], [0.0], [True]], [[], [-1], [2**31], [1, 2, 1]]),
 }
 
@@ -157,7 +158,7 @@ def test_what_has_no_place_is_refused_and_the_nearest_suggested(values: Any, men
 
 def test_run_ids_do_not_change_between_versions() -> None:
     # Legitimate only together with a change of the fields or their defaults: runs on disk are found by it.
-    assert Config().run_id == "e4be0767a6"
+    assert Config().run_id == "3c69b68b0a"
     assert (
         from_dict({"net": {"width": 8}, "seeds": [3]}).run_id
         == from_dict({"seeds": (3,), "net": {"width": 8}}).run_id
@@ -175,7 +176,7 @@ def test_a_whole_number_where_a_float_belongs_is_that_float() -> None:
     assert whole.run_id == point.run_id
 
 
-@pytest.mark.parametrize("group", ["", "data", "net", "schedule", "optim", "train", "gridding"])
+@pytest.mark.parametrize("group", ["", "data", "net", "schedule", "optim", "train", "gridding", "ops"])
 def test_it_is_frozen_all_the_way_down(group: str) -> None:
     config = from_dict(Config().to_dict())
     part = getattr(config, group) if group else config

@@ -6,6 +6,8 @@ kernel's gradient as a convolution in the layout that XLA is fast for. Max pooli
 comparisons.
 """
 
+import math
+import os
 from functools import partial
 
 import jax
@@ -18,7 +20,9 @@ Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
 _ROWS = 16  # products added one by one before they are summed
-_IMAGES, _PIECES = 8, 16  # a kernel's gradient is added up over so many images, in so many pieces at most
+_LARGE = 10**9  # multiply-adds
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_IMAGES, _PIECES = 4, 32  # a kernel's gradient is added up over so many images, in so many pieces at most
 
 
 @partial(custom_vjp, nondiff_argnums=(2, 3))
@@ -117,7 +121,17 @@ pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 @partial(custom_vjp, nondiff_argnums=(2, 3))
 def dense(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
     """`[b, h, w, c]` and `[kh, kw, c, f]` to `[b, h', w', f]`, stride 1."""
-    return xla.conv2d(x, kernel, None, False, rate, pads)
+    return _in_pieces(x, kernel, rate, pads)
+
+
+def _in_pieces(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
+    """The convolution, a large one by quarters of the batch: XLA computes each on one core, and those side by
+    side."""
+    products = math.prod(x.shape[:3]) * kernel.size
+    some = -(-len(x) // 4) if products > _LARGE and _CORES > 1 else len(x)
+    return jnp.concatenate(
+        [xla.conv2d(x[n : n + some], kernel, None, False, rate, pads) for n in range(0, len(x), some)]
+    )
 
 
 def _dense_forward(x: Array, kernel: Array, rate: Pair, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
@@ -126,7 +140,7 @@ def _dense_forward(x: Array, kernel: Array, rate: Pair, pads: Pads) -> tuple[Arr
 
 def _dense_backward(rate: Pair, pads: Pads, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = kept
-    _, pullback = jax.vjp(lambda x: xla.conv2d(x, kernel, None, False, rate, pads), x)
+    _, pullback = jax.vjp(lambda x: _in_pieces(x, kernel, rate, pads), x)
     # The images' channels as a batch and the batch as channels, in the layout that XLA is fast for; dy slides
     # over them in steps of the rate. A few images at a time stay in the cache.
     some = max(_IMAGES, -(-len(x) // _PIECES))

@@ -54,11 +54,12 @@ def run(module, options, measure, baseline):
         )
         rows += [row | {"threads": count} for row in json.loads(done.stdout.splitlines()[-1])]
     names = list(dict.fromkeys(name for row in rows for name in row["times"]))
-    heads, cells = ["what", "threads", *names], [_cells(row, names, baseline) for row in rows]
+    notes = ["native"] if any("notes" in row for row in rows) else []
+    heads, cells = ["what", "threads", *names, *notes], [_cells(row, names, baseline) for row in rows]
     table = Table(*heads)
     for row in cells:
         table.add_row(*row)
-    note = f"median ms (quartiles), time of the fastest {baseline} over its own; interleaved in one process"
+    note = f"median ms (quartiles), time of the fastest {baseline} over its own; each after one of its own, interleaved in one process"
     Console(width=170).print(table, note)
     if args.json:
         args.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
@@ -69,13 +70,18 @@ def run(module, options, measure, baseline):
 
 
 def interleaved(calls, repeats):
-    """Milliseconds of each call: median and quartiles of `repeats` rounds, every call once a round."""
+    """Milliseconds of each call: median and quartiles of `repeats` rounds, every call once a round.
+
+    A call before the one that is timed lets it find caches and threads as in a loop of its own: the threads of
+    what was measured before it go on waiting busily for a while.
+    """
     for call in calls.values():
-        call()
         call()
     times = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
+            time.sleep(0.01)
+            call()
             start = time.perf_counter()
             call()
             times[name].append(1000 * (time.perf_counter() - start))
@@ -111,7 +117,5 @@ def _cells(row, names, baseline):
             continue
         times = row["times"][name]
         ratio = f", {min(peers) / times['median']:.2f}x" if peers and not name.startswith(baseline) else ""
-        cells.append(
-            f"{times['median']:.2f} ({times['low']:.2f}-{times['high']:.2f}){ratio}{row.get(name, '')}"
-        )
-    return cells
+        cells.append(f"{times['median']:.2f} ({times['low']:.2f}-{times['high']:.2f}){ratio}")
+    return [*cells, row["notes"]] if "notes" in row else cells

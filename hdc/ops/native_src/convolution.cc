@@ -107,6 +107,35 @@ const float* padded(const Shape& s, const float* image, int slot) {
   return out;
 }
 
+// An image that is told by its shape.
+struct Image {
+  Shape shape;
+  const float* data;
+};
+
+// An image with the padding beside it written out, in `slot`, where it is little: rows are then computed in whole
+// pieces, where outputs at their ends have other taps. An image as it is, where it is not.
+Image widened(const Shape& s, const float* image, int slot) {
+  long outside = 0;
+  for (int k = 0; k < s.kernel_w; ++k) {
+    const int first = k * s.rate_w - s.left;  // the image's column of this tap of the first output
+    outside += std::min(s.out_width, std::max(0, -first)) +
+               std::min(s.out_width, std::max(0, first + s.out_width - s.width));
+  }
+  if (outside == 0 || outside * 10 > s.out_width * (long)s.kernel_w) return {s, image};
+  Shape wide = s;
+  wide.width = spread(s).width, wide.left = 0;
+  const long line = wide.width * s.pixel, row = s.width * s.pixel;
+  float* out = scratch(slot, s.height * line);
+  const int w0 = std::clamp(s.left, 0, wide.width), w1 = std::clamp(s.left + s.width, w0, wide.width);
+  for (int h = 0; h < s.height; ++h, out += line, image += row) {
+    std::memset(out, 0, w0 * s.pixel * sizeof(float));
+    std::memcpy(out + w0 * s.pixel, image + (w0 - s.left) * s.pixel, (w1 - w0) * s.pixel * sizeof(float));
+    std::memset(out + w1 * s.pixel, 0, (wide.width - w1) * s.pixel * sizeof(float));
+  }
+  return {wide, out - s.height * line};
+}
+
 // One vector of the channels of a depthwise convolution, `count` of them real, for one image at a time.
 // Slots 0 to 3 of the thread's scratch memory are in use.
 class Channels {
@@ -213,7 +242,8 @@ ffi::Error forward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer bias, R
   reached.top = reached.left = 0;
   parallel(pool, batch, [&](int n) {
     const float* one = x.typed_data() + n * image;
-    kernels.dense(few ? reached : s, few ? padded(s, one, 0) : one, w, b, relu, y->typed_data() + n * out);
+    const Image in = few ? Image{reached, padded(s, one, 0)} : widened(s, one, 0);
+    kernels.dense(in.shape, in.data, w, b, relu, y->typed_data() + n * out);
   });
   return ffi::Error::Success();
 }
@@ -274,7 +304,9 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
       const float* one = x.typed_data() + n * image;
       if (has_few_channels(s)) kernels.few_channels_kernel_gradient(spread(s), padded(s, one, 1), g, sum);
       else kernels.dense_kernel_gradient(s, one, g, sum);
-      if (wants_dx) kernels.dense(back, g, turned_kernel.get(), nullptr, false, dx->typed_data() + n * image);
+      if (!wants_dx) continue;
+      const Image in = widened(back, g, 1);
+      kernels.dense(in.shape, in.data, turned_kernel.get(), nullptr, false, dx->typed_data() + n * image);
     }
   });
   add_up(sums.get(), parts, size, rows, s.padded, s.features, dk->typed_data());

@@ -49,6 +49,12 @@ inline float* scratch(int slot, size_t floats) {
   return one.data;
 }
 
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
 // Runs f(0) to f(tasks - 1) on the caller and on such threads of the pool as have time. The caller waits
 // only for tasks that a thread has begun, so calls that wait for one another cannot stand still.
 template <typename F>
@@ -71,6 +77,8 @@ void parallel(xla::ffi::ThreadPool& pool, int tasks, const F& f) {
   int others = std::min<int>(pool.num_threads(), tasks) - 1;
   for (int i = 0; i < others; ++i) pool.Schedule(std::function<void()>(work));
   work();
+  // The others end within moments, mostly: a wait in the kernel would take longer than that.
+  for (int i = 0; i < 4000 && state->done != tasks; ++i) pause();
   std::unique_lock<std::mutex> lock(state->mutex);
   state->all.wait(lock, [&] { return state->done == tasks; });
 }

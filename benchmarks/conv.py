@@ -1,0 +1,167 @@
+"""Layers forward and backward, ours and PyTorch's: `python -m benchmarks.conv [--json FILE]`.
+
+The last column compares the native layer with what the machine can do, measured in the same run: its
+operations a second with a matrix product's, and its bytes a second, each array counted once a pass, with a
+copy's.
+"""
+
+import os
+import time
+
+import numpy as np
+
+from benchmarks import timing
+
+# name: (batch, side, channels in, channels out, kernel size, rate, kind)
+LAYERS = {
+    "first 1-32": (128, 28, 1, 32, 3, 1, "first"),
+    "first 3-16": (8, 64, 3, 16, 3, 1, "first"),
+    "dense 32-64, 14x14": (128, 14, 32, 64, 3, 1, "dense"),
+    "dense 64-64, 7x7": (128, 7, 64, 64, 3, 1, "dense"),
+    "dense 64-64 rate 5": (128, 28, 64, 64, 3, 5, "dense"),
+    "dense 16-16 rate 2": (8, 64, 16, 16, 3, 2, "dense"),
+    "1x1 64-64": (128, 28, 64, 64, 1, 1, "dense"),
+    "depthwise 64 rate 1": (128, 28, 64, 64, 3, 1, "depthwise"),
+    "depthwise 64 rate 5": (128, 28, 64, 64, 3, 5, "depthwise"),
+    "depthwise 64 5x5 rate 2": (128, 28, 64, 64, 5, 2, "depthwise"),
+    "separable 64-64 rate 5": (128, 28, 64, 64, 3, 5, "separable"),
+    "2x2 max pooling 32": (128, 28, 32, 32, 2, 1, "pooling"),
+}
+
+
+def measure(args):
+    """Times of every layer, here."""
+    matmul, copy = peaks()
+    rows = []
+    for name, layer in LAYERS.items():
+        calls = {f"hdc {b}": ours(layer, b) for b in args.backends.split(",")} | theirs(layer)
+        times = timing.interleaved(calls, args.repeats)
+        row = {"what": name, "times": times}
+        if "hdc native" in times:
+            seconds = times["hdc native"]["median"] / 1000
+            work, moved = cost(layer)
+            row["notes"] = f"{work / seconds / matmul:.0%} of matmul, {moved / seconds / copy:.0%} of copy"
+        rows.append(row)
+    return rows
+
+
+def peaks():
+    """Operations a second of a matrix product, and bytes a second of a copy larger than the caches."""
+    import jax
+    import jax.numpy as jnp
+
+    def best(call):
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
+    a = np.ones((2048, 2048), np.float32)
+    source = np.ones(2**26, np.float32)
+    target = np.empty_like(source)
+    by_jax, square = jax.jit(jnp.matmul), jnp.asarray(a)
+    product = min(best(lambda: a @ a), best(lambda: by_jax(square, square).block_until_ready()))
+    return 2 * 2048**3 / product, 2 * source.nbytes / best(lambda: np.copyto(target, source))
+
+
+def cost(layer):
+    """Operations, and bytes, of a forward and backward pass; the images' gradient only where there is one."""
+    batch, side, ins, outs, k, _, kind = layer
+    pixels = batch * side * side
+    passes = 2 if kind == "first" else 3
+    taps = {"depthwise": k * k * outs, "separable": (k * k + outs) * ins, "pooling": 0}.get(
+        kind, k * k * ins * outs
+    )
+    x, y = 4 * pixels * ins, 4 * pixels * outs // (4 if kind == "pooling" else 1)
+    return 2 * pixels * taps * passes, (x + y) + (x + y + (0 if kind == "first" else x))
+
+
+def arrays(layer):
+    """Images and kernels."""
+    batch, side, ins, outs, k, _, kind = layer
+    draw = np.random.default_rng(0).standard_normal
+    x = draw((batch, side, side, ins), np.float32)
+    shapes = {
+        "depthwise": [(k, k, 1, outs)],
+        "separable": [(k, k, 1, ins), (1, 1, ins, outs)],
+        "pooling": [],
+    }.get(kind, [(k, k, ins, outs)])
+    return x, [draw(shape, np.float32) for shape in shapes]
+
+
+def ours(layer, backend):
+    """Forward and backward in one compiled call."""
+    import jax
+    import jax.numpy as jnp
+
+    from hdc import ops
+
+    *_, outs, _, rate, kind = layer
+    x, kernels = arrays(layer)
+
+    def apply(x, *kernels):
+        match kind:
+            case "pooling":
+                return ops.max_pool(x, 2)
+            case "separable":
+                return ops.separable_conv2d(x, *kernels, rate=rate)
+            case _:
+                return ops.conv2d(x, *kernels, rate=rate, groups=outs if kind == "depthwise" else 1)
+
+    def both(x, dy, *kernels):
+        if kind == "first":
+            y, pullback = jax.vjp(lambda *kernels: apply(x, *kernels), *kernels)
+        else:
+            y, pullback = jax.vjp(apply, x, *kernels)
+        return y, pullback(dy)
+
+    x, kernels = jnp.asarray(x), [jnp.asarray(kernel) for kernel in kernels]
+    with ops.backend(backend):
+        dy = jnp.ones(jax.eval_shape(apply, x, *kernels).shape)
+        compiled = jax.jit(both).lower(x, dy, *kernels).compile()
+    return lambda: jax.block_until_ready(compiled(x, dy, *kernels))
+
+
+def theirs(layer):
+    """PyTorch's, in both of its layouts; none where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    from torch.nn import functional
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    *_, outs, k, rate, kind = layer
+    images, given = arrays(layer)
+    calls = {}
+    for layout, form in (("nchw", torch.contiguous_format), ("nhwc", torch.channels_last)):
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=form)
+        x.requires_grad_(kind != "first")
+        kernels = [torch.from_numpy(w).permute(3, 2, 0, 1).contiguous(memory_format=form) for w in given]
+        for kernel in kernels:
+            kernel.requires_grad_()
+
+        def forward(x=x, kernels=kernels):
+            if kind == "pooling":
+                return functional.max_pool2d(x, 2)
+            groups = kernels[0].shape[0] if kind in ("depthwise", "separable") else 1
+            y = functional.conv2d(x, kernels[0], padding=rate * (k - 1) // 2, dilation=rate, groups=groups)
+            return functional.conv2d(y, kernels[1]) if kind == "separable" else y
+
+        dy = torch.ones_like(forward())
+
+        def call(forward=forward, dy=dy, leaves=(x, *kernels)):
+            for leaf in leaves:
+                leaf.grad = None
+            forward().backward(dy)
+
+        calls[f"torch {layout}"] = call
+    return calls
+
+
+if __name__ == "__main__":
+    parser = timing.parser("conv", __doc__)
+    parser.add_argument("--backends", default="lax,jax,native", help="of lax, jax, native")
+    timing.run("conv", parser, measure, baseline="torch")

@@ -1,5 +1,7 @@
 """Layers forward and backward, ours and PyTorch's: `python -m benchmarks.conv [--json FILE]`.
 
+As the networks have them: dense and separable ones with a bias and ReLU, depthwise ones without.
+
 The last column compares the native layer with what the machine can do, measured in the same run: its
 operations a second with a matrix product's, and its bytes a second, each array counted once a pass, with a
 copy's.
@@ -79,16 +81,17 @@ def cost(layer):
 
 
 def arrays(layer):
-    """Images and kernels."""
+    """Images, and kernels with the bias."""
     batch, side, ins, outs, k, _, kind = layer
     draw = np.random.default_rng(0).standard_normal
+    biases = [] if kind in ("depthwise", "pooling") else [np.zeros(outs, np.float32)]
     x = draw((batch, side, side, ins), np.float32)
     shapes = {
         "depthwise": [(k, k, 1, outs)],
         "separable": [(k, k, 1, ins), (1, 1, ins, outs)],
         "pooling": [],
     }.get(kind, [(k, k, ins, outs)])
-    return x, [draw(shape, np.float32) for shape in shapes]
+    return x, [*(draw(shape, np.float32) for shape in shapes), *biases]
 
 
 def ours(layer, backend):
@@ -106,9 +109,10 @@ def ours(layer, backend):
             case "pooling":
                 return ops.max_pool(x, 2)
             case "separable":
-                return ops.separable_conv2d(x, *kernels, rate=rate)
+                return ops.separable_conv2d(x, *kernels, relu=True, rate=rate)
             case _:
-                return ops.conv2d(x, *kernels, rate=rate, groups=outs if kind == "depthwise" else 1)
+                depthwise = kind == "depthwise"
+                return ops.conv2d(x, *kernels, relu=not depthwise, rate=rate, groups=outs if depthwise else 1)
 
     def both(x, dy, *kernels):
         if kind == "first":
@@ -124,7 +128,7 @@ def ours(layer, backend):
     return lambda: jax.block_until_ready(compiled(x, dy, *kernels))
 
 
-def theirs(layer):
+def theirs(layer, device="cpu"):
     """PyTorch's, in both of its layouts; none where it is not installed."""
     try:
         import torch
@@ -137,18 +141,23 @@ def theirs(layer):
     images, given = arrays(layer)
     calls = {}
     for layout, form in (("nchw", torch.contiguous_format), ("nhwc", torch.channels_last)):
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=form)
+        x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous(memory_format=form)
         x.requires_grad_(kind != "first")
-        kernels = [torch.from_numpy(w).permute(3, 2, 0, 1).contiguous(memory_format=form) for w in given]
+        kernels = [torch.from_numpy(w).to(device) for w in given]
+        kernels = [w.permute(3, 2, 0, 1).contiguous(memory_format=form) if w.ndim > 1 else w for w in kernels]
         for kernel in kernels:
             kernel.requires_grad_()
 
         def forward(x=x, kernels=kernels):
             if kind == "pooling":
                 return functional.max_pool2d(x, 2)
-            groups = kernels[0].shape[0] if kind in ("depthwise", "separable") else 1
-            y = functional.conv2d(x, kernels[0], padding=rate * (k - 1) // 2, dilation=rate, groups=groups)
-            return functional.conv2d(y, kernels[1]) if kind == "separable" else y
+            some = {"padding": rate * (k - 1) // 2, "dilation": rate}
+            if kind == "depthwise":
+                return functional.conv2d(x, kernels[0], groups=outs, **some)
+            if kind == "separable":
+                y = functional.conv2d(x, kernels[0], groups=x.shape[1], **some)
+                return functional.relu(functional.conv2d(y, *kernels[1:]))
+            return functional.relu(functional.conv2d(x, *kernels, **some))
 
         dy = torch.ones_like(forward())
 
@@ -156,6 +165,8 @@ def theirs(layer):
             for leaf in leaves:
                 leaf.grad = None
             forward().backward(dy)
+            if device == "cuda":
+                torch.cuda.synchronize()
 
         calls[f"torch {layout}"] = call
     return calls

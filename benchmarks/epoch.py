@@ -1,5 +1,4 @@
-"""Steps in one compiled call against a loop of compiled steps, and several seeds in one run against runs of
-one: `python -m benchmarks.epoch [--json FILE] [--markdown FILE]`."""
+"""Steps in one compiled call against a loop of compiled steps: `python -m benchmarks.epoch [--json FILE]`."""
 
 from benchmarks import timing
 from benchmarks.models import MODELS, batch_of, ours

@@ -71,7 +71,7 @@ def ours(name):
     return step, (params, optimizer.init(params))
 
 
-def theirs(name, images, labels, compiled=False):
+def theirs(name, images, labels, compiled=False, device="cpu"):
     """PyTorch's step in both of its layouts, by name; none where it is not installed."""
     try:
         import torch
@@ -107,9 +107,9 @@ def theirs(name, images, labels, compiled=False):
 
     calls = {}
     for layout, form in (("nchw", torch.contiguous_format), ("nhwc", torch.channels_last)):
-        net = model().to(memory_format=form)
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=form)
-        y = torch.from_numpy(labels)
+        net = model().to(device, memory_format=form)
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).to(device).contiguous(memory_format=form)
+        y = torch.from_numpy(labels).to(device)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
         loss = nn.CrossEntropyLoss()
         forward = torch.compile(net) if compiled else net
@@ -118,6 +118,8 @@ def theirs(name, images, labels, compiled=False):
             optimizer.zero_grad(set_to_none=True)
             loss(forward(x), y).backward()
             optimizer.step()
+            if device == "cuda":
+                torch.cuda.synchronize()
 
         calls[f"torch {'compiled ' if compiled else ''}{layout}"] = call
     return calls

@@ -19,11 +19,16 @@ def parser(module, about):
     """The options that every benchmark has."""
     options = argparse.ArgumentParser(prog=f"benchmarks.{module}", description=about)
     options.add_argument("--threads", default="1,2", help="on so many cores, a process each")
+    add_output(options)
+    options.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    return options
+
+
+def add_output(options):
+    """The options that say how often to measure and where to write."""
     options.add_argument("--repeats", type=int, default=15)
     options.add_argument("--json", type=Path, help="a file for the figures")
     options.add_argument("--markdown", type=Path, help="a file for the table")
-    options.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    return options
 
 
 def run(module, options, measure, baseline):
@@ -53,13 +58,20 @@ def run(module, options, measure, baseline):
             preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),
         )
         rows += [row | {"threads": count} for row in json.loads(done.stdout.splitlines()[-1])]
+    report(rows, baseline, args)
+
+
+def report(rows, baseline, args):
+    """The table, on the terminal and in such files as `args` names."""
     names = list(dict.fromkeys(name for row in rows for name in row["times"]))
     notes = ["native"] if any("notes" in row for row in rows) else []
     heads, cells = ["what", "threads", *names, *notes], [_cells(row, names, baseline) for row in rows]
     table = Table(*heads)
     for row in cells:
         table.add_row(*row)
-    note = f"median ms (quartiles), time of the fastest {baseline} over its own; each after one of its own, interleaved in one process"
+    note = (
+        f"median ms (quartiles), and the time of the fastest {baseline} over it; interleaved in one process"
+    )
     Console(width=170).print(table, note)
     if args.json:
         args.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
@@ -72,8 +84,8 @@ def run(module, options, measure, baseline):
 def interleaved(calls, repeats):
     """Milliseconds of each call: median and quartiles of `repeats` rounds, every call once a round.
 
-    A call before the one that is timed lets it find caches and threads as in a loop of its own: the threads of
-    what was measured before it go on waiting busily for a while.
+    A call before the one that is timed lets it find caches and threads as in a loop of its own: the threads
+    of what was measured before it go on waiting busily for a while.
     """
     for call in calls.values():
         call()

@@ -1,4 +1,4 @@
-"""One training step, ours and PyTorch's: `python -m benchmarks.train_step [--json FILE] [--markdown FILE]`.
+"""One training step, ours and PyTorch's: `python -m benchmarks.train_step [--json FILE]`.
 
 The models are those of `benchmarks.models`. PyTorch, where it is installed, is measured eager in both of its
 layouts, and with --compiled through its compiler as well.

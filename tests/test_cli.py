@@ -1,5 +1,6 @@
 """The `hdc` command: what it prints, where, and its exit codes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -128,3 +129,37 @@ assert not slow, slow
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage: hdc" in done.stdout
+
+
+def test_ops_says_which_backend_serves_which_layer(capsys) -> None:
+    keys = ["net.separable=true", "schedule.rates=[1,5]", "schedule.repeat=1", "ops.backend=jax"]
+    assert main(["ops", *keys]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines[1:-1]] == ["1", "2", "3", "4", "5", "6"]
+    assert {"jax"} == {word for line in lines[1:-1] for word in line if word in ("jax", "lax", "native")}
+    assert " ".join(lines[4]).startswith(
+        "4 3x3 depthwise convolution of 16 channels, rate 5 jax depthwise as"
+    )
+    assert main(["ops", *keys[:3], "ops.backend=lax", "--json"]) == 0
+    served = json.loads(capsys.readouterr().out)
+    assert [one["backend"] for one in served] == ["lax"] * 6
+    assert served[0] == {
+        "operation": "3x3 convolution, 3 to 16 channels", "backend": "lax", "reason": "asked for"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "mentions"),
+    [
+        ("width", "'width' is not KEY=VALUE"),
+        ("net.widht=3", "did you mean net.width?"),
+        ("schedule.rates=[1", "'schedule.rates=[1' cannot be read"),
+        ("ops.backend=cuda", "ops.backend must be one of auto, lax, jax, native, got 'cuda'"),
+        ("net.name=lei2019", "one label per image"),
+    ],
+)
+def test_ops_refuses_what_it_cannot_read(key: str, mentions: str, capsys) -> None:
+    assert main(["ops", key]) == 2
+    err = capsys.readouterr().err
+    assert mentions in err
+    assert err.count("\n") == 1

@@ -8,6 +8,7 @@ from flax import nnx
 
 from hdc.config import NetConfig
 from hdc.cost import count_parameters, per_image
+from hdc.layers import Conv
 from hdc.networks import build
 from hdc.ops import backend
 from hdc.schedules import DilationSchedule
@@ -89,6 +90,16 @@ def test_counting_leaves_the_model_in_training() -> None:
     assert jax.tree.all(
         jax.tree.map(lambda a, b: bool((a == b).all()), before, nnx.state(model, nnx.BatchStat))
     )
+
+
+def test_bytes_are_those_that_xla_says_of_each_convolution() -> None:
+    """Of a network without elementwise operations: each operand and result once, all of them float32."""
+    model = Conv(3, 5, 3, padding="VALID", use_bias=False, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(model)
+    with backend("lax"):
+        compiled = jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(state, jnp.zeros((1, 9, 8, 3)))
+    assert per_image(model, (9, 8, 3)).bytes == compiled.compile().cost_analysis()["bytes accessed"]
+    assert per_image(model, (9, 8, 3)).bytes == 4 * (9 * 8 * 3 + 3 * 3 * 3 * 5 + 7 * 6 * 5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The main job through its command line, on the real satellite tiles, as small as it goes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -278,3 +279,37 @@ def test_a_table_of_published_schedules_needs_no_records(tmp_path):
         refused = command("table", "table=published", "format=csv", f"out={name}")
         assert refused.returncode == 2
         assert refused.stderr.count("\n") == 1
+
+
+def test_the_second_start_of_a_run_compiles_nothing(tmp_path):
+    program = """
+import sys
+import jax
+from experiments import launch
+from hdc import experiment, records
+from rich.console import Console
+launch.register_schema()
+missed = []
+jax.monitoring.register_event_listener(
+    lambda name, **_: missed.append(name) if name.endswith("cache_misses") else None)
+experiment.enable_compilation_cache()
+configs, folder = launch.expand(sys.argv[1:], False)
+experiment.run(records.plan(folder, configs)[0], Console(quiet=True))
+print(len(missed))
+"""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    counts = []
+    for name in ("first", "second"):
+        arguments = [*TINY, f"results={tmp_path}", f"name={name}"]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        counts.append(int(done.stdout))
+    assert counts[0] > 0
+    assert counts[1] == 0

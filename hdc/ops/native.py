@@ -101,8 +101,9 @@ def _operation(forward: Callable, gradients: Callable, reference: Callable, coun
 def _convolution_gradients(name: str, *arguments: Any) -> list[Array | None]:
     """By the call `name`; arguments are those of a `gradients`, of which the last operand is the bias."""
     relu, rate, pads, wanted, (x, *kernels, bias), y, dy = arguments
-    optional = [a.shape if want else _NOTHING for a, want in ((x, wanted[0]), (bias, wanted[-1]))]
-    shapes = [optional[0], *(kernel.shape for kernel in kernels), optional[1]]
+    computed = [wanted[0], *[any(wanted[1:-1])] * len(kernels), wanted[-1]]
+    operands = (x, *kernels, bias)
+    shapes = [a.shape if want else _NOTHING for a, want in zip(operands, computed, strict=True)]
     found = _call(name, shapes, x, *kernels, y, dy, **_numbers(rate, pads, relu))
     return [g if want else None for g, want in zip(found, wanted, strict=True)]
 

@@ -254,7 +254,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
   const Kernels& kernels = best();
   const int batch = x.dimensions()[0], lanes = kernels.lanes, taps = s.kernel_h * s.kernel_w;
   const long image = s.height * (long)s.width * s.channels, pixels = s.out_height * (long)s.out_width;
-  const bool wants_dx = dx->element_count(), wants_db = db->element_count();
+  const bool wants_dx = dx->element_count(), wants_dk = dk->element_count(), wants_db = db->element_count();
   const bool depthwise = is_depthwise(x, kernel);
   const long rows = taps * (long)(depthwise ? 1 : s.channels), size = (rows + 1) * s.padded;  // the last is db
   const int parts = parts_of(batch, size);
@@ -275,8 +275,10 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
       float* g = scratch(4, pixels * lanes);
       for (int n = batch * (long)part / parts; n < batch * (part + 1L) / parts; ++n) {
         before_relu(n, first, channels.count(), lanes, sum + taps * (long)lanes, g);
-        channels.take(x.typed_data() + n * image);
-        channels.kernel_gradient(g, sum);
+        if (wants_dk) {
+          channels.take(x.typed_data() + n * image);
+          channels.kernel_gradient(g, sum);
+        }
         if (wants_dx) channels.input_gradient(g, dx->typed_data() + n * image);
       }
     });
@@ -285,8 +287,8 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
         float sum = 0;
         for (int part = 0; part < parts; ++part)
           sum += sums[part * size + c / lanes * block + t * (long)lanes + c % lanes];
-        if (t < taps) dk->typed_data()[t * (long)s.features + c] = sum;
-        else db->typed_data()[c] = sum;
+        if (t == taps) db->typed_data()[c] = sum;
+        else if (wants_dk) dk->typed_data()[t * (long)s.features + c] = sum;
       }
     return ffi::Error::Success();
   }
@@ -302,14 +304,15 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
         g = masked;
       }
       const float* one = x.typed_data() + n * image;
-      if (has_few_channels(s)) kernels.few_channels_kernel_gradient(spread(s), padded(s, one, 1), g, sum);
-      else kernels.dense_kernel_gradient(s, one, g, sum);
+      if (wants_dk && has_few_channels(s))
+        kernels.few_channels_kernel_gradient(spread(s), padded(s, one, 1), g, sum);
+      else if (wants_dk) kernels.dense_kernel_gradient(s, one, g, sum);
       if (!wants_dx) continue;
       const Image in = widened(back, g, 1);
       kernels.dense(in.shape, in.data, turned_kernel.get(), nullptr, false, dx->typed_data() + n * image);
     }
   });
-  add_up(sums.get(), parts, size, rows, s.padded, s.features, dk->typed_data());
+  if (wants_dk) add_up(sums.get(), parts, size, rows, s.padded, s.features, dk->typed_data());
   if (wants_db) add_up(sums.get() + rows * s.padded, parts, size, 1, s.padded, s.features, db->typed_data());
   return ffi::Error::Success();
 }
@@ -347,6 +350,7 @@ ffi::Error separable_backward(ffi::ThreadPool pool, Buffer x, Buffer depthwise, 
   const int padded = whole(features), taps = s.kernel_h * s.kernel_w, blocks = s.padded / lanes;
   const long image = s.height * (long)s.width * s.channels, pixels = s.out_height * (long)s.out_width;
   const bool wants_dx = dx->element_count(), wants_db = db->element_count();
+  const bool wants_kernels = d_kernel->element_count();
   // One part's sums: of the pointwise kernel, of the bias, of each vector of the depthwise kernel.
   const long point_size = (s.channels + 1) * (long)padded, block = taps * (long)lanes;
   const long size = point_size + blocks * block;
@@ -367,18 +371,21 @@ ffi::Error separable_backward(ffi::ThreadPool pool, Buffer x, Buffer depthwise, 
                           padded, g, wants_db ? sum + s.channels * (long)padded : nullptr);
       for (int b = 0; b < blocks; ++b) {
         Channels channels(s, depthwise.typed_data(), s.channels, b * lanes);
-        channels.take(x.typed_data() + n * image);
-        channels.forward(nullptr, false, maps, lanes);
-        kernels.dense_kernel_gradient(pointwise(pixels, channels.count(), lanes, features, padded), maps, g,
-                                      sum + b * lanes * (long)padded);
+        if (wants_kernels) {
+          channels.take(x.typed_data() + n * image);
+          channels.forward(nullptr, false, maps, lanes);
+          kernels.dense_kernel_gradient(pointwise(pixels, channels.count(), lanes, features, padded), maps, g,
+                                        sum + b * lanes * (long)padded);
+        }
         kernels.dense(to_maps, g, back.get() + b * (long)features * lanes, nullptr, false, maps);
-        channels.kernel_gradient(maps, sum + point_size + b * block);
+        if (wants_kernels) channels.kernel_gradient(maps, sum + point_size + b * block);
         if (wants_dx) channels.input_gradient(maps, dx->typed_data() + n * image);
       }
     }
   });
-  add_up(sums.get(), parts, size, s.channels, padded, features, d_kernel->typed_data());
   if (wants_db) add_up(sums.get() + s.channels * (long)padded, parts, size, 1, padded, features, db->typed_data());
+  if (!wants_kernels) return ffi::Error::Success();
+  add_up(sums.get(), parts, size, s.channels, padded, features, d_kernel->typed_data());
   for (int t = 0; t < taps; ++t)
     for (int b = 0; b < blocks; ++b)
       add_up(sums.get() + point_size + b * block + t * lanes, parts, size, 1, lanes,

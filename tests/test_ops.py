@@ -150,7 +150,7 @@ def test_forward_and_gradients_equal_the_loops(
     size=pairs(1, 9),
     kernel_size=pairs(1, 5),
     rate=pairs(1, 9),
-    channels=st.sampled_from([(1, 1), (3, 2), (2, 37), (5, 16), (17, 3), (19, 19), (33, 6)]),
+    channels=st.sampled_from([(1, 1), (3, 2), (2, 37), (5, 16), (17, 3), (19, 32), (33, 6)]),
     kind=st.sampled_from(["dense", "depthwise", "separable"]),
     padding=st.sampled_from(["SAME", ((9, 0), (3, 20))]),
     relu=st.booleans(),
@@ -468,7 +468,8 @@ def geometry(**changes) -> Geometry:
 @pytest.mark.parametrize(
     ("changes", "auto", "pure"),
     [
-        ({}, "native", "jax"),
+        ({}, "native", "lax"),
+        ({"kernel": (3, 3, 4, 32)}, "native", "jax"),
         ({"groups": 4, "kernel": (3, 3, 1, 4)}, "native", "jax"),
         ({"kernel": (1, 1, 4, 6), "pads": ((0, 0), (0, 0))}, "native", "jax"),
         ({"groups": 2, "kernel": (3, 3, 2, 6)}, "lax", "lax"),

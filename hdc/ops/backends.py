@@ -139,6 +139,8 @@ def _choice(geometry: Geometry) -> Choice:
         return Choice("jax", "depthwise as shifted multiply-adds")
     if geometry.kernel[:2] == (1, 1) and geometry.pads == ((0, 0), (0, 0)):
         return Choice("jax", "1x1 as a matrix product")
+    if geometry.kernel[3] < 32:
+        return Choice("lax", "as good as any without native code, for few channels")
     return Choice("jax", "kernel gradient in XLA's fast layout")
 
 

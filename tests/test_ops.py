@@ -296,6 +296,12 @@ def test_valid_just_fits_and_one_pixel_less_does_not() -> None:
         ({"padding": ((1, 1),)}, "((1, 1),)"),
         ({"padding": ((1, 1), (1, -1))}, "not negative"),
         ({"padding": ((1,), (1, 1))}, "explicit padding"),
+        ({"padding": 1}, "got 1"),
+        ({"padding": ((1.9, 0), (0, 0))}, "explicit padding"),
+        ({"rate": 1.0}, "got 1.0"),
+        ({"rate": None}, "got None"),
+        ({"groups": None}, "groups=None"),
+        ({"kernel": (0, 3, 4, 4)}, "kernel size 0"),
     ],
     ids=str,
 )
@@ -437,6 +443,76 @@ print("equal")
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.stdout == "equal\n", done.stderr
+
+
+@pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
+@pytest.mark.parametrize("instructions", ["", "portable"])
+def test_maps_of_many_pixels(instructions: str) -> None:
+    program = """
+import jax, jax.numpy as jnp, numpy as np
+from hdc.ops import backend, conv2d, separable_conv2d
+def both(apply, *arrays):
+    found = []
+    for name in ("native", "lax"):
+        with backend(name):
+            y, pullback = jax.vjp(apply, *arrays)
+        found.append((y, *pullback(jnp.ones_like(y))))
+    for one, other in zip(*found):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+both(separable_conv2d, jnp.ones((1, 450, 450, 3)), jnp.ones((3, 3, 1, 3)), jnp.ones((1, 1, 3, 50)))
+both(conv2d, jnp.ones((1, 1, 180_000, 5)), jnp.ones((1, 3, 5, 4)))
+print("equal")
+"""
+    environment = os.environ | {"HDC_NATIVE_ISA": instructions}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout == "equal\n", done.stderr
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_rates_far_larger_than_the_map(name: str, groups: int) -> None:
+    x, kernel = jnp.ones((2, 5, 6, 3)), jnp.ones((3, 3, 3 // groups, 3))
+    with backend(name):
+        y, pullback = jax.vjp(lambda x, k: conv2d(x, k, rate=100_000, groups=groups), x, kernel)
+        dk = pullback(jnp.ones_like(y))[1]
+    assert float(y.sum()) == 2 * 5 * 6 * 3 * 3 / groups  # the central taps alone
+    assert np.count_nonzero(dk) == dk.size / 9
+    with pytest.raises(InputError, match="an extent of"):
+        conv2d(x, kernel, rate=2**30, groups=groups)
+
+
+@pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
+def test_a_library_that_was_cut_short_is_made_again(tmp_path) -> None:
+    program = "from hdc.ops import native_build; print(native_build.unavailable() or 'there')"
+    environment = os.environ | {"HDC_CACHE_DIR": str(tmp_path)}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+        )
+        assert done.stdout == "there\n"
+        assert done.stderr.startswith("compiling")
+        (library,) = tmp_path.glob("native/*.so")
+        library.write_bytes(library.read_bytes()[:4096])
+
+
+@pytest.mark.parametrize(
+    ("variables", "mentions"),
+    [
+        ({"CXX": "g++ 'unbalanced"}, "No closing quotation"),
+        ({"CXX": "false"}, "exit code 1"),
+        ({"CXX": "true"}, "made no library"),
+        ({"HDC_CACHE_DIR": "~nosuchuser/x"}, "home directory"),
+        ({"HDC_CACHE_DIR": "/proc/nope"}, "/proc/nope"),
+    ],
+    ids=str,
+)
+def test_whatever_keeps_it_from_being_made_is_one_line(variables: dict, mentions: str, tmp_path) -> None:
+    program = "from hdc.ops import native_build; print(native_build.unavailable())"
+    environment = os.environ | {"HDC_CACHE_DIR": str(tmp_path)} | variables
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert mentions in done.stdout
+    said = [line for line in done.stderr.splitlines() if not line.startswith("compiling")]
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -1,5 +1,6 @@
 """Which program computes an operation: the rule, in one place, and how to overrule it."""
 
+import math
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,6 +12,7 @@ from hdc.config import BACKENDS
 from hdc.errors import InputError
 
 _COMPILED = "compiled for this CPU"
+_BESIDE, _SMALL = 16, 2**12  # a map with its padding may be so many times the map, and so many pixels more
 
 _asked: ContextVar[str] = ContextVar("backend", default="auto")
 _served: ContextVar[list["Served"] | None] = ContextVar("served", default=None)
@@ -133,6 +135,9 @@ def _choice(geometry: Geometry) -> Choice:
         return Choice("lax", "the others are for stride 1")
     if geometry.groups > 1 and not geometry.depthwise:
         return Choice("lax", "the others are for one group, or one per channel")
+    reached = [n + sum(pad) for n, pad in zip(geometry.x[1:3], geometry.pads, strict=True)]
+    if math.prod(reached) > _BESIDE * math.prod(geometry.x[1:3]) + _SMALL:
+        return Choice("lax", "taps mostly beside the map, which the others write out")
     if _native():
         return Choice("native", _COMPILED)
     if geometry.depthwise and geometry.groups > 1:

@@ -1,5 +1,6 @@
 """2-D convolution: one function for every kind of it, and one for the depthwise separable one."""
 
+import operator
 from collections.abc import Sequence
 
 from jax import Array
@@ -24,6 +25,8 @@ def conv2d(
     padding: Padding = "SAME",
 ) -> Array:
     """2-D cross-correlation, dilated by `rate`; `hdc.ops.backends` says by which program.
+
+    Differentiable in reverse; forward mode (`jax.jvp`) needs `with hdc.ops.backend("lax")`.
 
     Args:
         x: `[batch, height, width, in_channels]`.
@@ -91,7 +94,12 @@ def separable_conv2d(
     Raises:
         InputError: as `conv2d`.
     """
-    channels = x.shape[-1]
+    if x.ndim != 4 or pointwise.ndim != 4 or x.shape[3] == 0:
+        raise InputError(
+            f"separable_conv2d takes x [batch, height, width, channels] and kernels [height, width, 1, "
+            f"channels] and [1, 1, channels, out], got x {x.shape} and pointwise {pointwise.shape}"
+        )
+    channels = x.shape[3]
     features = pointwise.shape[-1]
     geometry = _geometry(x, depthwise, bias, rate, channels, strides, padding, out_channels=features)
     if pointwise.shape[:-1] != (1, 1, channels):
@@ -137,6 +145,11 @@ def _geometry(
     pads = _pads(x.shape, kernel.shape, rates, steps, padding)
     for axis, name in enumerate(("height", "width")):
         extent = 1 + (kernel.shape[axis] - 1) * rates[axis]
+        if not 1 <= extent < 2**30:
+            raise InputError(
+                f"kernel size {kernel.shape[axis]} at rate {rates[axis]} has an extent of {extent} pixels, "
+                f"from 1 to {2**30 - 1} are possible"
+            )
         if padding != "SAME" and x.shape[1 + axis] + sum(pads[axis]) < extent:
             raise InputError(
                 f"padding={padding!r} leaves no pixel: {name} {x.shape[1 + axis]} is smaller than the "
@@ -163,23 +176,30 @@ def _pads(
         return (added[0] // 2, added[0] - added[0] // 2), (added[1] // 2, added[1] - added[1] // 2)
     if isinstance(padding, str):
         raise InputError(f"padding must be 'SAME', 'VALID' or two pairs, got {padding!r}")
-    if len(padding) != 2 or any(len(side) != 2 or min(side) < 0 for side in padding):
+    try:
+        (top, bottom), (left, right) = [[operator.index(n) for n in side] for side in padding]
+    except (TypeError, ValueError):
+        top = bottom = left = right = -1
+    if min(top, bottom, left, right) < 0:
         raise InputError(f"explicit padding is ((top, bottom), (left, right)), not negative, got {padding!r}")
-    (top, bottom), (left, right) = padding
-    return (int(top), int(bottom)), (int(left), int(right))
+    return (top, bottom), (left, right)
 
 
 def pair(name: str, value: Pair) -> tuple[int, int]:
     """`value` for both axes as two positive integers; InputError with `name` where it is not."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in both):
+    both = tuple(value) if isinstance(value, Sequence) else (value, value)
+    try:
+        first, second = (operator.index(v) for v in both if not isinstance(v, bool))
+    except (TypeError, ValueError):
+        first = second = 0
+    if min(first, second) < 1:
         raise InputError(f"{name} must be a positive integer or two of them, got {value!r}")
-    return both[0], both[1]
+    return first, second
 
 
 def check_groups(groups: int, in_channels: int, out_channels: int) -> None:
     """InputError where `groups` does not divide both numbers of channels."""
-    if groups < 1 or in_channels % groups or out_channels % groups:
+    if not isinstance(groups, int) or groups < 1 or in_channels % groups or out_channels % groups:
         raise InputError(
             f"groups={groups} must divide the {in_channels} input and {out_channels} output channels"
         )

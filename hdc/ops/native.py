@@ -113,7 +113,7 @@ def _optional(array: Array | None) -> Array:
 
 
 def _conv2d(x: Array, kernel: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads) -> Array:
-    shape = (len(x), *_sizes(x, kernel, rate, pads), kernel.shape[3])
+    shape = (x.shape[0], *_sizes(x, kernel, rate, pads), kernel.shape[3])
     return _call("hdc_forward", shape, x, kernel, _optional(bias), **_numbers(rate, pads, relu))
 
 
@@ -125,7 +125,7 @@ def _xla_conv2d(x: Array, kernel: Array, bias: Array | None, relu: bool, rate: P
 def _separable_conv2d(
     x: Array, depthwise: Array, pointwise: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads
 ) -> Array:
-    shape = (len(x), *_sizes(x, depthwise, rate, pads), pointwise.shape[3])
+    shape = (x.shape[0], *_sizes(x, depthwise, rate, pads), pointwise.shape[3])
     arrays = (x, depthwise, pointwise, _optional(bias))
     return _call("hdc_separable_forward", shape, *arrays, **_numbers(rate, pads, relu))
 
@@ -138,7 +138,7 @@ def _xla_separable(
 
 
 def _max_pool(x: Array, size: Pair) -> Array:
-    shape = (len(x), x.shape[1] // size[0], x.shape[2] // size[1], x.shape[3])
+    shape = (x.shape[0], x.shape[1] // size[0], x.shape[2] // size[1], x.shape[3])
     return _call("hdc_max_pool", shape, x, rows=size[0], columns=size[1])
 
 

@@ -48,12 +48,14 @@ def unavailable() -> str:
         return f"it is made for Linux, this is {platform.system()}"
     try:
         library = _library()
-    except (OSError, subprocess.SubprocessError) as error:
+        calls = {name: getattr(library, name) for name in _CALLS}
+    except (OSError, subprocess.SubprocessError, ValueError, RuntimeError, AttributeError) as error:
+        # The last three: quotes in CXX, a home that is not there, a compiler that leaves the calls out.
         reason = " ".join(str(error).split())[:300]
         log.warning("no native convolution, other programs serve: %s", reason)
         return reason
-    for name in _CALLS:
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    for name, call in calls.items():
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(call), platform="cpu")
     return ""
 
 
@@ -72,51 +74,60 @@ def _library() -> ctypes.CDLL:
 def _built() -> Path:
     """The compiled library, made if it is not there. OSError or SubprocessError where it cannot be."""
     sources = sorted(_SOURCES.iterdir())
-    named = "CXX" in os.environ
-    names = shlex.split(os.environ["CXX"])[:1] if named else ["c++", "g++", "clang++"]
+    named = shlex.split(os.environ.get("CXX", ""))
     added = tuple(shlex.split(os.environ.get("CXXFLAGS", "")))
     compiled_for = (platform.machine(), importlib.metadata.version("jaxlib"), *_FLAGS, *added)
-    digest = hashlib.sha256(repr((compiled_for, _OF_CPU, names if named else "")).encode())
+    digest = hashlib.sha256(repr((compiled_for, _OF_CPU, named)).encode())
     for source in sources:
         digest.update(source.read_bytes())
     path = cache_dir() / "native" / f"convolution-{digest.hexdigest()[:16]}.so"
-    if path.exists():
+    written = path.with_suffix(".sha256")
+    # A file that is cut short would end the process when it is loaded.
+    if path.exists() and written.exists() and written.read_text() == _digest(path):
         return path
+    names = [named[0]] if named else ["c++", "g++", "clang++"]
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         raise OSError(f"there is no C++ compiler ({', '.join(names)})")
-    log.warning("compiling the native convolution with %s, once", compiler)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
+        log.warning("compiling the native convolution with %s, once", compiler)
         made = Path(work) / path.name
-        _compile(compiler, [s for s in sources if s.suffix == ".cc"], added, made)
-        made.replace(path)  # whole or not at all, whoever else makes it
+        _compile([compiler, *named[1:]], [s for s in sources if s.suffix == ".cc"], added, made)
+        if not made.exists():
+            raise OSError(f"{compiler} made no library")
+        made.with_suffix(".sha256").write_text(_digest(made))
+        made.replace(path)  # each whole or not at all, whoever else makes it
+        made.with_suffix(".sha256").replace(written)
     return path
 
 
-def _compile(compiler: str, sources: list[Path], added: tuple[str, ...], library: Path) -> None:
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _compile(compiler: list[str], sources: list[Path], added: tuple[str, ...], library: Path) -> None:
     objects, running = [], []
     for source in sources:
         if source.stem in _OF_CPU and platform.machine() != "x86_64":
             continue
         objects.append(str(library.with_name(f"{source.stem}.o")))
         flags = (*_FLAGS, *_OF_CPU.get(source.stem, ()), f"-I{jax.ffi.include_dir()}", *added)
-        command = [compiler, *flags, "-c", str(source), "-o", objects[-1]]
-        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        command = [*compiler, *flags, "-c", str(source), "-o", objects[-1]]
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace"))
     try:
         for process in running:
             _, said = process.communicate(timeout=_COMPILE_SECONDS)
-            _succeeded(compiler, process.returncode, said)
+            _succeeded(compiler[0], process.returncode, said)
     finally:
         for process in running:
             process.kill()
-    linked = subprocess.run(
-        [compiler, "-shared", *added, *objects, "-o", str(library)], stderr=subprocess.PIPE, text=True
-    )
-    _succeeded(compiler, linked.returncode, linked.stderr)
+    command = [*compiler, "-shared", *added, *objects, "-o", str(library)]
+    linked = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
+    _succeeded(compiler[0], linked.returncode, linked.stderr)
 
 
 def _succeeded(compiler: str, code: int, said: str) -> None:
     if code:
-        wrong = next((line for line in said.splitlines() if "error" in line), said)
+        wrong = next((line for line in said.splitlines() if "error" in line), said or f"exit code {code}")
         raise OSError(f"{compiler} failed: {wrong}")

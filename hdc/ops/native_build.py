@@ -72,7 +72,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _built() -> Path:
-    """The compiled library, made if it is not there. OSError or SubprocessError where it cannot be."""
+    """The compiled library, made if it is not there; raises what `unavailable` catches where it cannot be."""
     sources = sorted(_SOURCES.iterdir())
     named = shlex.split(os.environ.get("CXX", ""))
     added = tuple(shlex.split(os.environ.get("CXXFLAGS", "")))

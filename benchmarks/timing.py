@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+_LOOP = 0.02  # seconds
 
 
 def parser(module, about):
@@ -84,24 +87,29 @@ def report(rows, baseline, args):
 def interleaved(calls, repeats):
     """Milliseconds of each call: median and quartiles of `repeats` rounds, every call once a round.
 
-    A call before the one that is timed lets it find caches and threads as in a loop of its own: the threads
-    of what was measured before it go on waiting busily for a while.
+    A round takes as many calls in a row as fill 20 ms, the same before them untimed: as in a loop of its own,
+    the threads of what was measured before, which go on waiting busily for a while, are then out of the way.
     """
-    for call in calls.values():
-        call()
+    counts = {name: max(1, math.ceil(_LOOP / _seconds(call, 3))) for name, call in calls.items()}
     times = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             time.sleep(0.01)
-            call()
-            start = time.perf_counter()
-            call()
-            times[name].append(1000 * (time.perf_counter() - start))
+            _seconds(call, counts[name])
+            times[name].append(1000 * _seconds(call, counts[name]))
     found = {}
     for name, values in times.items():
         low, middle, high = statistics.quantiles(values, n=4)
         found[name] = {"median": middle, "low": low, "high": high}
     return found
+
+
+def _seconds(call, count):
+    """Mean seconds of `count` calls in a row."""
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count
 
 
 def machine():

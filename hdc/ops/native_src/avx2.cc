@@ -4,4 +4,5 @@
 #define WIDE 2
 #define PIXELS_1 10
 #define PIXELS_2 6
+#define FEW 9
 #include "kernels.inc"

@@ -28,11 +28,14 @@ LAYERS = {
     "metrics": {"errors", "networks", "data.dataset"},
     "training": {"errors", "networks", "config", "cost", "ops", "data.dataset"},
     "data": {"errors", "config", "folders"},
-    "records": {"errors", "config"},
+    "files": {"errors"},
+    "run": {"config"},
+    "findings": {"errors", "config", "files", "run"},
+    "records": {"errors", "config", "files", "run", "findings"},
     "rendering": {"errors"},
     "tables": {"errors", "records", "rendering"},
     "published_table": {"check", "published", "rendering"},
-    "figures": {"errors", "records", "path_maps"},
+    "figures": {"errors", "files", "findings", "run", "path_maps"},
 }
 WITH_JAX = ("ops", "layers", "networks", "cost", "gridding", "metrics", "training", "receptive", "data")
 PYTHON = sorted([*ROOT.glob("hdc/**/*.py"), *ROOT.glob("experiments/*.py")])

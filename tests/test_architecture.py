@@ -28,6 +28,7 @@ LAYERS = {
     "metrics": {"errors", "networks", "data.dataset"},
     "training": {"errors", "networks", "config", "cost", "ops", "data.dataset"},
     "data": {"errors", "config", "folders"},
+    "timing": {"errors", "config", "data", "ops", "run", "training"},
     "files": {"errors"},
     "run": {"config"},
     "findings": {"errors", "config", "files", "run"},
@@ -37,7 +38,18 @@ LAYERS = {
     "published_table": {"check", "published", "rendering"},
     "figures": {"errors", "files", "findings", "run", "path_maps"},
 }
-WITH_JAX = ("ops", "layers", "networks", "cost", "gridding", "metrics", "training", "receptive", "data")
+WITH_JAX = (
+    "ops",
+    "layers",
+    "networks",
+    "cost",
+    "gridding",
+    "metrics",
+    "training",
+    "timing",
+    "receptive",
+    "data",
+)
 PYTHON = sorted([*ROOT.glob("hdc/**/*.py"), *ROOT.glob("experiments/*.py")])
 
 

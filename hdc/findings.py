@@ -25,7 +25,7 @@ from hdc.run import METRICS, Run, State
 MANIFEST, METRICS_FILE, SECONDS_FILE = "manifest.json", "metrics.csv", "seconds.csv"
 TIMES_FILE, ARTIFACTS_FILE = "times.csv", "artifacts.npz"
 
-_INFO = ("network", "data", "versions", "device", "native", "git", "command")
+_BOOKKEEPING = {"run_id", "config", "planned", "started", "attempt"}  # of run.json, not of interest here
 _WALL = pl.col("metric") == "seconds"
 
 
@@ -151,7 +151,7 @@ def _run(folder: Path, entry: Mapping[str, Any], measured: Mapping[Any, pl.DataF
 
 def _entry(run: Run, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """A run's part of the manifest; what it keeps of its artifacts is added to `arrays`."""
-    info = {name: run.info[name] for name in _INFO if name in run.info}
+    info = {name: value for name, value in run.info.items() if name not in _BOOKKEEPING}
     if "command" in info:  # where the clone lies says nothing
         info["command"] = [Path(info["command"][0]).name, *info["command"][1:]]
     kept: dict[str, dict[str, str]] = {}

@@ -36,7 +36,18 @@ LAYERS = {
     "rendering": {"errors"},
     "tables": {"errors", "records", "rendering"},
     "published_table": {"check", "published", "rendering"},
-    "figures": {"errors", "files", "findings", "run", "path_maps"},
+    "figures": {
+        "errors",
+        "config",
+        "columns",
+        "files",
+        "findings",
+        "path_maps",
+        "rows",
+        "run",
+        "statistics",
+        "tables",
+    },
 }
 WITH_JAX = (
     "ops",

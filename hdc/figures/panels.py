@@ -1,11 +1,7 @@
-"""Records to pictures: what each schedule can see, what its network sees, what it predicts. No JAX."""
+"""What each schedule can see, what its network sees, what it predicts, side by side."""
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
@@ -13,36 +9,11 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from hdc import files, findings, path_maps
+from hdc import findings, path_maps
 from hdc.errors import InputError
+from hdc.figures import style
+from hdc.figures.config import FigureConfig
 from hdc.run import Run
-
-# Okabe and Ito's colours, safe for the colour-blind, in an order whose first six differ in grey too.
-COLOURS = ("#0072B2", "#009E73", "#F0E442", "#E69F00", "#CC79A7", "#F5F5F5", "#56B4E9", "#D55E00")
-FORMATS = ("png", "svg", "pdf")
-
-
-@dataclass(frozen=True)
-class FigureConfig:
-    """What `conf/figure/*.yaml` declares.
-
-    Attributes:
-        study, results: whose records, and the folder that holds the studies.
-        seed: whose maps and predictions are shown; the first seed of each run where it is null.
-        formats: of the files, png, svg or pdf.
-        out: the folder to write to, <results>/<study>/figures where it is null.
-    """
-
-    study: str = "default"
-    results: str = "results"
-    seed: int | None = None
-    formats: tuple[str, ...] = ("png", "svg")
-    out: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.formats:
-            if name not in FORMATS:
-                raise InputError(f"formats must be of {', '.join(FORMATS)}, got {name!r}")
 
 
 def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
@@ -69,7 +40,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     dense = shown[0]["labels"].ndim > 1
     titles = ("paths to each pixel", "effective field, dB", "test image", "truth", "prediction")
     count = len(titles) if dense else 3
-    figure = Figure(figsize=(2.1 * count, 2.35 * len(done) + 0.9), layout="constrained", dpi=110)
+    figure = Figure(figsize=(2.1 * count, 2.35 * len(done) + 0.9), layout="constrained", dpi=style.DPI)
     axes = figure.subplots(len(done), count, squeeze=False)
     for row, (run, gridding, predictions) in enumerate(zip(done.values(), maps, shown, strict=True)):
         _draw_paths(axes[row, 0], run, widest)
@@ -84,24 +55,13 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
                 axis.set_title(title, fontsize=10)
     if dense:
         names = [str(name) for name in shown[0]["classes"]]
-        handles = [Patch(facecolor=_colour(i), edgecolor="0.4", label=name) for i, name in enumerate(names)]
+        handles = [
+            Patch(facecolor=style.colour(i), edgecolor="0.4", label=name) for i, name in enumerate(names)
+        ]
         handles.append(Patch(facecolor=path_maps.HOLE, edgecolor="0.4", label="hole: never seen"))
         figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
     figure.suptitle(_caption(config, runs, done), fontsize=8.5)
     return figure
-
-
-def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """Write a figure as `<folder>/<name>.<format>`; the same figure gives the same bytes."""
-    paths = []
-    for kind in formats:
-        buffer = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "hdc"}):
-            dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            figure.savefig(buffer, format=kind, metadata=dated)
-        paths.append(folder / f"{name}.{kind}")
-        files.write(paths[-1], buffer.getvalue())
-    return paths
 
 
 def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
@@ -144,16 +104,19 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
         names = predictions["classes"]
         axes[0].set_xlabel(f"{names[label]}, said {names[predicted]}", fontsize=9)
     else:
-        colours = ListedColormap([_colour(i) for i in range(len(predictions["classes"]))])
+        colours = ListedColormap([style.colour(i) for i in range(len(predictions["classes"]))])
         for axis, values in zip(axes[1:], (label, predicted), strict=True):
-            axis.imshow(values, cmap=colours, vmin=-0.5, vmax=colours.N - 0.5, interpolation="nearest")
+            axis.set_facecolor("0.75")  # of pixels without a label
+            axis.imshow(
+                np.ma.masked_outside(values, 0, colours.N - 1),
+                cmap=colours,
+                vmin=-0.5,
+                vmax=colours.N - 0.5,
+                interpolation="nearest",
+            )
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
-
-
-def _colour(position: int) -> str:
-    return COLOURS[position % len(COLOURS)]
 
 
 def _mean(run: Run, metric: str) -> float:

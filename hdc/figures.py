@@ -13,9 +13,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from hdc import path_maps, records
+from hdc import files, findings, path_maps
 from hdc.errors import InputError
-from hdc.records import Run
+from hdc.run import Run
 
 # Okabe and Ito's colours, safe for the colour-blind, in an order whose first six differ in grey too.
 COLOURS = ("#0072B2", "#009E73", "#F0E442", "#E69F00", "#CC79A7", "#F5F5F5", "#56B4E9", "#D55E00")
@@ -67,7 +67,6 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     shown = [run.artifact("predictions", seed) for run, seed in zip(done.values(), seeds, strict=True)]
     widest = max(run.config.dilation.receptive_field for run in done.values())
     dense = shown[0]["labels"].ndim > 1
-    sample = _most_classes(shown[0]["labels"]) if dense else 0
     titles = ("paths to each pixel", "effective field, dB", "test image", "truth", "prediction")
     count = len(titles) if dense else 3
     figure = Figure(figsize=(2.1 * count, 2.35 * len(done) + 0.9), layout="constrained", dpi=110)
@@ -77,7 +76,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         _draw_erf(axes[row, 1], gridding["erf"], widest)
         ripple, speckle = (_mean(run, metric) for metric in ("erf_ripple", "speckle"))
         axes[row, 1].set_xlabel(f"ripple {ripple:+.1f} dB", fontsize=9)
-        _draw_sample(axes[row, 2:], predictions, sample)
+        _draw_sample(axes[row, 2:], predictions)
         if dense:
             axes[row, 4].set_xlabel(f"speckle {100 * speckle:.2f} %", fontsize=9)
         if row == 0:
@@ -101,7 +100,7 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> lis
             dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
             figure.savefig(buffer, format=kind, metadata=dated)
         paths.append(folder / f"{name}.{kind}")
-        records.write(paths[-1], buffer.getvalue())
+        files.write(paths[-1], buffer.getvalue())
     return paths
 
 
@@ -119,6 +118,7 @@ def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
 
 def _draw_erf(axis: Axes, erf: np.ndarray, widest: int) -> None:
     """In dB below the strongest pixel, centred as the path counts are."""
+    erf = erf.astype(np.float32)  # as findings keep it, so that both are drawn the same
     level = 20 * np.log10(np.maximum(erf / max(erf.max(), 1e-30), 1e-4))
     height, width = erf.shape
     extent = (-width // 2 - 0.5, width - width // 2 - 0.5, height - height // 2 - 0.5, -height // 2 - 0.5)
@@ -135,7 +135,8 @@ def _frame(axis: Axes, widest: int) -> None:
     axis.set_yticks(ticks, [str(tick) for tick in ticks], fontsize=7)
 
 
-def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray], sample: int) -> None:
+def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
+    sample = findings.shown_sample(predictions)
     image, label = predictions["images"][sample], predictions["labels"][sample]
     predicted = predictions["predictions"][sample]
     axes[0].imshow(image.squeeze(), cmap="gray")
@@ -153,10 +154,6 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray], sample: i
 
 def _colour(position: int) -> str:
     return COLOURS[position % len(COLOURS)]
-
-
-def _most_classes(labels: np.ndarray) -> int:
-    return int(np.argmax([len(np.unique(values)) for values in labels]))
 
 
 def _mean(run: Run, metric: str) -> float:

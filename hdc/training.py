@@ -30,6 +30,20 @@ class NonFiniteLoss(FloatingPointError):
 
 
 @dataclass(frozen=True)
+class Step:
+    """A compiled training step, to be measured.
+
+    Attributes:
+        take: take one step and wait for its end.
+        bytes: its arguments, results and temporary arrays as XLA plans them, the training split apart.
+            What a convolution of our own allocates for itself is not seen by XLA and not counted.
+    """
+
+    take: Callable[[], None]
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Epoch:
     """One epoch of one seed, just finished.
 
@@ -85,7 +99,7 @@ class Trainer:
         self.abstract = nnx.eval_shape(lambda: _evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
-        self._programs: dict[int, tuple[Callable, Callable]] = {}  # by how many seeds they train
+        self._programs: dict[int, _Programs] = {}  # by how many seeds they train
 
     def _model(self, seed: int) -> nnx.Module:
         return networks.build(
@@ -113,6 +127,24 @@ class Trainer:
         else:
             yield from self._fit(seeds)
 
+    def step_program(self) -> Step:
+        """The step that `fit` takes for one seed, compiled, from the start of its first epoch."""
+        seed = self.config.seeds[0]
+        state, key = nnx.split(self._start(seed))[1], jax.random.key(seed)
+        programs = self._compile(state, key, 1)
+        kept = programs.begin(state, key)
+
+        def take() -> None:
+            nonlocal kept
+            carry, order = kept
+            kept = jax.block_until_ready(programs.proceed(carry, order, 0, 1)), order
+
+        used = programs.steps.memory_analysis()
+        assert used is not None  # XLA plans ahead on CPU, GPU and TPU
+        split = self.dataset.train.images.nbytes + self.dataset.train.labels.nbytes
+        planned = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
+        return Step(take, planned - split)
+
     def _fit(self, seeds: Sequence[int]) -> Iterator[Epoch]:
         starts = [nnx.split(self._start(seed))[1] for seed in seeds]
         state = _together(starts)
@@ -135,15 +167,15 @@ class Trainer:
         """One epoch: `(state, losses, hits, seconds)`, the two `[steps]` or `[steps, seeds]`."""
         if seeds not in self._programs:
             self._programs[seeds] = self._compile(state, key, seeds)
-        begin, proceed = self._programs[seeds]
+        programs = self._programs[seeds]
         begun = time.perf_counter()
-        carry, order = begin(state, key)
+        carry, order = programs.begin(state, key)
         start, length = 0, 1
         while start < self.steps_per_epoch:
             # In calls of at most a second or so, so that Ctrl-C is heard.
             stop = min(start + length, self.steps_per_epoch)
             before = time.perf_counter()
-            carry = jax.block_until_ready(proceed(carry, order, start, stop))
+            carry = jax.block_until_ready(programs.proceed(carry, order, start, stop))
             if time.perf_counter() - before < _SECONDS_PER_CALL / 2:
                 length *= 2
             start = stop
@@ -153,9 +185,7 @@ class Trainer:
         model = self._model(seed)
         return model, nnx.Optimizer(model, self._optimizer, wrt=nnx.Param)
 
-    def _compile(self, state: nnx.State, key: Array, seeds: int) -> tuple[Callable, Callable]:
-        """Compile the beginning of an epoch, `(state, key) -> (carry, order)`, and any steps of it,
-        `(carry, order, start, stop) -> carry`; a carry is `(state, losses, hits)`."""
+    def _compile(self, state: nnx.State, key: Array, seeds: int) -> "_Programs":
         dataset, batch, steps = self.dataset, self.config.train.batch_size, self.steps_per_epoch
         images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
@@ -213,7 +243,22 @@ class Trainer:
                 carry = program(np.int32(index), carry, data)
             return carry
 
-        return first, steps_of
+        return _Programs(first, steps_of, program)
+
+
+@dataclass(frozen=True)
+class _Programs:
+    """An epoch, compiled.
+
+    Attributes:
+        begin: its beginning, `(state, key) -> (carry, order)`; a carry is `(state, losses, hits)`.
+        proceed: any steps of it, `(carry, order, start, stop) -> carry`.
+        steps: the compiled program behind these.
+    """
+
+    begin: Callable
+    proceed: Callable
+    steps: jax.stages.Compiled
 
 
 def _together(trees: Sequence[Any]) -> Any:

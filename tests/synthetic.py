@@ -6,7 +6,7 @@ import numpy as np
 
 from hdc import records
 from hdc.config import Config, from_dict
-from hdc.records import Run
+from hdc.records import RunFolder
 
 CLASSES = ("sea", "land", "ice")
 RATES = {"plain": ([1], 6), "dilated": ([2], 6), "hdc": ([1, 2, 5], 2)}
@@ -21,7 +21,7 @@ def accuracy(kind: str, seed: int) -> float:
     return {"plain": 0.60, "dilated": 0.55, "hdc": 0.601}[kind] + 0.01 * seed + 0.002 * (seed * len(kind) % 3)
 
 
-def finish(run: Run, kind: str) -> None:
+def finish(run: RunFolder, kind: str) -> None:
     """Write what a finished run has."""
     about = {"network": {"parameters": 14470, "flops_per_image": 117_571_584}, "data": {"task": "dense"}}
     writer = run.start(about)
@@ -52,7 +52,7 @@ def finish(run: Run, kind: str) -> None:
     writer.done()
 
 
-def synthetic_study(results: Path, name: str = "tiny") -> list[Run]:
+def synthetic_study(results: Path, name: str = "tiny") -> list[RunFolder]:
     """Plain and HDC done with three seeds, dilated failed."""
     configs = [configuration(kind, [0, 1, 2]) for kind in RATES]
     runs = records.plan(results / name, configs)

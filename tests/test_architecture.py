@@ -34,7 +34,10 @@ LAYERS = {
     "findings": {"errors", "config", "files", "run"},
     "records": {"errors", "config", "files", "run", "findings"},
     "rendering": {"errors"},
-    "tables": {"errors", "records", "rendering"},
+    "statistics": set(),
+    "columns": {"config", "path_counts", "records"},
+    "rows": {"errors", "columns", "records", "statistics"},
+    "tables": {"errors", "columns", "records", "rendering", "rows", "statistics"},
     "published_table": {"check", "published", "rendering"},
     "figures": {
         "errors",

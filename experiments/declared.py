@@ -15,6 +15,11 @@ from hdc.errors import InputError
 T = TypeVar("T")
 
 
+def of_study(group: str, study: str) -> list[str]:
+    """The argument that picks a study's own file of a group, none where it has none."""
+    return [f"{group}={study}"] if (CONF / group / f"{study}.yaml").exists() else []
+
+
 def declared(kind: type[T], group: str, arguments: list[str], about: str) -> T:
     """The `kind` that `group=OPTION KEY=VALUE ...` asks for; `--help` prints what there is and ends.
 

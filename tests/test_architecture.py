@@ -41,10 +41,10 @@ LAYERS = {
     "published_table": {"check", "published", "rendering"},
     "figures": {
         "errors",
-        "config",
         "columns",
         "files",
         "findings",
+        "offsets_table",
         "path_maps",
         "rows",
         "run",

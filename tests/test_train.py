@@ -94,7 +94,7 @@ def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):
     for module in ("table", "figure"):
         out = command(module, f"{module}=quickstart", f"results={tmp_path}")
         assert out.returncode == 0, out.stderr
-    assert (tmp_path / "quickstart" / "figures" / "schedules.png").exists()
+    assert (tmp_path / "quickstart" / "figures" / "panels.png").exists()
 
 
 def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):

@@ -126,7 +126,9 @@ def _seeds(
     writer: records.Writer,
     advance: Callable[[str], None],
 ) -> None:
-    evaluate = metrics.evaluator(trainer.graph, trainer.normalise, len(dataset.classes))
+    evaluate = metrics.evaluator(
+        trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
+    )
     test = dataset.test
     chosen = _spread(len(test), config.gridding.images)
     samples = _spread(len(test), SAMPLES)

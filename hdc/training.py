@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from hdc import cost, networks, ops
 from hdc.config import Config, OptimConfig
-from hdc.data.dataset import Dataset
+from hdc.data.dataset import IGNORE, Dataset
 from hdc.errors import InputError
 from hdc.networks import crop
 
@@ -98,6 +98,7 @@ class Trainer:
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: _evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
+        _refuse_without_labels(self.abstract, dataset)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
         self._programs: dict[int, _Programs] = {}  # by how many seeds they train
 
@@ -189,7 +190,7 @@ class Trainer:
         dataset, batch, steps = self.dataset, self.config.train.batch_size, self.steps_per_epoch
         images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
-        flips, normalise = self.config.data.flips, self.normalise
+        flips, normalise, ignores = self.config.data.flips, self.normalise, dataset.train.ignores
         shape = (steps,) if seeds == 1 else (steps, seeds)
 
         def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
@@ -200,8 +201,10 @@ class Trainer:
             def objective(model: nnx.Module) -> tuple[Array, Array]:
                 logits = model(normalise(x))  # type: ignore[operator]
                 truth = crop(y, *logits.shape[1:3]) if y.ndim > 1 else y
-                losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
-                return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == truth)
+                if not ignores:
+                    losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
+                    return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == truth)
+                return _over_counted(logits, truth)
 
             (loss, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
             optimizer.update(model, gradients)
@@ -259,6 +262,31 @@ class _Programs:
     begin: Callable
     proceed: Callable
     steps: jax.stages.Compiled
+
+
+def _over_counted(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Mean cross-entropy and accuracy over the pixels whose label is not `IGNORE`; 0 where there are none."""
+    counted = labels != IGNORE
+    count = jnp.maximum(jnp.sum(counted), 1)
+    # Any class will do in place of IGNORE, for which the loss and its gradient are not defined.
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, labels, 0))
+    hits = (jnp.argmax(logits, axis=-1) == labels) & counted
+    return jnp.sum(losses, where=counted) / count, jnp.sum(hits) / count
+
+
+def _refuse_without_labels(model: nnx.Module, dataset: Dataset) -> None:
+    """VALID layers look at the centre of the maps alone, where there may be no label."""
+    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    if not any(split.ignores for split in splits.values()):
+        return
+    image = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
+    _, height, width, _ = nnx.eval_shape(lambda model, image: model(image), model, image).shape
+    for name, split in splits.items():
+        if (crop(split.labels, height, width) == IGNORE).all():
+            raise InputError(
+                f"net.padding=VALID with these schedule.rates leaves the central {height} x {width} pixels, "
+                f"none of which has a label in the {name} split of {dataset.name}"
+            )
 
 
 def _together(trees: Sequence[Any]) -> Any:

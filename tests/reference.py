@@ -166,16 +166,25 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.n
     return table
 
 
+def counted_confusion(
+    labels: np.ndarray, predictions: np.ndarray, counted: np.ndarray, classes: int
+) -> np.ndarray:
+    """`confusion` of the pixels where `counted` is true."""
+    places = [place for place in np.ndindex(labels.shape) if counted[place]]
+    one, other = (np.array([maps[place] for place in places], int) for maps in (labels, predictions))
+    return confusion(one, other, classes)
+
+
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     """The share that is right."""
     right = [a == b for a, b in zip(labels.ravel(), predictions.ravel(), strict=True)]
     return sum(right) / len(right)
 
 
-def mean_iou(labels: np.ndarray, predictions: np.ndarray, classes: int) -> float:
-    """Mean over the classes that occur of |both| / |either|, by sets of pixels."""
+def mean_iou(labels: np.ndarray, predictions: np.ndarray, classes: int, left_out: int | None = None) -> float:
+    """Mean over the classes that occur, but `left_out`, of |both| / |either|, by sets of pixels."""
     shares = []
-    for c in range(classes):
+    for c in set(range(classes)) - {left_out}:
         truth = {index for index in np.ndindex(labels.shape) if labels[index] == c}
         predicted = {index for index in np.ndindex(labels.shape) if predictions[index] == c}
         if truth | predicted:
@@ -183,13 +192,17 @@ def mean_iou(labels: np.ndarray, predictions: np.ndarray, classes: int) -> float
     return sum(shares) / len(shares)
 
 
-def speckle(labels: np.ndarray, predictions: np.ndarray) -> tuple[int, int]:
-    """Speckles and sites of maps `[n, h, w]`, pixel by pixel; the border has no four neighbours."""
+def speckle(labels: np.ndarray, predictions: np.ndarray, ignore: int | None = None) -> tuple[int, int]:
+    """Speckles and sites of maps `[n, h, w]`, pixel by pixel; the border has no four neighbours.
+
+    A pixel labelled `ignore` is no site, and nobody's neighbour.
+    """
     speckles = sites = 0
     for truth, predicted in zip(labels, predictions, strict=True):
         for i, j in itertools.product(range(1, truth.shape[0] - 1), range(1, truth.shape[1] - 1)):
             around = [(i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)]
-            if any(truth[i, j] == truth[place] for place in around):
+            around = [place for place in around if truth[place] != ignore]
+            if truth[i, j] != ignore and any(truth[i, j] == truth[place] for place in around):
                 sites += 1
                 speckles += all(predicted[i, j] != predicted[place] for place in around)
     return speckles, sites

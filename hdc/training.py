@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from hdc import cost, networks, ops
 from hdc.config import Config, OptimConfig
-from hdc.data.dataset import Dataset
+from hdc.data.dataset import IGNORE, Dataset
 from hdc.errors import InputError
 from hdc.networks import crop
 
@@ -27,6 +27,20 @@ class NonFiniteLoss(FloatingPointError):
     def __init__(self, seed: int, step: int, loss: float):
         super().__init__(f"the loss of seed {seed} became {loss} at step {step}")
         self.seed, self.step = seed, step
+
+
+@dataclass(frozen=True)
+class Step:
+    """A compiled training step, to be measured.
+
+    Attributes:
+        take: take one step and wait for its end.
+        bytes: its arguments, results and temporary arrays as XLA plans them, the training split apart.
+            What a convolution of our own allocates for itself is not seen by XLA and not counted.
+    """
+
+    take: Callable[[], None]
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -84,8 +98,9 @@ class Trainer:
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: _evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
+        _refuse_without_labels(self.abstract, dataset)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
-        self._programs: dict[int, tuple[Callable, Callable]] = {}  # by how many seeds they train
+        self._programs: dict[int, _Programs] = {}  # by how many seeds they train
 
     def _model(self, seed: int) -> nnx.Module:
         return networks.build(
@@ -113,6 +128,24 @@ class Trainer:
         else:
             yield from self._fit(seeds)
 
+    def step_program(self) -> Step:
+        """The step that `fit` takes for one seed, compiled, from the start of its first epoch."""
+        seed = self.config.seeds[0]
+        state, key = nnx.split(self._start(seed))[1], jax.random.key(seed)
+        programs = self._compile(state, key, 1)
+        kept = programs.begin(state, key)
+
+        def take() -> None:
+            nonlocal kept
+            carry, order = kept
+            kept = jax.block_until_ready(programs.proceed(carry, order, 0, 1)), order
+
+        used = programs.steps.memory_analysis()
+        assert used is not None  # XLA plans ahead on CPU, GPU and TPU
+        split = self.dataset.train.images.nbytes + self.dataset.train.labels.nbytes
+        planned = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
+        return Step(take, planned - split)
+
     def _fit(self, seeds: Sequence[int]) -> Iterator[Epoch]:
         starts = [nnx.split(self._start(seed))[1] for seed in seeds]
         state = _together(starts)
@@ -135,15 +168,15 @@ class Trainer:
         """One epoch: `(state, losses, hits, seconds)`, the two `[steps]` or `[steps, seeds]`."""
         if seeds not in self._programs:
             self._programs[seeds] = self._compile(state, key, seeds)
-        begin, proceed = self._programs[seeds]
+        programs = self._programs[seeds]
         begun = time.perf_counter()
-        carry, order = begin(state, key)
+        carry, order = programs.begin(state, key)
         start, length = 0, 1
         while start < self.steps_per_epoch:
             # In calls of at most a second or so, so that Ctrl-C is heard.
             stop = min(start + length, self.steps_per_epoch)
             before = time.perf_counter()
-            carry = jax.block_until_ready(proceed(carry, order, start, stop))
+            carry = jax.block_until_ready(programs.proceed(carry, order, start, stop))
             if time.perf_counter() - before < _SECONDS_PER_CALL / 2:
                 length *= 2
             start = stop
@@ -153,13 +186,11 @@ class Trainer:
         model = self._model(seed)
         return model, nnx.Optimizer(model, self._optimizer, wrt=nnx.Param)
 
-    def _compile(self, state: nnx.State, key: Array, seeds: int) -> tuple[Callable, Callable]:
-        """Compile the beginning of an epoch, `(state, key) -> (carry, order)`, and any steps of it,
-        `(carry, order, start, stop) -> carry`; a carry is `(state, losses, hits)`."""
+    def _compile(self, state: nnx.State, key: Array, seeds: int) -> "_Programs":
         dataset, batch, steps = self.dataset, self.config.train.batch_size, self.steps_per_epoch
         images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
-        flips, normalise = self.config.data.flips, self.normalise
+        flips, normalise, ignores = self.config.data.flips, self.normalise, dataset.train.ignores
         shape = (steps,) if seeds == 1 else (steps, seeds)
 
         def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
@@ -170,8 +201,10 @@ class Trainer:
             def objective(model: nnx.Module) -> tuple[Array, Array]:
                 logits = model(normalise(x))  # type: ignore[operator]
                 truth = crop(y, *logits.shape[1:3]) if y.ndim > 1 else y
-                losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
-                return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == truth)
+                if not ignores:
+                    losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
+                    return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == truth)
+                return _over_counted(logits, truth)
 
             (loss, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
             optimizer.update(model, gradients)
@@ -213,7 +246,47 @@ class Trainer:
                 carry = program(np.int32(index), carry, data)
             return carry
 
-        return first, steps_of
+        return _Programs(first, steps_of, program)
+
+
+@dataclass(frozen=True)
+class _Programs:
+    """An epoch, compiled.
+
+    Attributes:
+        begin: its beginning, `(state, key) -> (carry, order)`; a carry is `(state, losses, hits)`.
+        proceed: any steps of it, `(carry, order, start, stop) -> carry`.
+        steps: the compiled program behind these.
+    """
+
+    begin: Callable
+    proceed: Callable
+    steps: jax.stages.Compiled
+
+
+def _over_counted(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Mean cross-entropy and accuracy over the pixels whose label is not `IGNORE`; 0 where there are none."""
+    counted = labels != IGNORE
+    count = jnp.maximum(jnp.sum(counted), 1)
+    # Any class will do in place of IGNORE, for which the loss and its gradient are not defined.
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, labels, 0))
+    hits = (jnp.argmax(logits, axis=-1) == labels) & counted
+    return jnp.sum(losses, where=counted) / count, jnp.sum(hits) / count
+
+
+def _refuse_without_labels(model: nnx.Module, dataset: Dataset) -> None:
+    """VALID layers look at the centre of the maps alone, where there may be no label."""
+    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    if not any(split.ignores for split in splits.values()):
+        return
+    image = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
+    _, height, width, _ = nnx.eval_shape(lambda model, image: model(image), model, image).shape
+    for name, split in splits.items():
+        if (crop(split.labels, height, width) == IGNORE).all():
+            raise InputError(
+                f"net.padding=VALID with these schedule.rates leaves the central {height} x {width} pixels, "
+                f"none of which has a label in the {name} split of {dataset.name}"
+            )
 
 
 def _together(trees: Sequence[Any]) -> Any:

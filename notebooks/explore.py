@@ -12,23 +12,32 @@
 # ---
 
 # %% [markdown]
-# # Explore a study
+# # A tour: load a study, compare, plot, look into one run, ask your own model
 #
-# This notebook reads records and never trains. Make some first with
-# `python -m experiments.train study=quickstart`; set `HDC_STUDY` or edit the next cell for another study.
+# This notebook reads records and never trains. It shows what is committed in `experiments/findings`; for
+# runs of your own, such as those of `python -m experiments.train study=quickstart`, edit the next cell
+# (`results = "../results"`) or set `HDC_STUDY` and `HDC_RESULTS`.
 
 # %%
 # %matplotlib inline
 import os
 
+study = os.environ.get("HDC_STUDY", "terrain")
+results = os.environ.get("HDC_RESULTS", "../experiments/findings")
+
+# %% [markdown]
+# ## Load
+# A run is one configuration, trained with several seeds. All are listed, whatever became of them.
+
+# %%
+import numpy as np
 import polars as pl
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from hdc import figures, records, rendering, tables
+from hdc.figures import FigureConfig
 
-study = os.environ.get("HDC_STUDY", "quickstart")
-results = os.environ.get("HDC_RESULTS", "../results")
 runs = records.load(study, results)
 pl.DataFrame(
     {
@@ -40,7 +49,19 @@ pl.DataFrame(
 )
 
 # %% [markdown]
-# ## The table
+# The measurements of all runs are one data frame in long form: one a row.
+
+# %%
+frame = records.frame(runs)
+frame.head()
+
+# %%
+frame.filter(pl.col("split") == "test").group_by("label", "metric", maintain_order=True).agg(
+    pl.col("value").mean().alias("mean"), pl.col("value").std().alias("sd"), pl.len().alias("n")
+)
+
+# %% [markdown]
+# ## Compare
 # The same as `python -m experiments.table` prints: mean ± half of the 95 % interval over seeds, and
 # differences to the plain network, paired by seed.
 
@@ -48,12 +69,14 @@ pl.DataFrame(
 table = tables.build(tables.TableConfig(study=study, results=results), runs)
 display(Markdown(rendering.to_text(tables.document(table), "markdown")))
 
+# %%
+figures.differences(FigureConfig(study=study, results=results), runs)
+
 # %% [markdown]
-# ## Every seed
+# ## Plot every seed
 # One dot a seed, the bar is the mean. Two schedules whose dots mix are not told apart by this study.
 
 # %%
-frame = records.frame(runs)
 columns = [column for column in table.measured if column.startswith("test/")]
 figure = Figure(figsize=(2.6 * len(columns), 2.8), layout="constrained")
 for axis, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
@@ -61,23 +84,28 @@ for axis, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], colu
         values = list(row.values[column].values())
         axis.plot([position] * len(values), values, "o", color="#0072B2", alpha=0.7)
         axis.hlines(row.estimate(column).mean, position - 0.3, position + 0.3, color="#D55E00")
-    axis.set_xticks(range(len(table.rows)), [row.label for row in table.rows], fontsize=8)
+    names = [row.label for row in table.rows]
+    axis.set_xticks(range(len(names)), names, fontsize=8, rotation=30, ha="right")
     axis.set_title(column, fontsize=9)
 figure
 
 # %% [markdown]
-# ## Validation while training
-# A thin line a seed. The test split is looked at once, at the end.
+# ## Does it fit better, or test better?
+# Accuracy on the images it was trained on, and on images it never saw: a wide gap is overfitting. A dot a
+# seed.
 
 # %%
-validation = frame.filter(pl.col("split") == "validation", pl.col("metric") == "accuracy")
-figure = Figure(figsize=(6, 3), layout="constrained")
+last = frame.filter(pl.col("metric") == "accuracy").sort("step").group_by("run_id", "seed", "split", "label")
+last = last.agg(pl.col("value").last())
+figure = Figure(figsize=(5, 3.2), layout="constrained")
 axis = figure.subplots()
-colours = dict(zip([row.schedule for row in table.rows], figures.COLOURS[::-1], strict=False))
-for (label, _), curve in validation.group_by("label", "seed", maintain_order=True):
-    named = label if label not in axis.get_legend_handles_labels()[1] else None
-    axis.plot(curve["step"], curve["value"], marker=".", lw=1, color=colours[label], label=named)
-axis.set(xlabel="step", ylabel="validation accuracy")
+for split, marker, colour in (("train", "o", "#E69F00"), ("validation", "s", "#0072B2")):
+    shown = last.filter(pl.col("split") == split)
+    place = [row.schedule for row in table.rows].index
+    axis.plot([place(label) for label in shown["label"]], shown["value"], marker, color=colour, label=split)
+names = list(dict.fromkeys(row.schedule for row in table.rows))
+axis.set_xticks(range(len(names)), names, fontsize=8, rotation=30, ha="right")
+axis.set(ylabel="accuracy after the last epoch")
 axis.legend(frameon=False)
 figure
 
@@ -85,4 +113,47 @@ figure
 # ## What each network sees, and what it predicts
 
 # %%
-figures.panels(figures.FigureConfig(study=study, results=results), runs)
+figures.panels(FigureConfig(study=study, results=results), runs)
+
+# %% [markdown]
+# ## Look into one run
+# Its configuration, where it ran, and the arrays that it kept: here the confusion matrix (rows are the truth)
+# and the effective receptive field of its first seed.
+
+# %%
+run = next(run for run in runs if run.state == "done" and run.config.dilation.kind != "plain")
+seed = run.config.seeds[0]
+print(run.run_id, run.config.dilation.label, run.config.net)
+print({key: run.info[key] for key in ("network", "versions", "git") if key in run.info})
+
+# %%
+kept = run.artifact("predictions", seed)
+names = [str(name) for name in kept["classes"]]
+pl.DataFrame(kept["confusion"], schema=names).insert_column(0, pl.Series("truth", names))
+
+# %%
+erf = run.artifact("gridding", seed)["erf"]
+profile = erf[erf.shape[0] // 2]
+figure = Figure(figsize=(6, 2.6), layout="constrained")
+axis = figure.subplots()
+axis.semilogy(np.arange(len(profile)) - len(profile) // 2, np.maximum(profile / erf.max(), 1e-6), ".-")
+axis.set(xlabel="pixels to the right of the output", ylabel="gradient, of the largest")
+figure
+
+# %% [markdown]
+# ## Ask your own model
+# `analyse` follows every operation of an NNX model back from one output and counts the paths to each input:
+# exactly, without training. Put your own model here; this one is an untrained network of the run's schedule.
+
+# %%
+from flax import nnx
+
+from hdc.networks import ContextNetwork
+from hdc.receptive import analyse
+
+model = ContextNetwork(run.config.dilation, in_channels=3, classes=6, task="dense", rngs=nnx.Rngs(0))
+seen = analyse(model, (1, 64, 64, 3))
+print(seen)
+
+# %%
+seen.figure()

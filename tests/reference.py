@@ -7,6 +7,7 @@ import cmath
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -165,16 +166,25 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.n
     return table
 
 
+def counted_confusion(
+    labels: np.ndarray, predictions: np.ndarray, counted: np.ndarray, classes: int
+) -> np.ndarray:
+    """`confusion` of the pixels where `counted` is true."""
+    places = [place for place in np.ndindex(labels.shape) if counted[place]]
+    one, other = (np.array([maps[place] for place in places], int) for maps in (labels, predictions))
+    return confusion(one, other, classes)
+
+
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     """The share that is right."""
     right = [a == b for a, b in zip(labels.ravel(), predictions.ravel(), strict=True)]
     return sum(right) / len(right)
 
 
-def mean_iou(labels: np.ndarray, predictions: np.ndarray, classes: int) -> float:
-    """Mean over the classes that occur of |both| / |either|, by sets of pixels."""
+def mean_iou(labels: np.ndarray, predictions: np.ndarray, classes: int, left_out: int | None = None) -> float:
+    """Mean over the classes that occur, but `left_out`, of |both| / |either|, by sets of pixels."""
     shares = []
-    for c in range(classes):
+    for c in set(range(classes)) - {left_out}:
         truth = {index for index in np.ndindex(labels.shape) if labels[index] == c}
         predicted = {index for index in np.ndindex(labels.shape) if predictions[index] == c}
         if truth | predicted:
@@ -182,13 +192,17 @@ def mean_iou(labels: np.ndarray, predictions: np.ndarray, classes: int) -> float
     return sum(shares) / len(shares)
 
 
-def speckle(labels: np.ndarray, predictions: np.ndarray) -> tuple[int, int]:
-    """Speckles and sites of maps `[n, h, w]`, pixel by pixel; the border has no four neighbours."""
+def speckle(labels: np.ndarray, predictions: np.ndarray, ignore: int | None = None) -> tuple[int, int]:
+    """Speckles and sites of maps `[n, h, w]`, pixel by pixel; the border has no four neighbours.
+
+    A pixel labelled `ignore` is no site, and nobody's neighbour.
+    """
     speckles = sites = 0
     for truth, predicted in zip(labels, predictions, strict=True):
         for i, j in itertools.product(range(1, truth.shape[0] - 1), range(1, truth.shape[1] - 1)):
             around = [(i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)]
-            if any(truth[i, j] == truth[place] for place in around):
+            around = [place for place in around if truth[place] != ignore]
+            if truth[i, j] != ignore and any(truth[i, j] == truth[place] for place in around):
                 sites += 1
                 speckles += all(predicted[i, j] != predicted[place] for place in around)
     return speckles, sites
@@ -521,3 +535,68 @@ def taps_on_the_map(rate: int, taps: int, size: int, *, causal: bool) -> list[in
     """How many taps of each position of one axis lie on the map."""
     before = (taps - 1) * rate if causal else pads("SAME", (size, 1), (taps, 1), (rate, 1), (1, 1))[0][0]
     return [sum(0 <= place + tap * rate - before < size for tap in range(taps)) for place in range(size)]
+
+
+# --- statistics ---
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Two-sided: twice the share of all sign assignments whose sum is at least as far to the seen side."""
+    seen = sum(differences)
+    sums = [sum(signs) for signs in itertools.product(*((d, -d) for d in differences))]
+    rounding = 1e-12 * sum(abs(d) for d in differences)
+    above = sum(s >= seen - rounding for s in sums) / len(sums)
+    below = sum(s <= seen + rounding for s in sums) / len(sums)
+    return min(1.0, 2 * min(above, below))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Each p by the definition: the largest of what its own and all smaller ones are multiplied to."""
+    ordered = sorted(p)
+    return [
+        min(1.0, max((len(p) - i) * other for i, other in enumerate(ordered) if other <= value))
+        for value in p
+    ]
+
+
+def detectable(deviation: float, n: int, alpha: float, power: float = 0.8) -> float:
+    """The shift that a two-sided paired t test finds with `power`: quadrature over chi, and bisection."""
+    scale = np.linspace(1e-6, 6, 20001)  # the estimated deviation over the true one
+    density = scale ** (n - 2) * np.exp(-(n - 1) * scale**2 / 2)
+    density /= density.sum()
+
+    def above(critical: float, shift: float) -> float:
+        tails = [0.5 * math.erfc((critical * s - shift) / math.sqrt(2)) for s in scale]
+        return float(density @ np.array(tails))
+
+    critical = _bisected(lambda value: alpha / 2 - above(value, 0.0), 0, 400)
+    return _bisected(lambda shift: above(critical, shift) - power, 0, 4000) * deviation / math.sqrt(n)
+
+
+def _bisected(rising: Callable[[float], float], low: float, high: float) -> float:
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return low
+
+
+def bca(values: Sequence[float], means: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Efron's BCa interval of the mean from the `means` of resamples (Efron, Tibshirani 1993, 14.3)."""
+    normal = NormalDist()
+    mean, n = float(np.mean(values)), len(values)
+    bias = normal.inv_cdf((np.mean(means < mean) + np.mean(means <= mean)) / 2)
+    left_out = [float(np.mean([*values[:i], *values[i + 1 :]])) for i in range(n)]
+    gaps = [float(np.mean(left_out)) - value for value in left_out]
+    acceleration = sum(g**3 for g in gaps) / (6 * sum(g**2 for g in gaps) ** 1.5)
+    ends = []
+    for tail in ((1 - confidence) / 2, (1 + confidence) / 2):
+        moved = bias + normal.inv_cdf(tail)
+        share = normal.cdf(bias + moved / (1 - acceleration * moved))
+        ends.append(float(np.percentile(means, 100 * share)))
+    return ends[0], ends[1]
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Correlation of the ranks, ties at the mean of theirs, counted pair by pair."""
+    ranks = [[sum(b < a for b in v) + sum(b == a for b in v) / 2 for a in v] for v in (x, y)]
+    return float(np.corrcoef(ranks)[0, 1])

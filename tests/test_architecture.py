@@ -28,13 +28,42 @@ LAYERS = {
     "metrics": {"errors", "networks", "data.dataset"},
     "training": {"errors", "networks", "config", "cost", "ops", "data.dataset"},
     "data": {"errors", "config", "folders"},
-    "records": {"errors", "config"},
+    "timing": {"errors", "config", "data", "ops", "run", "training"},
+    "files": {"errors"},
+    "run": {"config"},
+    "findings": {"errors", "config", "files", "run"},
+    "records": {"errors", "config", "files", "run", "findings"},
     "rendering": {"errors"},
-    "tables": {"errors", "records", "rendering"},
+    "statistics": set(),
+    "columns": {"config", "path_counts", "records"},
+    "rows": {"errors", "columns", "records", "statistics"},
+    "tables": {"errors", "columns", "records", "rendering", "rows", "statistics"},
     "published_table": {"check", "published", "rendering"},
-    "figures": {"errors", "records", "path_maps"},
+    "figures": {
+        "errors",
+        "columns",
+        "files",
+        "findings",
+        "offsets_table",
+        "path_maps",
+        "rows",
+        "run",
+        "statistics",
+        "tables",
+    },
 }
-WITH_JAX = ("ops", "layers", "networks", "cost", "gridding", "metrics", "training", "receptive", "data")
+WITH_JAX = (
+    "ops",
+    "layers",
+    "networks",
+    "cost",
+    "gridding",
+    "metrics",
+    "training",
+    "timing",
+    "receptive",
+    "data",
+)
 PYTHON = sorted([*ROOT.glob("hdc/**/*.py"), *ROOT.glob("experiments/*.py")])
 
 

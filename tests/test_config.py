@@ -15,6 +15,7 @@ FIELDS: dict[str, tuple[Any, list, list]] = {
     "data.name": ("coast", [3, None, ["coast"], True], [""]),
     "data.tile": (32, ["64", 64.0, True, None], [7, 0, -64]),
     "data.downsample": (2, ["1", 1.0, None], [0, -1]),
+    "data.offset": (3, ["1", 1.0, True, None], [-1]),
     "data.train_size": (100, ["100", 10.0, True], [0, -1]),
     "data.flips": (["horizontal"], ["horizontal", 1, None, [1]], [["diagonal"], ["horizontal", ""]]),
     "net.name": ("lei2019", [1, None], ["unet", ""]),
@@ -118,6 +119,7 @@ def test_a_value_out_of_range_is_refused_with_its_place(place: str, value: Any) 
     ("place", "value"),
     [
         ("data.tile", 8),
+        ("data.offset", 0),
         ("data.train_size", None),
         ("data.train_size", 1),
         ("data.flips", []),
@@ -158,7 +160,7 @@ def test_what_has_no_place_is_refused_and_the_nearest_suggested(values: Any, men
 
 def test_run_ids_do_not_change_between_versions() -> None:
     # Legitimate only together with a change of the fields or their defaults: runs on disk are found by it.
-    assert Config().run_id == "3c69b68b0a"
+    assert Config().run_id == "6c61763e8c"
     assert (
         from_dict({"net": {"width": 8}, "seeds": [3]}).run_id
         == from_dict({"seeds": (3,), "net": {"width": 8}}).run_id

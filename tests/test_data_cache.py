@@ -1,5 +1,7 @@
 """The `.npy` cache: what is read back is what was written, or it is made again."""
 
+import dataclasses
+import json
 import logging
 import os
 from pathlib import Path
@@ -44,8 +46,9 @@ def entries(folder: Path) -> list[Path]:
 
 def assert_equal(one: Dataset, other: Dataset) -> None:
     assert (one.name, one.task, one.classes) == (other.name, other.task, other.classes)
+    assert (one.strata, one.background) == (other.strata, other.background)
     for split in cache.SPLITS:
-        for part in ("images", "labels"):
+        for part in ("images", "labels") + (("strata",) if one.strata else ()):
             np.testing.assert_array_equal(
                 getattr(getattr(one, split), part), getattr(getattr(other, split), part), strict=True
             )
@@ -60,6 +63,42 @@ def test_a_cached_data_set_is_read_back_whole_and_made_once(folder: Path) -> Non
     (entry,) = entries(folder)
     assert entry.name.startswith("tiny-one-")
     assert len(list(entry.iterdir())) == 7
+
+
+def test_strata_are_read_back_and_damage_to_them_is_found(folder: Path) -> None:
+    calls = []
+
+    def make() -> Dataset:
+        calls.append(None)
+        plain = Maker()()
+        rng = np.random.default_rng(1)
+        splits = {}
+        for name in cache.SPLITS:
+            split = getattr(plain, name)
+            strata = rng.integers(0, 2, split.labels.shape).astype(np.uint8)
+            splits[name] = Split(split.images, split.labels, strata)
+        return dataclasses.replace(plain, strata=("near", "far"), background=1, **splits)
+
+    first = cached(KEY, make)
+    assert_equal(cached(KEY, make), first)
+    assert len(calls) == 1
+    (entry,) = entries(folder)
+    content = bytearray((entry / "test_strata.npy").read_bytes())
+    content[-1] ^= 1
+    (entry / "test_strata.npy").write_bytes(content)
+    assert_equal(cached(KEY, make), first)
+    assert len(calls) == 2
+
+
+def test_an_entry_from_before_there_were_strata_is_read(folder: Path) -> None:
+    make = Maker()
+    first = cached(KEY, make)
+    (entry,) = entries(folder)
+    about = json.loads((entry / "dataset.json").read_text())
+    del about["strata"], about["background"]
+    (entry / "dataset.json").write_text(json.dumps(about))
+    assert_equal(cached(KEY, make), first)
+    assert make.calls == 1
 
 
 def test_every_part_of_the_key_counts(folder: Path) -> None:

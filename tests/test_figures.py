@@ -7,10 +7,15 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 import synthetic
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
-from hdc import figures
+from hdc import figures, records
+from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.figures import FigureConfig
+from hdc.figures import DRAWINGS, FigureConfig, config
+from hdc.figures.scatter import front
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def test_panels_hold_the_path_counts_the_field_and_the_prediction(runs):
         counts = run.config.dilation.path_counts
         np.testing.assert_array_equal(np.ma.filled(row[0], 0), np.outer(counts, counts))
         erf = run.artifact("gridding", 0)["erf"]
-        np.testing.assert_allclose(row[1], 20 * np.log10(erf / erf.max()), atol=1e-9)
+        np.testing.assert_allclose(row[1], 20 * np.log10(erf / erf.max()), atol=1e-4)
         kept = run.artifact("predictions", 0)
         for panel, name in zip(row[2:], ("images", "labels", "predictions"), strict=True):
             np.testing.assert_array_equal(panel, kept[name][2])  # the sample with the most classes
@@ -68,6 +73,148 @@ def test_nothing_to_draw_is_one_line(runs):
         figures.panels(FigureConfig(study="tiny", seed=7), runs)
     with pytest.raises(InputError, match="formats must be of png, svg, pdf"):
         FigureConfig(formats=("gif",))
+    with pytest.raises(InputError, match=r"draw must be of panels, .* got 'pie'"):
+        FigureConfig(draw=("pie",))
+    with pytest.raises(InputError, match="measured must be of split/metric, got 'ripple'"):
+        FigureConfig(measured=("ripple",))
+
+
+def test_every_figure_that_can_be_named_can_be_drawn():
+    assert tuple(DRAWINGS) == config.NAMES
+
+
+@pytest.mark.parametrize("name", [name for name in DRAWINGS if name != "panels"])
+def test_a_study_that_has_nothing_for_a_figure_is_one_line(tmp_path, name):
+    runs = records.plan(tmp_path / "none", [synthetic.configuration("plain", [0])])
+    with pytest.raises(InputError) as caught:
+        DRAWINGS[name](FigureConfig(study="none"), runs)
+    assert "\n" not in str(caught.value)
+
+
+RATES = ([1, 1, 1], [2, 2, 2], [1, 2, 5], [1, 2, 9], [1, 2, 4], [3, 3, 3])
+
+
+@pytest.fixture(scope="module")
+def schedules(tmp_path_factory):
+    """Six schedules whose ripple follows G in all but the last, which is also the best."""
+    configs = [from_dict({"schedule": {"rates": rates, "repeat": 1}, "seeds": [4, 2, 7]}) for rates in RATES]
+    runs = records.plan(tmp_path_factory.mktemp("results") / "many", configs)
+    for place, run in enumerate(runs):
+        g = run.config.dilation.gridding.index
+        ripple = -3.0 if place == 5 else 10 * g
+        synthetic.measured(
+            run,
+            lambda seed, ripple=ripple, place=place: {
+                "accuracy": 0.9,
+                "mean_iou": 0.4 + 0.03 * place + 0.001 * (seed * (place + 1) % 5),
+                "erf_ripple": ripple + 0.1 * seed,
+                "iou_small": 0.1 * (place % 3) + 0.01 * seed,
+                "iou_large": 0.5,
+            },
+        )
+    return runs
+
+
+def points(axis):
+    """Where the markers of an axis are, in the order of drawing."""
+    return np.array([bars.lines[0].get_xydata()[0] for bars in axis.containers])
+
+
+def test_prediction_shows_every_schedule_and_its_rank_correlation(schedules):
+    figure = figures.prediction(FigureConfig(study="many"), schedules)
+    ripple, quality = figure.axes
+    g = [run.config.dilation.gridding.index for run in schedules]
+    means = [*(10 * value + 0.1 * 13 / 3 for value in g[:5]), -3 + 0.1 * 13 / 3]
+    np.testing.assert_allclose(points(ripple), np.stack([g, means], axis=1))
+    rho = stats.spearmanr(g, means).statistic
+    assert ripple.get_title().startswith(f"ρ = {rho:.2f} [")
+    assert ripple.get_title().endswith("n = 6")
+    assert (ripple.get_ylabel(), quality.get_ylabel()) == ("ERF ripple, dB", "mIoU, %")
+    assert "n = 3 seeds" in figure.get_suptitle()
+
+
+def test_intervals_are_those_of_the_table(schedules):
+    axis = figures.prediction(FigureConfig(study="many"), schedules).axes[0]
+    half = stats.t.ppf(0.975, 2) * np.std([0.4, 0.2, 0.7], ddof=1) / np.sqrt(3)
+    (bar,) = axis.containers[0].lines[2]
+    (low, high) = bar.get_segments()[0][:, 1]
+    np.testing.assert_allclose(high - low, 2 * half)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
+def test_the_front_is_what_no_other_beats(values):
+    found = {values[i] for i in front(np.array(values, float))}
+    beaten = {(x, y) for x, y in values for a, b in values if a <= x and b >= y and (a, b) != (x, y)}
+    assert found == set(values) - beaten
+
+
+def test_names_in_the_pareto_figure_cover_neither_each_other_nor_a_point(schedules):
+    figure = figures.pareto(FigureConfig(study="many"), schedules)
+    axis = figure.axes[0]
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axis.texts]
+    labels = {run.config.dilation.label for run in schedules}
+    assert {text.get_text() for text in axis.texts} == labels
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(box.contains(*at) for box in boxes for at in axis.transData.transform(points(axis)))
+
+
+def test_differences_are_paired_by_seed_and_in_percentage_points(schedules):
+    figure = figures.differences(FigureConfig(study="many"), schedules)
+    axis = figure.axes[0]
+    shown = [line.get_xydata()[0] for line in axis.lines if line.get_marker() == "o"]
+    wanted = [
+        100 * np.mean([0.03 * k + 0.001 * (s * (k + 1) % 5 - s % 5) for s in (4, 2, 7)]) for k in range(1, 6)
+    ]
+    np.testing.assert_allclose(shown, np.stack([wanted, np.arange(5)], axis=1), atol=1e-9)
+    assert [text.get_text() for text in axis.get_yticklabels()] == [
+        run.config.dilation.label for run in schedules[1:]
+    ]
+    assert axis.get_xlabel() == "difference in mIoU,\npercentage points"
+    assert "n = 3 pairs" in figure.get_suptitle()
+    fills = {line.get_markerfacecolor() for line in axis.lines if line.get_marker() == "o"}
+    assert "#0072B2" not in fills  # three pairs cannot make a difference clear
+
+
+def test_strata_are_in_the_order_of_size(schedules):
+    axis = figures.strata(FigureConfig(study="many"), schedules).axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["small", "large"]
+    shown = [bars.lines[0].get_xydata()[:, 1] for bars in axis.containers]
+    wanted = [[100 * (0.1 * (k % 3) + 0.01 * 13 / 3), 50] for k in range(6)]
+    np.testing.assert_allclose(shown, wanted)
+
+
+def test_offsets_are_coloured_by_accuracy_and_hatched_where_no_sum_of_taps_leads(tmp_path):
+    distances = [0, 1, 2, 3, 5, 6, 9]
+    configs = [
+        from_dict(
+            {
+                "data": {"name": "offsets", "offset": offset, "flips": []},
+                "schedule": {"rates": rates, "repeat": 1},
+                "seeds": [0, 1],
+            }
+        )
+        for rates in ([1, 2], [4, 4])
+        for offset in distances
+    ]
+    runs = records.plan(tmp_path / "offsets", configs)
+    reached = [
+        {a + b + stem for a in (-x, 0, x) for b in (-y, 0, y) for stem in (-1, 0, 1)}
+        for x, y in ((1, 2), (4, 4))
+    ]
+    seen = np.array([[distance in sums for distance in distances] for sums in reached])
+    for run, reachable in zip(runs[:-1], seen.ravel(), strict=False):
+        synthetic.measured(run, lambda seed, r=reachable: {"accuracy": 0.999 if r else 0.5 + 0.01 * seed})
+    figure = figures.offsets(FigureConfig(study="offsets"), runs)
+    axis = figure.axes[0]
+    means = np.where(seen, 99.9, 50.5)
+    shown = np.ma.filled(axis.images[0].get_array(), np.nan)
+    np.testing.assert_allclose(shown.ravel()[:-1], means.ravel()[:-1])
+    assert np.isnan(shown[-1, -1])
+    hatched = {tuple(int(v + 0.5) for v in patch.get_xy()) for patch in axis.patches if patch.get_hatch()}
+    assert hatched == {(column, row) for row, column in np.argwhere(~seen)}
+    assert "agree in 13 of 13 cells" in figure.get_suptitle()
+    assert "1 of 14 runs" in figure.get_suptitle()
 
 
 def test_drawing_needs_no_jax():

@@ -9,7 +9,7 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdc.data.dataset import Split
+from hdc.data.dataset import IGNORE, Split
 from hdc.metrics import EVALUATION_BATCH, Evaluation, accuracy, evaluator, mean_iou, speckle_maps
 
 CLASSES = 4
@@ -103,6 +103,67 @@ def test_a_network_that_shrinks_the_map_is_held_against_the_labels_under_it(marg
     predictions, labels = split.images[..., 0][inner].astype(int), split.labels[inner]
     assert_equals_the_loops(found, predictions, labels, known_logits(predictions))
     assert (found.speckles, found.speckle_sites) == reference.speckle(labels, predictions)
+
+
+def with_ignored(split: Split, share: float, seed: int = 5) -> Split:
+    ignored = np.random.default_rng(seed).random(split.labels.shape) < share
+    return Split(split.images, np.where(ignored, IGNORE, split.labels).astype(np.int32), split.strata)
+
+
+@pytest.mark.parametrize("margin", [0, 1])
+def test_a_pixel_without_a_label_counts_nowhere(margin: int) -> None:
+    split = with_ignored(dense_split(EVALUATION_BATCH + 3, (7, 8)), 0.3)
+    found = evaluate(Brightness("dense", margin), split)
+    inner = np.s_[:, margin : 7 - margin, margin : 8 - margin]
+    predictions, labels = split.images[..., 0][inner].astype(int), split.labels[inner]
+    counted = labels != IGNORE
+    table = reference.counted_confusion(labels, predictions, counted, CLASSES)
+    np.testing.assert_array_equal(found.confusion, table)
+    assert found.confusion.sum() == counted.sum() < counted.size
+    np.testing.assert_array_equal(found.predictions, predictions)
+    loss = reference.cross_entropy(known_logits(predictions[counted]), labels[counted])
+    assert found.loss == pytest.approx(loss, rel=1e-5)
+    assert (found.speckles, found.speckle_sites) == reference.speckle(labels, predictions, IGNORE)
+    assert 0 < found.speckles < found.speckle_sites
+    assert found.summary()["accuracy"] == pytest.approx(
+        reference.accuracy(labels[counted], predictions[counted])
+    )
+
+
+def test_an_image_class_of_the_value_of_ignore_is_a_class() -> None:
+    labels = np.full(4, IGNORE, np.int32)
+    assert not Split(np.zeros((4, 2, 2, 1), np.uint8), labels).ignores
+    maps = np.zeros((4, 2, 2), np.int32)
+    assert not Split(np.zeros((4, 2, 2, 1), np.uint8), maps).ignores
+    maps[3, 1, 1] = IGNORE
+    assert Split(np.zeros((4, 2, 2, 1), np.uint8), maps).ignores
+
+
+@pytest.mark.parametrize("background", [None, 0, 2])
+@pytest.mark.parametrize("margin", [0, 2])
+def test_the_iou_of_a_stratum_is_that_of_its_pixels(margin: int, background: int | None) -> None:
+    plain = dense_split(EVALUATION_BATCH + 5, (9, 8))
+    strata = np.random.default_rng(6).integers(0, 2, plain.labels.shape).astype(np.uint8)
+    strata[0, 4, 4:6] = 2
+    split = with_ignored(Split(plain.images, plain.labels, strata), 0.1)
+    names = ("near", "far", "rare", "absent")
+    graph, state = nnx.split(Brightness("dense", margin))
+    found = evaluator(graph, normalise, CLASSES, names, background)(state, split)
+    inner = np.s_[:, margin : 9 - margin, margin : 8 - margin]
+    predictions, labels, strata = split.images[..., 0][inner].astype(int), split.labels[inner], strata[inner]
+    summary = found.summary()
+    without = evaluate(Brightness("dense", margin), Split(split.images, split.labels)).summary()
+    assert {name: value for name, value in summary.items() if not name.startswith("iou_")} == without
+    assert set(summary) - set(without) == {f"iou_{name}" for name in names}
+    for position, name in enumerate(names):
+        counted = (strata == position) & (labels != IGNORE)
+        table = reference.counted_confusion(labels, predictions, counted, CLASSES)
+        np.testing.assert_array_equal(found.strata[name], table)
+        if name == "absent":
+            assert np.isnan(summary["iou_absent"])
+            continue
+        expected = reference.mean_iou(labels[counted], predictions[counted], CLASSES, background)
+        assert summary[f"iou_{name}"] == pytest.approx(expected)
 
 
 def test_one_evaluator_serves_states_and_splits_of_different_sizes() -> None:

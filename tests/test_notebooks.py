@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import synthetic
 
+from hdc import findings
+
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
 
 RUN = """
@@ -16,23 +18,26 @@ notebook = jupytext.read(sys.argv[1])
 nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=sys.argv[2])
 outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
 print(sum("image/png" in output.get("data", {}) for output in outputs))
-print(any("paired by seed" in str(output) for output in outputs))
+print(any(sys.argv[3] in str(output) for output in outputs))
 """
+SHOWN = {"explore": ("6", "paired by seed"), "claims": ("1", "exponential growth")}  # pictures, and words
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebook_runs_on_a_study(path, tmp_path):
-    synthetic.synthetic_study(tmp_path)
+    runs = synthetic.synthetic_study(tmp_path)
+    findings.save(findings.pack(runs, None), tmp_path / "findings" / "tiny")
+    pictures, words = SHOWN[path.stem]
     # In a process of its own: the Jupyter stack warns about itself, and warnings are errors here.
     out = subprocess.run(
-        [sys.executable, "-c", RUN, str(path), str(path.parent)],
-        env={**os.environ, "HDC_STUDY": "tiny", "HDC_RESULTS": str(tmp_path)},
+        [sys.executable, "-c", RUN, str(path), str(path.parent), words],
+        env={**os.environ, "HDC_STUDY": "tiny", "HDC_RESULTS": str(tmp_path / "findings")},
         capture_output=True,
         text=True,
         timeout=400,
     )
     assert out.returncode == 0, out.stderr
-    assert out.stdout.split() == ["3", "True"]
+    assert out.stdout.split() == [pictures, "True"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -7,13 +7,15 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+import reference
 import synthetic
 from rich.console import Console
 
-from hdc import records, rendering, tables
+from hdc import columns, records, rendering, tables
 from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.tables import Estimate, TableConfig
+from hdc.statistics import Estimate
+from hdc.tables import TableConfig
 
 T_975 = {
     1: 12.7062,
@@ -61,23 +63,151 @@ def test_differences_are_paired_over_the_shared_seeds(tmp_path):
     assert table.baseline(plain) is None
     assert table.baseline(hdc) is plain
     pairs = [synthetic.accuracy("hdc", seed) - synthetic.accuracy("plain", seed) for seed in (1, 2)]
-    difference = hdc.difference("test/accuracy", plain)
-    assert difference.n == 2
-    assert difference.mean == pytest.approx(np.mean(pairs))
-    assert difference.half_width == pytest.approx(T_975[1] * np.std(pairs, ddof=1) / math.sqrt(2), rel=1e-4)
+    assert hdc.differences("test/accuracy", plain) == pytest.approx(pairs)
+    assert ("1x6", "test/accuracy") not in table.differences
+    paired = table.differences["1-2-5x2", "test/accuracy"].paired
+    assert (paired.n, paired.mean) == (2, pytest.approx(np.mean(pairs)))
+    assert (paired.low, paired.high) == (pytest.approx(min(pairs)), pytest.approx(max(pairs)))
 
 
 def test_noise_is_marked_and_a_clear_difference_is_not(tmp_path):
-    runs = records.plan(
-        tmp_path / "tiny", [synthetic.configuration(kind, [0, 1, 2]) for kind in synthetic.RATES]
-    )
-    for run, kind in zip(runs, synthetic.RATES, strict=True):
-        synthetic.finish(run, kind)
-    _, compared, _ = tables.document(built(runs)).sections
+    seeds = list(range(10))
+    table = built(study(tmp_path, ("plain", seeds, 6), ("dilated", seeds, 6), ("hdc", seeds, 2)))
+    _, compared, _ = tables.document(table).sections
     cells = {row[0]: row[1] for row in compared.body}
     assert set(cells) == {"2x6", "1-2-5x2"}
     assert cells["1-2-5x2"].startswith("≈ ")
     assert cells["2x6"].startswith("-")
+    notes = "\n".join(table.notes)
+    assert "≈ within the noise" in notes
+    assert "cannot reach" not in notes
+
+
+def test_the_correction_is_over_all_cells_of_the_block(tmp_path):
+    seeds = list(range(10))
+    runs = study(tmp_path, ("plain", seeds, 6), ("dilated", seeds, 6), ("hdc", seeds, 2))
+    columns = ("test/accuracy", "test/mean_iou", "test/speckle", "gridding")
+    differences = built(runs, measured=columns).differences
+    assert len(differences) == 6
+    raw = [one.paired.p for one in differences.values()]
+    assert [one.p_holm for one in differences.values()] == pytest.approx(reference.holm(raw))
+    assert {one.tests for one in differences.values()} == {6}
+    (alone,) = built(runs[:2], measured=("test/accuracy",)).differences.values()
+    assert alone.p_holm == alone.paired.p == 2 / 2**10
+
+
+def test_three_seeds_are_too_few_and_the_table_says_so(tmp_path):
+    wanted = [("plain", [0, 1, 2], 6), ("dilated", [0, 1, 2], 6)]
+    table = built(study(tmp_path, *wanted), measured=("test/accuracy",))
+    cells = tables.document(table).sections[1].body[0]
+    assert cells[1].startswith("? -")
+    notes = "\n".join(table.notes)
+    assert "n = 3 pairs cannot reach p < 0.05, however large the difference" in notes
+    assert "at least 6 seeds" in notes
+    assert "smallest difference" not in notes
+    many = "\n".join(built(study(tmp_path / "b", *wanted)).notes)
+    assert "n = 3 pairs cannot reach p < 0.05 over 5 tests" in many
+    assert "at least 8 seeds" in many
+
+
+def test_the_smallest_difference_that_could_have_been_seen_is_noted_by_column(tmp_path):
+    seeds = list(range(8))
+    runs = study(tmp_path, ("plain", seeds, 6), ("dilated", seeds, 6), ("hdc", seeds, 2))
+    table = built(runs, measured=("test/accuracy",))
+    widest = max(
+        reference.detectable(np.std(row.differences("test/accuracy", table.rows[0]), ddof=1), 8, 0.05 / 2)
+        for row in table.rows[1:]
+    )
+    (note,) = [note for note in table.notes if note.startswith("smallest difference that n = 8 pairs")]
+    assert note.endswith(f"(80% power, p < 0.05 over 2 tests): accuracy % {100 * widest:.2f}")
+
+
+def mixed(tmp_path, **changed):
+    """One row of two runs that differ in what is `changed`."""
+    about = {"versions": {"jax": "0.10.0"}, "device": {"platform": "cpu", "kind": "cpu"}, "native": "avx2"}
+    about["data"] = {"task": "dense", "items": {"train": 100, "test": 10}}
+    configs = [synthetic.configuration("plain", [0]), synthetic.configuration("plain", [1])]
+    runs = records.plan(tmp_path / "tiny", configs)
+    for run, more in zip(runs, ({}, changed), strict=True):
+        writer = run.start({**about, **more})
+        where = {"step": 1, "epoch": 1, "split": "test"}
+        writer.log(seed=run.config.seeds[0], **where, metrics={"accuracy": 0.5})
+        writer.done()
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"versions": {"jax": "0.11.0"}}, "versions.jax: 0.10.0 and 0.11.0"),
+        ({"device": {"platform": "gpu", "kind": "cpu"}}, "device.platform: cpu and gpu"),
+        ({"device": {"platform": "cpu", "kind": "other"}}, "device.kind: cpu and other"),
+        ({"native": "avx512"}, "native: avx2 and avx512"),
+        (
+            {"data": {"task": "dense", "items": {"train": 90, "test": 10}}},
+            "data.items.train: 100 and 90",
+        ),
+        ({"versions": {}}, "versions.jax: 0.10.0 and none"),
+    ],
+)
+def test_runs_of_one_row_that_differ_in_more_than_seeds_are_refused(tmp_path, changed, told):
+    runs = mixed(tmp_path, **changed)
+    with pytest.raises(InputError) as caught:
+        built(runs)
+    message = str(caught.value)
+    assert message.startswith(
+        f"row 1x6 mixes runs {runs[0].run_id} and {runs[1].run_id} that differ in {told}:"
+    )
+    assert "\n" not in message
+
+
+def test_runs_of_one_row_may_differ_in_commit_and_number_of_devices(tmp_path):
+    device = {"platform": "cpu", "kind": "cpu", "count": 2}
+    runs = mixed(tmp_path, device=device, git={"commit": 40 * "a", "dirty": False})
+    assert built(runs).rows[0].seeds == "2"
+
+
+def test_the_prediction_is_correlated_with_what_was_measured(tmp_path):
+    schedules = [[1, 1], [1, 2], [2, 2], [1, 3], [1, 4], [4, 4], [3, 3]]
+    configs = [from_dict({"schedule": {"rates": rates, "repeat": 1}, "seeds": [0, 1]}) for rates in schedules]
+    runs = records.plan(tmp_path / "tiny", configs)
+    means = {}
+    for position, run in enumerate(runs):
+        writer = run.start({})
+        for seed in (0, 1):
+            value = (position * 5 % 7) / 7 + 0.01 * seed
+            writer.log(seed=seed, step=1, epoch=1, split="test", metrics={"speckle": value})
+        writer.done()
+        means[run.config.dilation.label] = (position * 5 % 7) / 7 + 0.005
+    table = built(runs, measured=("test/speckle",), correlate=("gridding", "network_gridding"))
+    (section,) = [one for one in tables.document(table).sections if "predict" in one.title]
+    assert section.head == ("Spearman with", "rows", "G", "G with stem")
+    (cells,) = section.body
+    assert cells[:2] == ("speckle %", "7")
+    for text, stem in ((cells[2], ()), (cells[3], (1,))):
+        predicted = [
+            round(max(reference.gridding_spectrum([*stem, *rates], 3).values(), default=0), 9)
+            for rates in schedules
+        ]
+        assert text.startswith(f"{reference.spearman(predicted, list(means.values())):+.2f} [")
+    classifier = from_dict({"schedule": {"rates": [1, 2], "repeat": 1}, "net": {"name": "lei2019"}})
+    (run,) = records.plan(tmp_path / "b", [classifier])
+    described = ("network_gridding", "network_coverage", "gridding")
+    other = built([run], correlate=("gridding", "network_gridding"), described=described)
+    assert other.described == ("gridding",)
+    assert tables.document(other).sections[-2].head == ("Spearman with", "rows", "G")
+    with pytest.raises(InputError, match="correlate must be of"):
+        TableConfig(correlate=("test/speckle",))
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+@pytest.mark.parametrize("rates", [[2, 2], [1, 2, 5], [4, 4, 4]])
+def test_the_columns_of_the_network_have_its_stem(rates, taps):
+    config = from_dict({"schedule": {"rates": rates, "repeat": 1}, "net": {"kernel_size": taps}})
+    counts = np.convolve(reference.path_counts(rates, taps), np.ones(3))
+    found = columns.network_counts(config)
+    np.testing.assert_allclose(found.counts, counts / counts.sum())
+    assert found.origin == (-(len(counts) // 2),)
 
 
 def test_failed_and_missing_runs_are_shown(tmp_path):
@@ -151,6 +281,7 @@ def test_csv_has_every_number(tmp_path):
     assert chosen["mean"] == pytest.approx(np.mean(values))
     assert chosen["baseline"] == "1x6"
     assert chosen["difference_low"] < chosen["difference"] < chosen["difference_high"]
+    assert (chosen["p"], chosen["p_holm"], chosen["mde"]) == (0.75, 1.0, None)
     index = frame.filter(pl.col("row") == "2x6", pl.col("column") == "gridding")["mean"]
     assert index.to_list() == [1.0]
 
@@ -237,7 +368,7 @@ def test_runs_of_several_commits_or_devices_are_named(tmp_path):
         path.write_text(json.dumps(json.loads(path.read_text()) | about))
     notes = built(records.load("tiny", tmp_path)).notes
     assert "runs of more than one commit: aaaaaaaaaa, bbbbbbbbbb" in notes
-    assert "runs of more than one device: cpu, gpu" in notes
+    assert "rows differ in device.kind: cpu, gpu" in notes
 
 
 @pytest.mark.parametrize("width", [80, 100])

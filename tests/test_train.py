@@ -94,7 +94,7 @@ def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):
     for module in ("table", "figure"):
         out = command(module, f"{module}=quickstart", f"results={tmp_path}")
         assert out.returncode == 0, out.stderr
-    assert (tmp_path / "quickstart" / "figures" / "schedules.png").exists()
+    assert (tmp_path / "quickstart" / "figures" / "panels.png").exists()
 
 
 def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
@@ -128,6 +128,11 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
         (["seeds=[1,1]"], "has a seed twice"),
         (["name=../x"], "study name '../x'"),
         (["data=tfds"], "data.name"),
+        (["data=offsets", "data.offset=32"], "data.offset=32 must be less than data.tile=32"),
+        (["data=offsets", "data.offset=-1"], "data.offset must be at least 0, got -1"),
+        (["data=offsets", "data.flips=[vertical]"], "data.flips must be [] for offsets"),
+        (["data=offsets", "data.offset=20", "net.padding=VALID", "schedule.rates=[6]"], "has a label in"),
+        (["data=scenes", "data.tile=32"], "data.tile=32: scenes are 64 x 64"),
         (["-m", "schedule.rates=[1,2],[0]"], "rate 0 at position 1"),
         (["-m", "name=a,b"], "cannot be swept"),
         (["results=/proc/nowhere"], "cannot be written"),
@@ -218,6 +223,7 @@ def test_every_shipped_option_composes_to_a_checked_configuration(group, option)
         ["data=terrain_patches", "net=lei2019", "optim=sgd"],
         ["data=coast", "schedule=dilated", "net.separable=true", "net.residual=true"],
         ["data=terrain", "train=long", "net.padding=VALID", "net.norm=batch"],
+        ["data=offsets", "data.offset=3", "schedule.rates=[4]", "schedule.repeat=1"],
     ],
     ids=str,
 )

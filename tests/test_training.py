@@ -1,15 +1,18 @@
 """The loop: determinism, the optimizer's arithmetic, what stops a run."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import reference
 from flax import nnx
 
 from hdc import ops, training
 from hdc.config import OptimConfig, from_dict
-from hdc.data.dataset import Dataset, Split
+from hdc.data.dataset import IGNORE, Dataset, Split
 from hdc.errors import InputError
 from hdc.training import NonFiniteLoss, Trainer
 
@@ -138,6 +141,58 @@ def test_first_step_of_sgd_equals_the_gradient_by_hand():
     for start, slope, end in zip(before, slopes, after, strict=True):
         decay = 0.01 * start if start.ndim > 1 else 0.0  # kernels alone
         np.testing.assert_allclose(end, start - 0.1 * (np.asarray(slope) + decay), rtol=1e-4, atol=1e-6)
+
+
+def test_a_pixel_without_a_label_has_no_gradient_and_no_part_in_the_means():
+    generator = np.random.default_rng(2)
+    logits = generator.normal(size=(3, 4, 5, 6)).astype(np.float32)
+    truth = generator.integers(0, 6, (3, 4, 5)).astype(np.int32)
+    ignored = generator.random(truth.shape) < 0.4
+    labels = jnp.asarray(np.where(ignored, IGNORE, truth))
+    (loss, hits), slopes = jax.value_and_grad(training._over_counted, has_aux=True)(
+        jnp.asarray(logits), labels
+    )
+    assert loss == pytest.approx(reference.cross_entropy(logits[~ignored], truth[~ignored]), rel=1e-5)
+    assert hits == pytest.approx(reference.accuracy(truth[~ignored], logits[~ignored].argmax(-1)), rel=1e-6)
+    chances = np.exp(logits.astype(np.float64))
+    chances /= chances.sum(-1, keepdims=True)
+    expected = (chances - np.eye(6)[truth]) / (~ignored).sum()
+    np.testing.assert_array_equal(np.asarray(slopes)[ignored], 0)
+    np.testing.assert_allclose(np.asarray(slopes)[~ignored], expected[~ignored], rtol=1e-4, atol=1e-6)
+    (loss, hits), slopes = jax.value_and_grad(training._over_counted, has_aux=True)(
+        jnp.asarray(logits), jnp.full(truth.shape, IGNORE)
+    )
+    assert (loss, hits, float(jnp.abs(slopes).max())) == (0, 0, 0)
+
+
+def without_labels(dataset: Dataset, ignored: np.ndarray) -> Dataset:
+    """The data set with no label where `ignored`, `[h, w]`, is true."""
+    splits = {}
+    for name in ("train", "validation", "test"):
+        split = getattr(dataset, name)
+        splits[name] = Split(split.images, np.where(ignored, IGNORE, split.labels).astype(np.int32))
+    return dataclasses.replace(dataset, **splits)
+
+
+def test_a_network_trains_where_half_of_the_pixels_have_no_label():
+    right = np.broadcast_to(np.arange(16) >= 8, (16, 16))
+    dataset = without_labels(dense_dataset(), right)
+    chosen = config(net={"width": 8}, train={"epochs": 40}, optim={"learning_rate": 0.01}, data={"flips": []})
+    trained = last(Trainer(chosen, dataset), 0)
+    assert trained.accuracy > 0.8
+
+
+def test_maps_without_a_label_under_a_valid_network_are_refused():
+    edges = np.ones((16, 16), bool)
+    edges[:, :3] = False
+    dataset = without_labels(dense_dataset(), edges)
+    valid = {"net": {"padding": "VALID"}, "schedule": {"rates": [1, 2]}}
+    with pytest.raises(
+        InputError, match="leaves the central 8 x 8 pixels, none of which has a label"
+    ) as caught:
+        Trainer(config(**valid), dataset)
+    assert "\n" not in str(caught.value)
+    Trainer(config(), dataset)
 
 
 def test_a_training_step_is_what_it_was():

@@ -24,6 +24,18 @@ def load(config: DataConfig) -> Dataset:
             from hdc.data import mnist
 
             dataset = mnist.load(config.name)
+        case "mnist10k":
+            from hdc.data import mnist10k
+
+            dataset = mnist10k.load()
+        case "offsets":
+            from hdc.data import offsets
+
+            dataset = offsets.load(config.tile, config.offset, config.flips)
+        case "scenes":
+            from hdc.data import scenes
+
+            dataset = scenes.load(config.tile)
         case name:
             from hdc.data import tfds_source
 
@@ -38,4 +50,5 @@ def _cut(dataset: Dataset, size: int) -> Dataset:
         raise InputError(
             f"data.train_size={size} is more than the {len(train)} training items of {dataset.name}"
         )
-    return replace(dataset, train=Split(train.images[:size], train.labels[:size]))
+    strata = None if train.strata is None else train.strata[:size]
+    return replace(dataset, train=Split(train.images[:size], train.labels[:size], strata))

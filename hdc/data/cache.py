@@ -63,13 +63,17 @@ def _write(folder: Path, key: dict[str, Any], dataset: Dataset) -> None:
         temporary.mkdir(parents=True)
         arrays = {}
         for split in SPLITS:
-            for part in ("images", "labels"):
-                array = np.ascontiguousarray(getattr(getattr(dataset, split), part))
+            for part in ("images", "labels", "strata"):
+                array = getattr(getattr(dataset, split), part)
+                if array is None:
+                    continue
+                array = np.ascontiguousarray(array)
                 with (temporary / f"{split}_{part}.npy").open("wb") as file:
                     np.save(file, array, allow_pickle=False)
                     _flush(file)
                 arrays[f"{split}_{part}"] = _fingerprint(array)
         about = {"key": key, "name": dataset.name, "task": dataset.task, "classes": dataset.classes}
+        about |= {"strata": dataset.strata, "background": dataset.background}
         with (temporary / "dataset.json").open("w", encoding="utf-8") as file:
             json.dump(about | {"arrays": arrays}, file, indent=1)
             _flush(file)
@@ -94,8 +98,17 @@ def _read(folder: Path, key: dict[str, Any]) -> Dataset:
             raise ValueError(f"{name}.npy is not as it was written")
         return loaded
 
-    splits = {split: Split(array(f"{split}_images"), array(f"{split}_labels")) for split in SPLITS}
-    return Dataset(name=about["name"], task=about["task"], classes=tuple(about["classes"]), **splits)
+    strata = tuple(about.get("strata", ()))  # older entries do not mention it
+    parts = ("images", "labels", "strata") if strata else ("images", "labels")
+    splits = {split: Split(*(array(f"{split}_{part}") for part in parts)) for split in SPLITS}
+    return Dataset(
+        name=about["name"],
+        task=about["task"],
+        classes=tuple(about["classes"]),
+        strata=strata,
+        background=about.get("background"),
+        **splits,
+    )
 
 
 def _fingerprint(array: np.ndarray) -> dict[str, Any]:

@@ -1,11 +1,7 @@
-"""Records to pictures: what each schedule can see, what its network sees, what it predicts. No JAX."""
+"""What each schedule can see, what its network sees, what it predicts, side by side."""
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
@@ -13,36 +9,11 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from hdc import path_maps, records
+from hdc import findings, path_maps
 from hdc.errors import InputError
-from hdc.records import Run
-
-# Okabe and Ito's colours, safe for the colour-blind, in an order whose first six differ in grey too.
-COLOURS = ("#0072B2", "#009E73", "#F0E442", "#E69F00", "#CC79A7", "#F5F5F5", "#56B4E9", "#D55E00")
-FORMATS = ("png", "svg", "pdf")
-
-
-@dataclass(frozen=True)
-class FigureConfig:
-    """What `conf/figure/*.yaml` declares.
-
-    Attributes:
-        study, results: whose records, and the folder that holds the studies.
-        seed: whose maps and predictions are shown; the first seed of each run where it is null.
-        formats: of the files, png, svg or pdf.
-        out: the folder to write to, <results>/<study>/figures where it is null.
-    """
-
-    study: str = "default"
-    results: str = "results"
-    seed: int | None = None
-    formats: tuple[str, ...] = ("png", "svg")
-    out: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.formats:
-            if name not in FORMATS:
-                raise InputError(f"formats must be of {', '.join(FORMATS)}, got {name!r}")
+from hdc.figures import style
+from hdc.figures.config import FigureConfig
+from hdc.run import Run
 
 
 def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
@@ -67,17 +38,16 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     shown = [run.artifact("predictions", seed) for run, seed in zip(done.values(), seeds, strict=True)]
     widest = max(run.config.dilation.receptive_field for run in done.values())
     dense = shown[0]["labels"].ndim > 1
-    sample = _most_classes(shown[0]["labels"]) if dense else 0
     titles = ("paths to each pixel", "effective field, dB", "test image", "truth", "prediction")
     count = len(titles) if dense else 3
-    figure = Figure(figsize=(2.1 * count, 2.35 * len(done) + 0.9), layout="constrained", dpi=110)
+    figure = Figure(figsize=(2.1 * count, 2.35 * len(done) + 0.9), layout="constrained", dpi=style.DPI)
     axes = figure.subplots(len(done), count, squeeze=False)
     for row, (run, gridding, predictions) in enumerate(zip(done.values(), maps, shown, strict=True)):
         _draw_paths(axes[row, 0], run, widest)
         _draw_erf(axes[row, 1], gridding["erf"], widest)
         ripple, speckle = (_mean(run, metric) for metric in ("erf_ripple", "speckle"))
         axes[row, 1].set_xlabel(f"ripple {ripple:+.1f} dB", fontsize=9)
-        _draw_sample(axes[row, 2:], predictions, sample)
+        _draw_sample(axes[row, 2:], predictions)
         if dense:
             axes[row, 4].set_xlabel(f"speckle {100 * speckle:.2f} %", fontsize=9)
         if row == 0:
@@ -85,24 +55,13 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
                 axis.set_title(title, fontsize=10)
     if dense:
         names = [str(name) for name in shown[0]["classes"]]
-        handles = [Patch(facecolor=_colour(i), edgecolor="0.4", label=name) for i, name in enumerate(names)]
+        handles = [
+            Patch(facecolor=style.colour(i), edgecolor="0.4", label=name) for i, name in enumerate(names)
+        ]
         handles.append(Patch(facecolor=path_maps.HOLE, edgecolor="0.4", label="hole: never seen"))
         figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
     figure.suptitle(_caption(config, runs, done), fontsize=8.5)
     return figure
-
-
-def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """Write a figure as `<folder>/<name>.<format>`; the same figure gives the same bytes."""
-    paths = []
-    for kind in formats:
-        buffer = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "hdc"}):
-            dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            figure.savefig(buffer, format=kind, metadata=dated)
-        paths.append(folder / f"{name}.{kind}")
-        records.write(paths[-1], buffer.getvalue())
-    return paths
 
 
 def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
@@ -119,6 +78,7 @@ def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
 
 def _draw_erf(axis: Axes, erf: np.ndarray, widest: int) -> None:
     """In dB below the strongest pixel, centred as the path counts are."""
+    erf = erf.astype(np.float32)  # as findings keep it, so that both are drawn the same
     level = 20 * np.log10(np.maximum(erf / max(erf.max(), 1e-30), 1e-4))
     height, width = erf.shape
     extent = (-width // 2 - 0.5, width - width // 2 - 0.5, height - height // 2 - 0.5, -height // 2 - 0.5)
@@ -135,7 +95,8 @@ def _frame(axis: Axes, widest: int) -> None:
     axis.set_yticks(ticks, [str(tick) for tick in ticks], fontsize=7)
 
 
-def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray], sample: int) -> None:
+def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
+    sample = findings.shown_sample(predictions)
     image, label = predictions["images"][sample], predictions["labels"][sample]
     predicted = predictions["predictions"][sample]
     axes[0].imshow(image.squeeze(), cmap="gray")
@@ -143,20 +104,19 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray], sample: i
         names = predictions["classes"]
         axes[0].set_xlabel(f"{names[label]}, said {names[predicted]}", fontsize=9)
     else:
-        colours = ListedColormap([_colour(i) for i in range(len(predictions["classes"]))])
+        colours = ListedColormap([style.colour(i) for i in range(len(predictions["classes"]))])
         for axis, values in zip(axes[1:], (label, predicted), strict=True):
-            axis.imshow(values, cmap=colours, vmin=-0.5, vmax=colours.N - 0.5, interpolation="nearest")
+            axis.set_facecolor("0.75")  # of pixels without a label
+            axis.imshow(
+                np.ma.masked_outside(values, 0, colours.N - 1),
+                cmap=colours,
+                vmin=-0.5,
+                vmax=colours.N - 0.5,
+                interpolation="nearest",
+            )
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
-
-
-def _colour(position: int) -> str:
-    return COLOURS[position % len(COLOURS)]
-
-
-def _most_classes(labels: np.ndarray) -> int:
-    return int(np.argmax([len(np.unique(values)) for values in labels]))
 
 
 def _mean(run: Run, metric: str) -> float:

@@ -1,0 +1,198 @@
+"""A study packed small, to be committed: every table and figure can be drawn from it without training.
+
+`<findings>/<study>/` holds `manifest.json` (every run in the order of planning: its configuration, state
+and where it ran; no dates), `metrics.csv` (the last epoch's measurements of each seed, to the last digit,
+so that training again gives the same bytes), `seconds.csv` (every epoch's wall time, which does not come
+back the same), `times.csv` where that was measured, and `artifacts.npz` (what pictures show: of the first
+seed, one sample, each array once however many runs share it). No JAX.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import polars as pl
+
+from hdc.config import Config, from_dict
+from hdc.errors import InputError
+from hdc.files import line, read_json, to_json, write
+from hdc.run import METRICS, Run, State
+
+MANIFEST, METRICS_FILE, SECONDS_FILE = "manifest.json", "metrics.csv", "seconds.csv"
+TIMES_FILE, ARTIFACTS_FILE = "times.csv", "artifacts.npz"
+
+_BOOKKEEPING = {"run_id", "config", "planned", "started", "attempt"}  # of run.json, not of interest here
+_WALL = pl.col("metric") == "seconds"
+
+
+def pack(runs: Sequence[Run], times: pl.DataFrame | None) -> dict[str, bytes]:
+    """The files of a study by name; the same records give the same bytes.
+
+    Args:
+        runs: of one study, in the order that they are to have.
+        times: as `records.times` gives them, None where they were not measured.
+
+    Raises:
+        InputError: where what a finished run should have cannot be read.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    manifest = {"runs": [_entry(run, arrays) for run in runs]}
+    frame = pl.concat([run.metrics() for run in runs])
+    last = frame.filter(~_WALL, pl.col("epoch") == pl.col("epoch").max().over("run_id", "seed"))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **{name: arrays[name] for name in sorted(arrays)})
+    files = {
+        MANIFEST: to_json(manifest),
+        METRICS_FILE: _csv(last.sort("run_id", "seed", "split", "metric")),
+        SECONDS_FILE: _csv(frame.filter(_WALL).sort("run_id", "seed", "epoch")),
+        ARTIFACTS_FILE: buffer.getvalue(),
+    }
+    return files if times is None else files | {TIMES_FILE: _csv(times.sort("run_id", "repeat"))}
+
+
+def save(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write a packed study in place of the one that was there."""
+    for name, content in files.items():
+        write(folder / name, content)
+    if TIMES_FILE not in files:
+        (folder / TIMES_FILE).unlink(missing_ok=True)
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether a study's folder holds packed findings."""
+    return (folder / MANIFEST).exists()
+
+
+def load(folder: Path) -> list[Run]:
+    """The runs of a packed study.
+
+    Raises:
+        InputError: where a file is missing or damaged.
+    """
+    frames = [read_csv(folder / name, METRICS) for name in (METRICS_FILE, SECONDS_FILE)]
+    measured = pl.concat(frames).partition_by("run_id", as_dict=True)
+    manifest = read_json(folder / MANIFEST)
+    try:
+        return [_run(folder, entry, measured) for entry in manifest["runs"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / MANIFEST} is damaged: {type(error).__name__} {line(error)}") from None
+
+
+def read_csv(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
+    """A table of numbers; InputError where the file is missing or has other columns."""
+    try:
+        found = pl.read_csv(io.BytesIO(path.read_bytes()), schema_overrides=dict(schema))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path} cannot be read: {line(error)}") from None
+    if found.columns != list(schema):
+        raise InputError(f"{path} is damaged: its columns must be {', '.join(schema)}")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _PackedRun:
+    """A `Run` as the manifest has it."""
+
+    config: Config
+    state: State
+    info: Mapping[str, Any]
+    failure: Mapping[str, Any]
+    seconds: float | None
+    _metrics: pl.DataFrame
+    _archive: Path
+    _artifacts: Mapping[str, Mapping[str, str]]  # by name and seed: names in the archive
+
+    @property
+    def run_id(self) -> str:
+        return self.config.run_id
+
+    def metrics(self) -> pl.DataFrame:
+        return self._metrics
+
+    def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
+        kept = self._artifacts.get(f"{name}-seed{seed}")
+        if kept is None:
+            there = ", ".join(self._artifacts) or "none"
+            raise InputError(f"{self._archive} has no {name}-seed{seed} of run {self.run_id}, only: {there}")
+        try:
+            with np.load(io.BytesIO(self._archive.read_bytes()), allow_pickle=False) as arrays:
+                return {key: arrays[stored] for key, stored in kept.items()}
+        except FileNotFoundError:
+            raise InputError(f"{self._archive} is not there") from None
+        except Exception as error:  # zip, zlib and NumPy each raise their own
+            raise InputError(f"{self._archive} is damaged: {line(error)}") from None
+
+
+def _run(folder: Path, entry: Mapping[str, Any], measured: Mapping[Any, pl.DataFrame]) -> _PackedRun:
+    config = from_dict(entry["config"])
+    if config.run_id != entry["run_id"] or entry["state"] not in get_args(State):
+        raise InputError(f"{folder / MANIFEST} is damaged: run {entry['run_id']!r} is not what it says")
+    own = measured.get((config.run_id,), pl.DataFrame(schema=METRICS))
+    if not set(own["seed"]) <= set(config.seeds):
+        raise InputError(f"{folder / METRICS_FILE} is damaged: run {config.run_id} has seeds it did not plan")
+    # In the order of training, as the results folder has them: sums come out the same to the last digit.
+    order = {seed: position for position, seed in enumerate(config.seeds)}
+    own = own.sort(pl.col("seed").replace_strict(order, return_dtype=pl.Int64), "step", maintain_order=True)
+    return _PackedRun(
+        config,
+        entry["state"],
+        entry["info"],
+        entry["failure"],
+        entry["seconds"],
+        own,
+        folder / ARTIFACTS_FILE,
+        entry["artifacts"],
+    )
+
+
+def _entry(run: Run, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A run's part of the manifest; what it keeps of its artifacts is added to `arrays`."""
+    info = {name: value for name, value in run.info.items() if name not in _BOOKKEEPING}
+    if "command" in info:  # where the clone lies says nothing
+        info["command"] = [Path(info["command"][0]).name, *info["command"][1:]]
+    kept: dict[str, dict[str, str]] = {}
+    if run.state == "done":
+        for artifact, part in _artifacts(run, run.config.seeds[0]):
+            names = {key: _content_name(array) for key, array in part.items()}
+            arrays |= {names[key]: array for key, array in part.items()}
+            kept[artifact] = names
+    return {
+        "run_id": run.run_id,
+        "state": run.state,
+        "failure": {"error": run.failure["error"]} if run.state == "failed" else {},
+        "seconds": run.seconds,
+        "info": info,
+        "artifacts": kept,
+        "config": run.config.to_dict(),
+    }
+
+
+def _artifacts(run: Run, seed: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The maps of gridding in single precision, its spectra, and the sample that figures show."""
+    gridding = run.artifact("gridding", seed)
+    maps = {key: array.astype(np.float32) for key, array in gridding.items() if key == "erf"}
+    yield f"gridding-seed{seed}", maps | {key: a for key, a in gridding.items() if a.ndim <= 1}
+    predictions = run.artifact("predictions", seed)
+    chosen = slice(sample := shown_sample(predictions), sample + 1)
+    one = {key: predictions[key][chosen] for key in ("images", "labels", "predictions")}
+    yield f"predictions-seed{seed}", one | {key: predictions[key] for key in ("confusion", "classes")}
+
+
+def shown_sample(predictions: Mapping[str, np.ndarray]) -> int:
+    """Which of the test images kept with a run is shown: of label maps the first with the most classes."""
+    labels = predictions["labels"]
+    return int(np.argmax([len(np.unique(values)) for values in labels])) if labels.ndim > 1 else 0
+
+
+def _content_name(array: np.ndarray) -> str:
+    """The same for the same array, in all runs."""
+    about = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(about + np.ascontiguousarray(array).tobytes()).hexdigest()[:12]
+
+
+def _csv(frame: pl.DataFrame) -> bytes:
+    return frame.write_csv().encode()

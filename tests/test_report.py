@@ -1,0 +1,140 @@
+"""The report packs, draws and writes between its markers, and nothing else."""
+
+import sys
+
+import polars as pl
+import pytest
+import synthetic
+
+from experiments import report
+from hdc import records
+from hdc.run import TIMES
+
+README = """# Findings
+
+by hand
+
+<!-- generated: ledger -->
+<!-- end -->
+
+<!-- generated: tiny -->
+old
+<!-- end -->
+
+Two sentences.
+
+<!-- generated: other -->
+kept
+<!-- end -->
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "README.md").write_text(README)
+    monkeypatch.setattr(report, "HOME", tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    synthetic.synthetic_study(folder)
+    synthetic.synthetic_study(folder, "unasked")  # the README has no part for it
+    return folder
+
+
+def run(monkeypatch, *arguments) -> int:
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])
+    try:
+        report.main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def contents(home):
+    return {path.relative_to(home): path.read_bytes() for path in sorted(home.rglob("*")) if path.is_file()}
+
+
+def test_one_command_packs_draws_and_writes(results, home, monkeypatch):
+    assert run(monkeypatch, f"results={results}") == 0
+    assert {str(path) for path in contents(home)} == {
+        "README.md",
+        *(
+            f"findings/tiny/{name}"
+            for name in ("manifest.json", "metrics.csv", "seconds.csv", "artifacts.npz", "panels.png")
+        ),
+    }
+    text = (home / "README.md").read_text()
+    assert "old" not in text
+    for kept in ("by hand", "Two sentences.", "<!-- generated: other -->\nkept\n<!-- end -->"):
+        assert kept in text
+    for generated in (
+        "| 1-2-5x2 | 3 |",
+        "![tiny: panels](findings/tiny/panels.png)",
+        "minutes for 2 runs of together 6 seeds",
+        "failed: 2x6",
+    ):
+        assert generated in text
+
+
+def test_reporting_again_and_from_what_is_packed_change_nothing(results, home, monkeypatch):
+    run(monkeypatch, f"results={results}")
+    before = contents(home)
+    run(monkeypatch, f"results={results}")
+    assert contents(home) == before
+    assert run(monkeypatch, f"results={home / 'findings'}") == 0
+    assert contents(home) == before
+
+
+def test_times_are_packed_where_they_were_measured(results, home, monkeypatch):
+    path = results / "tiny" / "times.csv"
+    rows = [(run.run_id, 0, 0.25, 7) for run in records.load("tiny", results)]
+    path.write_text(pl.DataFrame(rows, schema=TIMES, orient="row").write_csv())
+    run(monkeypatch, f"results={results}", "study=tiny")
+    path.unlink()
+    assert sorted(records.times("tiny", home / "findings")["run_id"]) == sorted(row[0] for row in rows)
+
+
+def test_check_tells_whether_training_again_gave_the_same(results, home, monkeypatch, capsys, tmp_path):
+    run(monkeypatch, f"results={results}")
+    before = contents(home)
+    synthetic.synthetic_study(tmp_path)
+    capsys.readouterr()
+    assert run(monkeypatch, f"results={tmp_path}", "check=true") == 0
+    assert capsys.readouterr().out == "tiny: the same 42 measurements, to the last digit\n"
+    path = records.load("tiny", tmp_path)[0].folder / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"value": 0.6}', '"value": 0.6000000000000001}'))
+    assert run(monkeypatch, f"results={tmp_path}", "study=tiny", "check=true") == 1
+    said = capsys.readouterr().out
+    assert "accuracy,0.6, here " in said
+    assert "accuracy,0.6000000000000001" in said
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["study=nothing"], "has no part of that name"),
+        (["study=other"], "no runs of study 'other'"),
+        (["results=nowhere"], "has no records of"),
+        (["report=x"], "unknown key 'report'"),
+        (["check=perhaps"], "check"),
+    ],
+)
+def test_bad_input_is_one_line(home, results, monkeypatch, capsys, arguments, message):
+    before = contents(home)
+    chosen = arguments if arguments[0].startswith("results=") else [f"results={results}", *arguments]
+    assert run(monkeypatch, *chosen) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert contents(home) == before
+
+
+def test_every_study_of_the_readme_has_its_figures():
+    parts = [match[2] for match in report._PART.finditer(report._readme())]
+    assert parts[0] == report.LEDGER
+    assert all(report.of_study("figure", study) for study in parts[1:])

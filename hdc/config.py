@@ -18,11 +18,15 @@ BACKENDS = ("auto", "lax", "jax", "native")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data: see `hdc data list`. `tile` and `downsample` hold for the Blue Marble sets alone."""
+    """Which data: see `hdc data list`.
+
+    `tile` and `downsample` hold for the Blue Marble sets alone, `tile` and `offset` for offsets.
+    """
 
     name: str = "terrain"
     tile: int = 64  # pixels per side
     downsample: int = 1  # how many pixels of the source, per axis, make one
+    offset: int = 1  # how many pixels to the right of its pixel a label is taken from
     train_size: int | None = None  # only the first so many training items
     flips: tuple[str, ...] = ("horizontal", "vertical")  # augmentations that keep the label true
 
@@ -34,6 +38,7 @@ class DataConfig:
             )
         _at_least("data.tile", self.tile, 8)
         _at_least("data.downsample", self.downsample, 1)
+        _at_least("data.offset", self.offset, 0)
         if self.train_size is not None:
             _at_least("data.train_size", self.train_size, 1)
         for flip in self.flips:

@@ -97,6 +97,7 @@ MARGIN = f'{PAIRED}expect = "not_higher"\nmargin = 0.02'
         ([0.05, 0.06] * 5, "not_lower", "confirmed"),
         ([0.1, -0.09] * 5, "not_higher", "not resolved"),
         ([0.09, -0.1] * 5, "not_lower", "not resolved"),
+        ([-0.001] * 9 + [-5.0], "not_higher", "not resolved"),  # clearly below, and too spread for the bound
     ],
 )
 def test_a_margin_is_held_against_the_90_percent_interval(tmp_path, differences, expect, verdict):
@@ -132,6 +133,9 @@ def test_holm_is_over_all_tested_lines_of_the_claim_run_or_not(tmp_path):
     one = judged(tmp_path, f'{PAIRED}expect = "higher"', *[missing] * 29)
     assert one.outcomes[0].p_holm == pytest.approx(30 * alone.p)
     assert one.outcomes[0].verdict == "not resolved"
+    spread = float(np.std(differences, ddof=1))
+    two = judged(tmp_path, f'{PAIRED}expect = "higher"', missing).outcomes[0]
+    assert two.mde == pytest.approx(reference.detectable(spread, 10, 0.05 / 2), rel=1e-3)
     exact = 'kind = "exact"\nfact = "field_grows_with_rate"'
     assert judged(tmp_path, f'{PAIRED}expect = "higher"', *[exact] * 29).outcomes[0].p_holm == alone.p
 

@@ -18,7 +18,7 @@ by hand
 <!-- end -->
 
 <!-- generated: tiny -->
-old
+what was here before
 <!-- end -->
 
 Two sentences.
@@ -68,7 +68,7 @@ def test_one_command_packs_draws_and_writes(results, home, monkeypatch):
         ),
     }
     text = (home / "README.md").read_text()
-    assert "old" not in text
+    assert "what was here before" not in text
     for kept in ("by hand", "Two sentences.", "<!-- generated: other -->\nkept\n<!-- end -->"):
         assert kept in text
     for generated in (

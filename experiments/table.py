@@ -1,4 +1,4 @@
-"""Build a table, of a study's records or of published schedules: `python -m experiments.table --help`."""
+"""Build a table of a study, of published schedules or of the claims: `python -m experiments.table --help`."""
 
 import sys
 from pathlib import Path
@@ -7,37 +7,48 @@ from rich.console import Console
 
 from experiments import launch
 from experiments.declared import declared
-from hdc import published_table, records, rendering, tables
+from hdc import claims, ledger, offsets_table, published_table, records, rendering, tables
 from hdc.errors import InputError
 from hdc.rendering import Document
+from hdc.tables import TableConfig
+
+
+def document(config: TableConfig) -> Document:
+    """The table that is asked for.
+
+    Raises:
+        InputError: for records that are not there, damaged or mixed.
+    """
+    match config.source:
+        case "published":
+            return published_table.document()
+        case "claims":
+            return ledger.document(ledger.judge(claims.claims(), config.results))
+        case "offsets":
+            return offsets_table.document(config.study, records.load(config.study, config.results))
+        case _:
+            return tables.document(tables.build(config, records.load(config.study, config.results)))
 
 
 def main() -> None:
     """The command. Exit code 0, or 2 for bad input."""
     with launch.one_line_errors("experiments.table"):
         config = declared(
-            tables.TableConfig, "table", sys.argv[1:], "A study's table: means, intervals, differences."
+            TableConfig, "table", sys.argv[1:], "Means, intervals and differences of a study; or the claims."
         )
-        drawn = document(config)
+        built = document(config)
         if config.format == "terminal":
             if config.out is not None:
                 raise InputError("out is for format=markdown, csv or latex; the terminal needs no file")
-            Console().print(rendering.render(drawn))
+            Console().print(rendering.render(built))
         elif config.out is None:
-            print(rendering.to_text(drawn, config.format), end="")
+            print(rendering.to_text(built, config.format), end="")
         else:
             try:
-                records.write(Path(config.out), rendering.to_text(drawn, config.format).encode())
+                records.write(Path(config.out), rendering.to_text(built, config.format).encode())
             except OSError as error:
                 raise InputError(f"out={config.out} cannot be written: {error.strerror}") from None
             print(config.out)
-
-
-def document(config: tables.TableConfig) -> Document:
-    """The table that is asked for, of whatever source; InputError where it cannot be built."""
-    if config.source == "published":
-        return published_table.document()
-    return tables.document(tables.build(config, records.load(config.study, config.results)))
 
 
 if __name__ == "__main__":

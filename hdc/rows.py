@@ -9,7 +9,7 @@ import polars as pl
 
 from hdc.columns import DESCRIBED
 from hdc.errors import InputError
-from hdc.records import Run
+from hdc.run import Run
 from hdc.statistics import Estimate
 
 # What `run.json` says that can change a run's numbers beside its configuration.

@@ -161,6 +161,17 @@ class Correlation:
         low, high = _bootstrap(data, _spearman)
         return cls(len(x), float(test.statistic), low, high, float(test.pvalue))
 
+    def detectable(self, tests: int = 1) -> float:
+        """The smallest correlation that so many rows find with 80 % power; NaN where there is no test.
+
+        By Fisher's z, whose standard deviation for ranks is about 1.03 / sqrt(n - 3) (Fieller, Hartley and
+        Pearson 1957); of several `tests` as in `Paired.detectable`.
+        """
+        if math.isnan(self.p):
+            return math.nan
+        quantiles = stats.norm.isf(ALPHA / tests / 2) + stats.norm.ppf(POWER)
+        return float(np.tanh(1.03 * quantiles / math.sqrt(self.n - 3)))
+
 
 def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
     """Pearson's correlation of the ranks; 0 for a resample of one value alone, which shows no relation."""

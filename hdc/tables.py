@@ -10,9 +10,9 @@ import polars as pl
 
 from hdc.columns import DESCRIBED, difference_text, number, style, title
 from hdc.errors import InputError
-from hdc.records import Run
 from hdc.rendering import FORMATS, Document, Section
 from hdc.rows import Row, differing, group
+from hdc.run import Run
 from hdc.statistics import ALPHA, CONFIDENCE, POWER, Correlation, Estimate, Paired, holm, least_pairs
 
 SOURCES = ("study", "published", "offsets", "claims")

@@ -156,3 +156,16 @@ def test_a_correlation_s_interval_covers_the_truth():
         found = Correlation.of(x, 0.6 * x + 0.8 * noise)
         inside.append(found.low <= truth <= found.high)
     assert np.mean(inside) > 0.85
+
+
+def test_the_smallest_correlation_is_the_one_found_four_times_in_five():
+    """Normal pairs with Spearman rho have Pearson 2 sin(pi rho / 6)."""
+    generator = np.random.default_rng(8)
+    null, n = Correlation.of(range(16), generator.permutation(16)), 16
+    pearson = 2 * math.sin(math.pi * null.detectable() / 6)
+    x, noise = generator.normal(size=(2, 600, n))
+    related = pearson * x + math.sqrt(1 - pearson**2) * noise
+    critical = np.quantile([abs(reference.spearman(a, b)) for a, b in zip(x, noise, strict=True)], 0.95)
+    found = [reference.spearman(a, b) > critical for a, b in zip(x, related, strict=True)]
+    assert 0.72 < np.mean(found) < 0.88
+    assert null.detectable(tests=10) > null.detectable()

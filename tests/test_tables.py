@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from hdc import columns, records, rendering, tables
 from hdc.config import from_dict
 from hdc.errors import InputError
 from hdc.statistics import Estimate
-from hdc.tables import TableConfig
+from hdc.tables import Difference, TableConfig
 
 T_975 = {
     1: 12.7062,
@@ -92,6 +93,8 @@ def test_the_correction_is_over_all_cells_of_the_block(tmp_path):
     raw = [one.paired.p for one in differences.values()]
     assert [one.p_holm for one in differences.values()] == pytest.approx(reference.holm(raw))
     assert {one.tests for one in differences.values()} == {6}
+    only_raw = Difference(replace(next(iter(differences.values())).paired, p=0.01), 0.06, 6)
+    assert (only_raw.mark, replace(only_raw, p_holm=0.04).mark) == ("≈", "")
     (alone,) = built(runs[:2], measured=("test/accuracy",)).differences.values()
     assert alone.p_holm == alone.paired.p == 2 / 2**10
 
@@ -118,6 +121,8 @@ def test_the_smallest_difference_that_could_have_been_seen_is_noted_by_column(tm
         reference.detectable(np.std(row.differences("test/accuracy", table.rows[0]), ddof=1), 8, 0.05 / 2)
         for row in table.rows[1:]
     )
+    line = tables.long_frame(table).filter(pl.col("mde").is_not_null())
+    assert line["mde"].max() == pytest.approx(widest, rel=1e-3)
     (note,) = [note for note in table.notes if note.startswith("smallest difference that n = 8 pairs")]
     assert note.endswith(f"(80% power, p < 0.05 over 2 tests): accuracy % {100 * widest:.2f}")
 

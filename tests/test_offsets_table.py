@@ -1,0 +1,119 @@
+"""The matrix of offsets beside the certificate, on records whose agreement is known."""
+
+import math
+
+import pytest
+import reference
+
+from hdc import offsets_table, records, rendering
+from hdc.config import from_dict
+from hdc.errors import InputError
+
+SEEN, HOLE = 0.998, 0.503
+
+
+def seen_offsets(rates: list[int], taps: int = 3) -> set[int]:
+    """Offsets to the right that the stem and these layers reach."""
+    reach = {0}
+    for rate, size in [(1, 3), *((rate, taps) for rate in rates)]:
+        reach = {place + rate * step for place in reach for step in range(-(size // 2), size // 2 + 1)}
+    return {place for place in reach if place >= 0}
+
+
+def study(folder, schedules, offsets, accuracies, **net):
+    configs = [
+        from_dict(
+            {
+                "schedule": {"rates": rates, "repeat": 1},
+                "data": {"name": "offsets", "offset": offset},
+                "net": net,
+                "seeds": [0, 1],
+            }
+        )
+        for rates in schedules
+        for offset in offsets
+    ]
+    runs = records.plan(folder / "offsets", configs)
+    for run in runs:
+        rates, offset = list(run.config.schedule.rates), run.config.data.offset
+        writer = run.start({})
+        for seed, accuracy in enumerate(accuracies(rates, offset)):
+            writer.log(seed=seed, step=1, epoch=1, split="test", metrics={"accuracy": accuracy})
+        writer.done()
+    return runs
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+def test_what_can_be_reached_is_counted_path_by_path(tmp_path, taps):
+    schedules, offsets = [[4, 4], [1, 2, 5], [6, 6, 6]], range(0, 45)
+    runs = study(tmp_path, schedules, offsets, lambda *_: [0.5, 0.5], kernel_size=taps)
+    cells = offsets_table.cells(runs)
+    assert len(cells) == len(schedules) * len(offsets)
+    for cell, run in zip(cells, runs, strict=True):
+        assert cell.reachable == (cell.offset in seen_offsets(list(run.config.schedule.rates), taps))
+    assert reference.path_counts([1, 4, 4], 3)[9 + 2] == 0  # offset 2 of 4-4 behind the stem is a hole
+    assert {cell.reachable for cell in cells} == {True, False}
+
+
+def agreeing(rates, offset):
+    return [SEEN, 0.992] if offset in seen_offsets(rates) else [HOLE, 0.485]
+
+
+def test_a_matrix_that_agrees_says_so_in_every_format(tmp_path):
+    found = offsets_table.document("offsets", study(tmp_path, [[4, 4], [1, 2]], [1, 2, 3, 9], agreeing))
+    (section,) = found.sections
+    assert section.head == ("schedule", "offset 1", "offset 2", "offset 3", "offset 9")
+    assert section.body == (
+        ("4-4", "seen 99.5 [99.2]", "hole 49.4 [48.5]", "seen 99.5 [99.2]", "seen 99.5 [99.2]"),
+        ("1-2", "seen 99.5 [99.2]", "seen 99.5 [99.2]", "seen 99.5 [99.2]", "hole 49.4 [48.5]"),
+    )
+    assert found.notes[0] == "agrees in 8 of 8 cells with the certificate of stem and schedule"
+    assert found.frame["agrees"].all()
+    assert found.frame["judged"].to_list()[:2] == [0.992, 0.485]
+    for kind in ("markdown", "latex"):
+        assert "hole 49.4 [48.5]" in rendering.to_text(found, kind)
+
+
+@pytest.mark.parametrize(
+    ("offset", "accuracies", "agrees"),
+    [
+        (1, [0.9901, 1.0], True),
+        (1, [0.99, 1.0], False),  # one seed did not learn it
+        (1, [math.nan, 1.0], False),
+        (2, [0.519, 0.481], True),
+        (2, [0.521, 0.5], False),
+        (2, [0.5, 0.479], False),  # worse than chance is not chance
+        (2, [1.0, 1.0], False),
+        (2, [0.5, math.nan], False),
+    ],
+)
+def test_every_seed_is_judged_by_the_fixed_rule(tmp_path, offset, accuracies, agrees):
+    runs = study(tmp_path, [[4, 4]], [offset], lambda *_: accuracies)
+    (cell,) = offsets_table.cells(runs)
+    assert cell.agrees is agrees
+    found = offsets_table.document("offsets", runs)
+    assert found.sections[0].body[0][1].startswith("✗") is not agrees
+    assert found.notes[0].startswith(f"agrees in {int(agrees)} of 1 cells")
+
+
+def test_what_has_not_run_is_a_dash_and_other_networks_are_refused(tmp_path):
+    runs = study(tmp_path, [[4, 4]], [1], agreeing)
+    (more,) = records.plan(
+        tmp_path / "offsets",
+        [
+            from_dict(
+                {
+                    "schedule": {"rates": [4, 4], "repeat": 1},
+                    "data": {"name": "offsets", "offset": 2},
+                    "seeds": [0, 1],
+                }
+            )
+        ],
+    )
+    found = offsets_table.document("offsets", [*runs, more])
+    assert found.sections[0].body == (("4-4", "seen 99.5 [99.2]", "–"),)
+    assert found.notes[0].startswith("agrees in 1 of 1 cells")
+    assert found.notes[-1] == "– 1 of 2 cells have no finished run"
+    for changed in ({"net": {"name": "lei2019"}, "data": {"name": "offsets"}}, {"data": {"name": "terrain"}}):
+        with pytest.raises(InputError, match="a table of offsets is of net=context on data=offsets"):
+            offsets_table.cells(records.plan(tmp_path / "other", [from_dict(changed)]))

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments import figure, launch, table
@@ -124,11 +124,19 @@ def _study(study: str, home: Path) -> str:
     """What is generated of a study: where it came from, its table and its figures, from what is packed."""
     arguments = [f"study={study}", f"results={home}"]
     drawing = declared(FigureConfig, "figure", [*of_study("figure", study), *arguments, "formats=[png]"], "")
-    paths = figure.draw(drawing, home / study)
+    pictures = "\n".join(_picture(replace(drawing, draw=(name,)), home / study) for name in drawing.draw)
     tabled = table.document(declared(TableConfig, "table", [*of_study("table", study), *arguments], ""))
-    pictures = "\n".join(f"![{study}: {path.stem}]({path.relative_to(HOME)})\n" for path in paths)
     origin = "\n".join(_origin(records.load(study, home)))
     return f"{origin}\n\n{pictures}\n{rendering.to_text(tabled, 'markdown')}"
+
+
+def _picture(config: FigureConfig, folder: Path) -> str:
+    """One figure, drawn; or why it cannot be, so that the others are."""
+    try:
+        (path,) = figure.draw(config, folder)
+    except InputError as error:
+        return f"- no figure {config.draw[0]}: {error}\n"
+    return f"![{config.study}: {path.stem}]({path.relative_to(HOME)})\n"
 
 
 def _origin(runs: Sequence[Run]) -> list[str]:

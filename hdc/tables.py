@@ -31,7 +31,8 @@ class TableConfig:
         measured: the columns of results, as split/metric, or `gridding` for the predicted index.
         described: the columns of what is known without training, and of cost.
         correlate: described columns whose rank correlation with every measured one is shown.
-        baseline: the row that the others are compared with: a kind (plain, dilated, hdc) or a label.
+        baseline: the row that the others are compared with: a kind (plain, dilated, hdc) or a schedule's
+            label, among rows that differ in nothing else; or a row's whole label, for all rows.
         format: terminal, markdown, csv or latex.
         out: a file to write; the terminal where it is null.
     """
@@ -117,11 +118,13 @@ class Table:
     dense: bool
 
     def baseline(self, row: Row) -> Row | None:
-        """The row that `row` is compared with: the same in all but the schedule.
+        """The row that `row` is compared with: the one of that label, or the same in all but the schedule.
 
         Of several, the one with as many layers; None where that is not one, and for a baseline itself.
         """
         wanted = self.config.baseline
+        if named := [other for other in self.rows if other.label == wanted and other.others]:
+            return None if row is named[0] else named[0]
         some = [o for o in self.rows if o.others == row.others and wanted in (o.kind, o.schedule)]
         if row in some:
             return None

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import synthetic
 
-from experiments import report
+from experiments import declared, launch, report
 from hdc import records
 from hdc.run import TIMES
 
@@ -87,6 +87,18 @@ def test_reporting_again_and_from_what_is_packed_change_nothing(results, home, m
     assert contents(home) == before
     assert run(monkeypatch, f"results={home / 'findings'}") == 0
     assert contents(home) == before
+
+
+def test_a_figure_that_cannot_be_drawn_is_named_and_the_rest_goes_on(results, home, monkeypatch, tmp_path):
+    folder = tmp_path / "conf" / "figure"
+    folder.mkdir(parents=True)
+    (folder / "tiny.yaml").write_text("draw: [strata, panels]\n")
+    monkeypatch.setattr(declared, "CONF", tmp_path / "conf")
+    (tmp_path / "conf" / "table").symlink_to(launch.CONF / "table")
+    assert run(monkeypatch, f"results={results}") == 0
+    text = (home / "README.md").read_text()
+    assert "- no figure strata: no run of study 'tiny' has any of test/iou_small" in text
+    assert "![tiny: panels]" in text
 
 
 def test_times_are_packed_where_they_were_measured(results, home, monkeypatch):

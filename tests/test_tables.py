@@ -388,3 +388,21 @@ def test_a_terminal_of_80_columns_shows_every_name_and_number(tmp_path, width):
             assert cells[0] in shown
             for cell in cells:
                 assert all(part in shown.split() for part in cell.split())
+
+
+def test_a_row_named_in_full_is_the_baseline_of_all(tmp_path):
+    configs = [
+        synthetic.configuration(kind, [0, 1, 2], net={"width": width})
+        for kind in ("plain", "hdc")
+        for width in (8, 16)
+    ]
+    runs = records.plan(tmp_path / "tiny", configs)
+    for run, kind in zip(runs, ("plain", "plain", "hdc", "hdc"), strict=True):
+        synthetic.finish(run, kind)
+    table = built(runs, baseline="1x6, net.width=16")
+    assert [table.baseline(row) and table.baseline(row).label for row in table.rows] == [
+        "1x6, net.width=16",
+        None,
+        "1x6, net.width=16",
+        "1x6, net.width=16",
+    ]

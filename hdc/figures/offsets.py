@@ -61,5 +61,5 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         f"Chance is 50 %; mean of {seeds}.\nCertificate and network agree in {agree} of {len(measured)} "
         f"cells: every seed above {offsets_table.LEARNT:.0%} where seen, at chance where not."
     )
-    figure.suptitle(style.caption(config, runs, text), fontsize=8.5)
+    style.caption(figure, config, runs, text)
     return figure

@@ -60,7 +60,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         ]
         handles.append(Patch(facecolor=path_maps.HOLE, edgecolor="0.4", label="hole: never seen"))
         figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
-    figure.suptitle(_caption(config, runs, done), fontsize=8.5)
+    style.write(figure, _caption(config, runs, done))
     return figure
 
 

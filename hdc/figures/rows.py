@@ -77,7 +77,7 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         f"Difference to {name}, paired by seed: mean and 95 % interval, {seeds}.\n"
         "Adjusted: by Holm's correction, for all tests of this figure."
     )
-    figure.suptitle(style.caption(config, runs, text), fontsize=8.5)
+    style.caption(figure, config, runs, text)
     return figure
 
 
@@ -113,5 +113,5 @@ def strata(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     seeds = style.counts([row.estimate(column).n for row in rows for column in columns], "seeds")
     text = f"Mean and 95 % interval of {seeds}."
-    figure.suptitle(style.caption(config, runs, text), fontsize=8.5)
+    style.caption(figure, config, runs, text)
     return figure

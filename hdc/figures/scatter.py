@@ -45,7 +45,7 @@ def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     text = (
         f"A point a configuration: mean and 95 % interval of {seeds}. ρ: Spearman, 95 % bootstrap interval."
     )
-    figure.suptitle(style.caption(config, runs, text), fontsize=8.5)
+    style.caption(figure, config, runs, text)
     return figure
 
 
@@ -85,7 +85,7 @@ def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         f"{len(rows)} configurations, mean and 95 % interval of {seeds}.\n"
         f"Front: no other is better in both.{which}"
     )
-    figure.suptitle(style.caption(config, runs, text), fontsize=8.5)
+    style.caption(figure, config, runs, text)
     _label(axis, points, {i: style.row_name(rows[i]) for i in named})
     return figure
 

@@ -1,12 +1,14 @@
 """What all figures share: colours, markers, words and files."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from hdc import columns, files, tables
 from hdc.errors import InputError
@@ -23,6 +25,7 @@ KINDS = {"plain": ("#E69F00", "s"), "dilated": ("#D55E00", "^"), "hdc": ("#0072B
 LINES = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = "osD^vP*X"
 DPI = 110
+_SIZE, _PER_INCH = 8.5, 16  # of captions: points, and characters that an inch holds
 
 
 def colour(position: int) -> str:
@@ -39,8 +42,19 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> lis
             dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
             figure.savefig(buffer, format=kind, metadata=dated)
         paths.append(folder / f"{name}.{kind}")
-        files.write(paths[-1], buffer.getvalue())
+        files.write(paths[-1], _few_colours(buffer) if kind == "png" else buffer.getvalue())
     return paths
+
+
+def _few_colours(png: io.BytesIO) -> bytes:
+    """The same picture in 256 colours of its own, a third of the size."""
+    smaller = io.BytesIO()
+    with Image.open(png) as image:
+        few = image.convert("RGB").quantize(
+            256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE
+        )
+        few.save(smaller, "png", optimize=True)
+    return smaller.getvalue()
 
 
 def table_of(config: FigureConfig, runs: Sequence[Run], wanted: Sequence[str]) -> Table:
@@ -88,12 +102,18 @@ def row_name(row: Row) -> str:
     return ", ".join((row.schedule, *(other.rpartition(".")[2].replace("=", " ") for other in row.others)))
 
 
-def caption(config: FigureConfig, runs: Sequence[Run], text: str) -> str:
-    """Study and data, then `text`, then how many runs are not there."""
+def caption(figure: Figure, config: FigureConfig, runs: Sequence[Run], text: str) -> None:
+    """Write above the figure its study and data, then `text`, then how many runs are not there."""
     names = ", ".join(dict.fromkeys(run.config.data.name for run in runs))
     absent = sum(run.state != "done" for run in runs)
     missing = f"\nNot drawn: {absent} of {len(runs)} runs, not done." if absent else ""
-    return f"{config.study}: {names}, test split. {text}{missing}"
+    write(figure, f"{config.study}: {names}, test split. {text}{missing}")
+
+
+def write(figure: Figure, text: str) -> None:
+    """Write above the figure, in lines that are not longer than it is wide."""
+    width = int(_PER_INCH * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.fill(line, width) for line in text.splitlines()), fontsize=_SIZE)
 
 
 def frame(axis: Axes) -> None:

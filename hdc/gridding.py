@@ -1,5 +1,6 @@
-"""Gridding measured in a trained network: the effective receptive field and its ripple, and the
-ripple of the last feature maps. Ripples are in dB; above 0 a period stands out of its surroundings.
+"""Gridding measured in a trained network: in its effective receptive field, and in its last feature maps.
+
+Ripples are in dB; above 0 a period stands out of its surroundings. Phase imbalance is a share of variance.
 """
 
 import math
@@ -14,11 +15,15 @@ from flax import nnx
 from jax import Array
 
 from hdc.errors import InputError
-from hdc.receptive import analyse
+from hdc.receptive import Analysis, analyse
 
-# The power is kept within this of the spectrum's maximum, well above float32 noise, so that the
-# ratio of two powers that are both zero is 0 dB and not a number made of rounding errors.
+SHARES = (20, 30, 50, 99)  # of the ERF's mass, %
+
+# Powers and variances are kept within this of the largest, well above float32 noise, so that the
+# ratio of two that are both zero is 0 dB (0) and not a number made of rounding errors.
 _FLOOR = 1e-10
+
+_WINDOW = 3  # periods per axis over which phases are averaged: as many as the smallest map has
 
 _ERF_BATCH = 4  # images a call; each is as many backward passes as the features have channels
 
@@ -44,7 +49,12 @@ class Ripple:
     @property
     def frequency(self) -> float:
         """Where it is, in cycles per pixel; NaN where there is none."""
-        return float(self.frequencies[np.argmax(self.decibels)]) if len(self.decibels) else math.nan
+        return math.nan if math.isnan(self.peak) else float(self.frequencies[np.argmax(self.decibels)])
+
+
+def _longest(maps: np.ndarray, max_period: int) -> int:
+    """The longest period looked for: a quarter of the shorter side at most."""
+    return min(max_period, min(maps.shape[-2:]) // 4)
 
 
 def ripple(maps: np.ndarray, max_period: int = 8) -> Ripple:
@@ -60,8 +70,10 @@ def ripple(maps: np.ndarray, max_period: int = 8) -> Ripple:
         max_period: the longest period, in pixels; cut to a quarter of the shorter side, below
             which the window cannot tell a tooth from a valley.
     """
-    period = min(max_period, min(maps.shape[-2:]) // 4)
-    pairs = [(m, q) for q in range(2, period + 1) for m in range(1, q // 2 + 1) if math.gcd(m, q) == 1]
+    periods = range(2, _longest(maps, max_period) + 1)
+    pairs = [(m, q) for q in periods for m in range(1, q // 2 + 1) if math.gcd(m, q) == 1]
+    if not pairs:
+        return Ripple(np.empty(0), np.empty(0))
     teeth = np.array([m / q for m, q in pairs])
     sides = [np.array([(m + half) / q for m, q in pairs]) for half in (-0.5, 0.5)]
     powers = _power(maps, np.concatenate([teeth, *sides])).reshape(3, -1)
@@ -84,6 +96,101 @@ def _power(maps: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
         waves = window[:, None] * np.exp(-2j * np.pi * np.outer(position, frequencies))
         total += np.mean(np.abs(lines @ waves) ** 2, axis=tuple(range(lines.ndim - 1)))
     return total / 2
+
+
+def phase_imbalance(maps: np.ndarray, max_period: int = 8) -> np.ndarray:
+    """The share of maps' local variance that lies between their r x r interleaved sub-grids (phases).
+
+    Local are windows of 3r x 3r pixels, side by side, in which each phase has 3 x 3 values. From each
+    pixel the moving average of the r x r pixels around it is taken (for an even r of r + 1, the outer ones
+    by half), the trend of the classical seasonal decomposition (Macaulay 1931), which takes slopes with
+    it; from each r x r block its mean. With d_p(i, j) what is left of the phase p in block i, j:
+
+        sum over windows and p of mean(d_p(i, j) d_p(k, l): i != k, j != l)
+            / sum over windows and p of mean((x_p(i, j) - window's mean)^2)
+
+    The mean product estimates the variance of the phases' local means without what chance adds to it: the
+    square of a mean of nine would hold a ninth of white noise (compare the intraclass correlation, Fisher
+    1925), and blocks of one row or column would share an edge. 1 for a pattern of period r, whose phase may
+    change from window to window, 0 for white noise (below 0.003) and slopes, below 0 where neighbouring
+    periods are opposite.
+
+    Args:
+        maps: `[..., height, width]`.
+        max_period: the largest r; cut as that of `ripple`.
+
+    Returns:
+        `[p]`, for r = 2, 3, ...; NaN where every map is constant.
+    """
+    height, width = maps.shape[-2:]
+    longest = _longest(maps, max_period)
+    if longest < 2:
+        return np.empty(0)
+    # With the maps last, sums over pixels are sums of long rows.
+    maps = np.moveaxis(maps.reshape(-1, height, width), 0, -1).astype(np.float64, order="C")
+    if not np.any(np.ptp(maps, axis=(0, 1)) > 0):
+        return np.full(longest - 1, math.nan)
+    maps = maps - maps.mean(axis=(0, 1))
+    least = _FLOOR * _squares(maps) / maps.size
+    shares = []
+    for period in range(2, longest + 1):
+        edge = period // 2
+        trend = np.tensordot(_moving_average(height, period), maps, axes=1)
+        trend = np.matmul(_moving_average(width, period), trend)
+        here = maps[edge : height - edge, edge : width - edge]
+        x, left = (_windows(values, period) for values in (here, here - trend))
+        variance = _squares(x - x.mean(axis=(1, 2, 4, 5), keepdims=True)) / x.size
+        left = left - left.mean(axis=(2, 5), keepdims=True)
+        rows, columns = left.sum(axis=4), left.sum(axis=1)
+        # All pairs, less those in one row, less those in one column: their own squares went twice.
+        pairs = _squares(rows.sum(axis=1)) - _squares(rows) - _squares(columns) + _squares(left)
+        between = pairs / (left.size * (_WINDOW - 1) ** 2)
+        shares.append(between / (variance + least))
+    return np.array(shares)
+
+
+def _squares(values: np.ndarray) -> float:
+    return float(np.vdot(values, values))
+
+
+def _moving_average(size: int, period: int) -> np.ndarray:
+    """The matrix that averages a period around each of `size` values, those too near an end left out."""
+    taps = np.full(period, 1 / period)
+    if period % 2 == 0:
+        taps = np.convolve(taps, [0.5, 0.5])
+    width = size - len(taps) + 1
+    return np.sum([tap * np.eye(width, size, shift) for shift, tap in enumerate(taps)], axis=0)
+
+
+def _windows(maps: np.ndarray, period: int) -> np.ndarray:
+    """The middle of maps `[h, w, n]` as whole windows: `[rows, 3, period, columns, 3, period, n]`."""
+    side = _WINDOW * period
+    rows, columns = maps.shape[0] // side, maps.shape[1] // side
+    top, left = (maps.shape[0] - rows * side) // 2, (maps.shape[1] - columns * side) // 2
+    maps = maps[top : top + rows * side, left : left + columns * side]
+    return maps.reshape(rows, _WINDOW, period, columns, _WINDOW, period, -1)
+
+
+def erf_area(erf: np.ndarray, share: float, centre: tuple[float, float]) -> float:
+    """Pixels of the smallest centred square that holds a share of an ERF's mass (Ding et al. 2022, RepLKNet).
+
+    Args:
+        erf: `[height, width]`, not negative.
+        share: of the sum of `erf`, above 0 and at most 1.
+        centre: row and column of the square's middle, whole or between two pixels. Its sides are odd around
+            a pixel, even between two; what of it lies outside the map is not counted.
+
+    Returns:
+        The area in pixels^2; NaN where `erf` is zero or not finite.
+    """
+    total = erf.sum()
+    if not 0 < total < math.inf:
+        return math.nan
+    away = [np.abs(np.arange(side) - middle) for side, middle in zip(erf.shape, centre, strict=True)]
+    _, ring = np.unique(np.maximum(away[0][:, None], away[1]), return_inverse=True)
+    held = np.cumsum(np.bincount(ring.ravel(), weights=erf.ravel()))
+    # A sum of many shares may miss the one asked for by its rounding.
+    return float(np.cumsum(np.bincount(ring.ravel()))[np.argmax(held >= share * total * (1 - 1e-12))])
 
 
 @partial(jax.jit, static_argnums=(0, 2))
@@ -139,15 +246,32 @@ class _Features(nnx.Module):
         return self.model.features(x)  # type: ignore[attr-defined]
 
 
-def _feature_stride(model: nnx.Module, shape: tuple[int, ...], maps: tuple[int, ...]) -> tuple[int, int]:
-    """Image pixels from one feature to the next, per axis; 1 where features are closer than pixels."""
+def _seen(model: nnx.Module, shape: tuple[int, ...]) -> Analysis | None:
+    """What the feature at the centre sees; None for a model that looks elsewhere in every image, say."""
     try:
-        strides = analyse(_Features(model), shape).output_stride
-    except InputError:  # such as a model that looks elsewhere in every image
-        strides = None
+        return analyse(_Features(model), shape)
+    except InputError:
+        return None
+
+
+def _feature_stride(seen: Analysis | None, shape: tuple[int, ...], maps: tuple[int, ...]) -> tuple[int, int]:
+    """Image pixels from one feature to the next, per axis; 1 where features are closer than pixels."""
+    strides = seen.output_stride if seen else None
     if strides is None:
         strides = (shape[1] // maps[1], shape[2] // maps[2])
     return max(1, int(strides[0])), max(1, int(strides[1]))
+
+
+def _field(seen: Analysis | None, shape: tuple[int, ...]) -> tuple[tuple[float, float], float]:
+    """The middle of the theoretical receptive field, and how many pixels of the image its box covers.
+
+    NaN pixels around the middle of the image where the field is not known.
+    """
+    if seen is None:
+        return ((shape[1] - 1) / 2, (shape[2] - 1) / 2), math.nan
+    (top, left), (height, width) = seen.paths.origin, seen.paths.size
+    rows, columns = min(shape[1], top + height) - max(0, top), min(shape[2], left + width) - max(0, left)
+    return (top + (height - 1) / 2, left + (width - 1) / 2), float(rows * columns)
 
 
 def _averaged(images: np.ndarray, by: tuple[int, int]) -> np.ndarray:
@@ -175,26 +299,45 @@ def measure(
 ) -> Measured:
     """Gridding of a trained model, on held-out images `[n, height, width, channels]` uint8.
 
-    Metrics: `erf_ripple` and `erf_ripple_frequency`, the ripple of the effective receptive
-    field; `feature_ripple` and `feature_ripple_frequency`, the ripple of the last feature maps
-    minus that of the input, frequency by frequency. dB, and cycles per pixel: of the image for the
-    field, of the feature maps for these, to whose output stride the input is averaged.
+    What the images, features or network are too small or too constant for is NaN. The metrics:
+
+    - `erf_ripple` in dB and `erf_ripple_frequency` in cycles per pixel: the peak of the `ripple` of the
+      effective receptive field of the feature at the centre.
+    - `erf_area_20`, `_30`, `_50`, `_99`: its `erf_area`, pixels^2, at so many % of its mass.
+    - `erf_fill_20`, ...: that over the area of the theoretical receptive field at that place, the box that
+      `hdc.receptive.analyse` finds, cut to the image; NaN where it finds none. Above 1 where a summary of the
+      map, such as group normalisation, brings in more than the box.
+    - `feature_ripple` and `feature_ripple_frequency`: the ripple of the last feature maps minus that of the
+      input averaged to their output stride, frequency by frequency; the peak, and in cycles per feature.
+    - `phase_imbalance` and `phase_imbalance_period`: the `phase_imbalance` of the last feature maps minus
+      that of the same input, period by period; the largest, and its period in features.
     """
     erf = effective_receptive_field(graph, state, normalise, images)
     of_erf = ripple(erf, max_period)
+    shape = (1, *images.shape[1:])
+    seen = _seen(nnx.merge(graph, state), shape)
+    centre, field = _field(seen, shape)
+    areas = {share: erf_area(erf, share / 100, centre) for share in SHARES}
     maps = np.asarray(_features(graph, state, normalise, images))
-    of_maps = ripple(np.moveaxis(maps, -1, 1), max_period)
-    stride = _feature_stride(nnx.merge(graph, state), (1, *images.shape[1:]), maps.shape)
-    inputs = _averaged(np.asarray(normalise(jnp.asarray(images))), stride)
-    of_input = ripple(np.moveaxis(inputs, -1, 1), max_period)
+    inputs = _averaged(np.asarray(normalise(jnp.asarray(images))), _feature_stride(seen, shape, maps.shape))
+    maps, inputs = np.moveaxis(maps, -1, 1), np.moveaxis(inputs, -1, 1)
+    of_maps, of_input = ripple(maps, max_period), ripple(inputs, max_period)
     # Without padding the features are fewer than the averaged pixels, and resolve fewer periods.
     shared = min(len(of_maps.frequencies), len(of_input.frequencies))
     excess = Ripple(of_maps.frequencies[:shared], of_maps.decibels[:shared] - of_input.decibels[:shared])
+    phases, input_phases = phase_imbalance(maps, max_period), phase_imbalance(inputs, max_period)
+    shared = min(len(phases), len(input_phases))
+    imbalance = phases[:shared] - input_phases[:shared]
+    known = shared > 0 and not np.isnan(imbalance).any()
     metrics = {
         "erf_ripple": of_erf.peak,
         "erf_ripple_frequency": of_erf.frequency,
+        **{f"erf_area_{share}": area for share, area in areas.items()},
+        **{f"erf_fill_{share}": area / field for share, area in areas.items()},
         "feature_ripple": excess.peak,
         "feature_ripple_frequency": excess.frequency,
+        "phase_imbalance": float(imbalance.max()) if known else math.nan,
+        "phase_imbalance_period": 2.0 + int(np.argmax(imbalance)) if known else math.nan,
     }
     arrays = {
         "erf": erf,
@@ -203,5 +346,7 @@ def measure(
         "feature_frequencies": of_maps.frequencies,
         "feature_ripple": of_maps.decibels,
         "input_ripple": of_input.decibels,
+        "feature_phase_imbalance": phases,
+        "input_phase_imbalance": input_phases,
     }
     return Measured(metrics, arrays)

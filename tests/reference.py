@@ -251,6 +251,54 @@ def ripple(maps: np.ndarray, max_period: int) -> dict[float, float]:
     return result
 
 
+def phase_imbalance(maps: np.ndarray, max_period: int) -> dict[int, float]:
+    """Period r to the share of the variance in 3r x 3r windows of maps `[n, h, w]` between their phases."""
+    height, width = maps.shape[1:]
+    result = {}
+    for r in range(2, min(max_period, height // 4, width // 4) + 1):
+        reach, side = r // 2, 3 * r
+        weight = dict.fromkeys(range(-reach, reach + 1), 1 / r)
+        if r % 2 == 0:
+            weight[-reach] = weight[reach] = 1 / (2 * r)
+        down, across = ((n - 2 * reach) // side for n in (height, width))
+        top, left = ((n - 2 * reach) % side // 2 + reach for n in (height, width))
+        between = total = 0.0
+        for field, i, j in itertools.product(maps.astype(np.float64), range(down), range(across)):
+            rows = range(top + i * side, top + (i + 1) * side)
+            columns = range(left + j * side, left + (j + 1) * side)
+            window = [field[y, x] for y in rows for x in columns]
+            total += sum((value - sum(window) / side**2) ** 2 for value in window)
+            blocks: dict[Pair, dict[Pair, float]] = {}
+            for y, x in itertools.product(rows, columns):
+                around = itertools.product(weight.items(), repeat=2)
+                trend = sum(a * b * field[y + v, x + u] for (v, a), (u, b) in around)
+                block = (y - rows[0]) // r, (x - columns[0]) // r
+                blocks.setdefault(block, {})[y % r, x % r] = field[y, x] - trend
+            for a, b in itertools.product(blocks, repeat=2):
+                if a[0] != b[0] and a[1] != b[1]:  # 36 of the 81 pairs
+                    one, other = blocks[a], blocks[b]
+                    means = sum(one.values()) / r**2, sum(other.values()) / r**2
+                    products = ((one[phase] - means[0]) * (other[phase] - means[1]) for phase in one)
+                    between += sum(products) * 9 / 36
+        result[r] = between / total
+    return result
+
+
+def erf_area(erf: np.ndarray, share: float, centre: tuple[float, float]) -> int:
+    """Pixels of the first of the squares around a centre that holds a share of the sum."""
+    even = centre[0] % 1 != 0
+    for side in range(2 if even else 1, 2 * max(erf.shape) + 2, 2):
+        low = [math.ceil(middle - side / 2) for middle in centre]
+        inside = [
+            erf[y, x]
+            for y in range(max(0, low[0]), min(erf.shape[0], low[0] + side))
+            for x in range(max(0, low[1]), min(erf.shape[1], low[1] + side))
+        ]
+        if sum(inside) >= share * erf.sum() * (1 - 1e-12):
+            return len(inside)
+    raise AssertionError("the largest square covers the map")
+
+
 def linear_erf(kernels: Sequence[np.ndarray], rates: Sequence[int], size: Pair) -> np.ndarray:
     """sum over channels of |d y_centre / d x| of stacked SAME convolutions `[k, k, in, out]`: `[h, w]`."""
     total = np.zeros(size)

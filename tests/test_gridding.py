@@ -1,6 +1,11 @@
-"""Ripple and effective receptive field where the answer is known, and against explicit sums."""
+"""Every measure where the answer is known, and against explicit sums; broken measures give other answers."""
 
+import importlib.util
+import itertools
 import math
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +16,10 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdc.gridding import Ripple, effective_receptive_field, measure, ripple
-from hdc.networks import ContextNetwork
+from hdc import gridding
+from hdc.gridding import Ripple, effective_receptive_field, erf_area, measure, phase_imbalance, ripple
+from hdc.layers import Conv
+from hdc.networks import ContextNetwork, Lei2019
 from hdc.schedules import DilationSchedule
 
 
@@ -95,14 +102,6 @@ def test_a_periodic_pattern_peaks_at_its_own_frequencies(period: int) -> None:
     assert max((at(found, f) for f in others), default=-1) < 6
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_stripes_along_either_axis_are_found(axis: int) -> None:
-    stripes = np.broadcast_to((np.arange(48) % 3 == 0).astype(float), (48, 48))
-    found = ripple(stripes if axis == 1 else stripes.T)
-    assert found.frequency == pytest.approx(1 / 3)
-    assert found.peak > 20
-
-
 @pytest.mark.parametrize("period", [3, 4, 5])
 def test_the_phase_of_the_pattern_does_not_matter(period: int) -> None:
     peaks = []
@@ -110,11 +109,6 @@ def test_the_phase_of_the_pattern_does_not_matter(period: int) -> None:
         comb = (np.arange(60) % period == shift).astype(float)
         peaks.append(ripple(np.outer(comb, comb)).frequency)
     assert all(abs(peak * period - round(peak * period)) < 1e-9 for peak in peaks)
-
-
-def test_white_noise_has_no_ripple() -> None:
-    noise = np.random.default_rng(0).standard_normal((40, 64, 64))
-    assert np.max(np.abs(ripple(noise).decibels)) < 0.5
 
 
 def test_scale_and_offset_do_not_matter() -> None:
@@ -128,6 +122,7 @@ def test_a_constant_map_has_no_ripple_to_speak_of(value: float) -> None:
     assert len(found.frequencies) == len(found.decibels) > 0
     assert np.all(np.isnan(found.decibels))
     assert math.isnan(found.peak)
+    assert math.isnan(found.frequency)
 
 
 @pytest.mark.parametrize("shape", [(7, 64), (64, 7), (3, 3), (1, 1)])
@@ -156,6 +151,76 @@ def test_the_path_counts_of_a_comb_ripple_far_above_those_of_a_mixed_schedule() 
     assert at(comb, 1 / 2) > 30
     assert at(comb, 1 / 2) > at(mixed, 1 / 2) + 30
     assert at(comb, 1 / 2) > at(plain, 1 / 2) + 30
+
+
+# --- phase imbalance ---
+
+
+@settings(max_examples=10)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 2), st.integers(8, 21), st.integers(8, 21)),
+    max_period=st.integers(2, 5),
+)
+def test_phase_imbalance_equals_the_explicit_sums(
+    seed: int, shape: tuple[int, int, int], max_period: int
+) -> None:
+    maps = np.random.default_rng(seed).standard_normal(shape) + 3
+    expected = reference.phase_imbalance(maps, max_period)
+    assert list(expected) == list(range(2, 2 + len(expected)))
+    np.testing.assert_allclose(
+        phase_imbalance(maps, max_period), list(expected.values()), rtol=1e-6, atol=1e-9
+    )
+
+
+def test_scale_offset_turns_and_order_do_not_matter() -> None:
+    maps = np.random.default_rng(0).random((3, 24, 24))
+    expected = phase_imbalance(maps)
+    for other in (7 * maps - 100, maps.swapaxes(1, 2), maps[::-1], maps.reshape(3, 1, 24, 24)):
+        np.testing.assert_allclose(phase_imbalance(other), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e30])
+def test_a_constant_map_has_no_phase_imbalance_to_speak_of(value: float) -> None:
+    found = phase_imbalance(np.full((2, 32, 16), value))
+    assert len(found) == 3
+    assert np.isnan(found).all()
+
+
+def test_constant_maps_among_others_do_not_matter() -> None:
+    maps = np.random.default_rng(0).random((2, 32, 32))
+    padded = np.concatenate([maps, np.ones_like(maps)])
+    np.testing.assert_allclose(phase_imbalance(padded), phase_imbalance(maps), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(7, 64), (1, 64), (1, 1), (0, 8)])
+def test_a_map_too_small_for_any_period_has_no_phases(shape: tuple[int, int]) -> None:
+    assert len(phase_imbalance(np.zeros((2, *shape)))) == 0
+    assert len(ripple(np.zeros((2, *shape))).decibels) == 0
+
+
+# --- area ---
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    share=st.floats(0.01, 1),
+    even=st.booleans(),
+)
+def test_the_area_is_that_of_the_first_square(
+    seed: int, shape: tuple[int, int], share: float, even: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    centre = tuple(int(rng.integers(side)) + even / 2 for side in shape)
+    erf = rng.random(shape)
+    assert erf_area(erf, share, centre) == reference.erf_area(erf, share, centre)
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+def test_nothing_has_no_area(value: float) -> None:
+    assert math.isnan(erf_area(np.full((5, 5), value), 0.5, (2, 2)))
 
 
 # --- effective receptive field ---
@@ -211,6 +276,285 @@ def test_the_erf_of_signed_kernels_adds_magnitudes_of_the_whole_gradient() -> No
     np.testing.assert_allclose(erf, reference.linear_erf(kernels, [1, 2], (11, 11)), rtol=1e-4, atol=1e-6)
 
 
+class Linear(nnx.Module):
+    """Convolutions alone, from one channel over four to one."""
+
+    def __init__(self, rates: list[int], *, rngs: nnx.Rngs):
+        widths = [1, *[4] * (len(rates) - 1), 1]
+        self.layers = nnx.List(
+            Conv(widths[i], widths[i + 1], rate=rate, use_bias=False, rngs=rngs)
+            for i, rate in enumerate(rates)
+        )
+
+    def features(self, x: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("rates", [[2, 2, 2], [1, 2, 4]])
+def test_the_squared_erf_of_random_linear_networks_is_their_path_counts_on_average(rates: list[int]) -> None:
+    draws = 2000
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Linear(rates, rngs=nnx.Rngs(0))))
+    starts = jax.vmap(lambda seed: nnx.state(Linear(rates, rngs=nnx.Rngs(jax.random.key(seed)))))(
+        jnp.arange(draws)
+    )
+    counts = path_map(rates)
+    image = np.ones((1, *counts.shape, 1), np.uint8)
+    states = (jax.tree.map(lambda leaf, at=at: leaf[at], starts) for at in range(draws))
+    squares = np.array([effective_receptive_field(graph, state, normalise, image) for state in states]) ** 2
+    # Each tap of He-normal kernels has the variance 2 / (9 channels in), and paths do not mix on average.
+    expected = (2 / 9) ** len(rates) * counts
+    error = squares.std(axis=0, ddof=1) / math.sqrt(draws)
+    assert np.all(squares[:, counts == 0] == 0)
+    seen = counts > 0
+    deviation = (squares.mean(axis=0)[seen] - expected[seen]) / error[seen]
+    assert np.max(np.abs(deviation)) < 4
+    assert np.mean(np.abs(deviation)) < 1.2
+    assert np.corrcoef(squares.mean(axis=0).ravel(), counts.ravel())[0, 1] > 0.95
+
+
+# --- answers that are known, asked of a measure ---
+
+
+def _stripes(axis: int, period: int, shape: tuple[int, int] = (40, 52)) -> np.ndarray:
+    place = np.arange(shape[axis]) % period == 1
+    return np.broadcast_to((place if axis == 1 else place[:, None]).astype(float), shape)
+
+
+def _pattern(period: int, shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """A random period x period tile, repeated."""
+    tile = np.random.default_rng(seed).standard_normal((period, period))
+    return np.tile(tile, (shape[0] // period + 1, shape[1] // period + 1))[: shape[0], : shape[1]]
+
+
+def stripes_ripple_along_either_axis(of: ModuleType) -> None:
+    for axis, period in itertools.product((0, 1), (2, 3)):
+        found = of.ripple(_stripes(axis, period))
+        assert found.frequency == 1 / period
+        assert found.peak > 20
+
+
+def white_noise_has_no_ripple(of: ModuleType) -> None:
+    noise = np.random.default_rng(0).standard_normal((40, 64, 64))
+    assert np.max(np.abs(of.ripple(noise).decibels)) < 0.5
+
+
+def a_pattern_is_all_phase(of: ModuleType) -> None:
+    for period in range(2, 9):
+        found = of.phase_imbalance(_pattern(period, (64, 70)), 8)
+        others = [r for r in range(2, 9) if r % period]
+        np.testing.assert_allclose(found[period - 2 :: period], 1, atol=1e-8)
+        assert np.max(found[np.array(others, int) - 2], initial=0) < 0.3
+
+
+def stripes_are_all_phase_along_either_axis(of: ModuleType) -> None:
+    for axis in (0, 1):
+        np.testing.assert_allclose(of.phase_imbalance(_stripes(axis, 3), 3)[1], 1, atol=1e-8)
+
+
+def a_pattern_whose_phase_changes_from_place_to_place_is_seen(of: ModuleType) -> None:
+    # Over the whole map, its sub-grids have equal means.
+    row = np.hstack([_pattern(2, (48, 48)), -_pattern(2, (48, 48))])
+    maps = np.vstack([row, -row])
+    assert abs(maps[::2, ::2].mean()) < 1e-12
+    assert of.phase_imbalance(maps, 2)[0] > 0.75
+
+
+def half_pattern_and_half_noise_is_half_phase(of: ModuleType) -> None:
+    pattern = _pattern(3, (64, 64))
+    noise = pattern.std() * np.random.default_rng(1).standard_normal((40, 64, 64))
+    assert abs(of.phase_imbalance(pattern + noise, 3)[1] - 0.5) < 0.02
+
+
+def white_noise_has_no_phase(of: ModuleType) -> None:
+    noise = np.random.default_rng(0).standard_normal((200, 64, 64))
+    assert np.max(np.abs(of.phase_imbalance(noise, 8))) < 0.005
+
+
+def slopes_have_no_phase(of: ModuleType) -> None:
+    down, right = np.mgrid[:64, :48] / 10
+    for slope in (3 * down + right - 7, down * right, right**2):
+        assert np.max(np.abs(of.phase_imbalance(slope, 8))) < 1e-9
+
+
+def smooth_maps_have_no_phase(of: ModuleType) -> None:
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64)))
+    frequency[0, 0] = 1
+    for power in (1, 2, 3):  # the spectra of natural images have 2
+        noise = np.random.default_rng(power).standard_normal((100, 64, 64))
+        maps = np.fft.ifft2(np.fft.fft2(noise) / frequency ** (power / 2)).real
+        assert np.max(np.abs(of.phase_imbalance(maps, 8))) < 0.006
+
+
+def an_edge_has_no_phase(of: ModuleType) -> None:
+    # Wherever it is: a straight edge repeats itself along its length alone.
+    steps = np.array([np.broadcast_to(np.arange(64) > place, (64, 64)) for place in range(20, 44)], float)
+    for maps in (steps, steps.swapaxes(1, 2)):
+        assert np.max(np.abs(of.phase_imbalance(maps, 8))) < 0.015
+
+
+def a_point_has_the_area_of_one_pixel(of: ModuleType) -> None:
+    point = np.zeros((9, 12))
+    point[4, 3] = 5
+    assert [of.erf_area(point, share, (4, 3)) for share in (0.2, 1.0)] == [1, 1]
+    assert of.erf_area(point, 0.5, (4, 5)) == 5 * 5
+    assert of.erf_area(point, 0.5, (3.5, 3.5)) == 2 * 2
+
+
+def a_uniform_square_has_the_area_of_its_share(of: ModuleType) -> None:
+    square = np.zeros((40, 40))
+    square[9:30, 11:32] = 1  # 21 x 21
+    found = [of.erf_area(square, share, (19, 21)) for share in (25 / 441, 26 / 441, 0.2, 0.5, 0.99, 1.0)]
+    assert found == [5**2, 7**2, 11**2, 15**2, 21**2, 21**2]
+
+
+def a_gaussian_has_the_area_of_its_quantiles(of: ModuleType) -> None:
+    sigma = 12.0
+    line = np.exp(-((np.arange(141) - 70) ** 2) / (2 * sigma**2))
+    for share in (0.2, 0.3, 0.5, 0.99):
+        # A square |x|, |y| < h holds erf(h / (sigma sqrt 2))^2.
+        half = next(h for h in np.arange(0, 70, 0.01) if math.erf(h / (sigma * math.sqrt(2))) ** 2 >= share)
+        side = math.sqrt(of.erf_area(np.outer(line, line), share, (70, 70)))
+        assert 2 * half <= side < 2 * half + 2
+
+
+def ones_have_the_erf_of_their_path_counts(of: ModuleType) -> None:
+    graph, state = nnx.split(positive(network([2, 2]), 1.0))
+    erf = of.effective_receptive_field(graph, state, normalise, photos(1, (13, 13)))
+    np.testing.assert_allclose(erf, path_map([1, 2, 2], 13), rtol=1e-5)
+
+
+class Identity(nnx.Module):
+    """Features that are the input itself, or half of its pixels per axis."""
+
+    def __init__(self, step: int = 1):
+        self.scale, self.step = nnx.Param(jnp.ones(())), step
+
+    def features(self, x: jax.Array) -> jax.Array:
+        return self.scale[...] * x[:, :: self.step, :: self.step]
+
+
+class Mixed(nnx.Module):
+    """Two features, a pixel less its left neighbour and the opposite: every sum of gradients is zero."""
+
+    def features(self, x: jax.Array) -> jax.Array:
+        difference = x - jnp.roll(x, 1, axis=2)
+        return jnp.concatenate([difference, -difference], axis=-1)
+
+
+def a_gradient_counts_by_its_magnitude(of: ModuleType) -> None:
+    graph, state = nnx.split(Mixed())
+    erf = of.effective_receptive_field(graph, state, normalise, photos(1, (3, 5)))
+    np.testing.assert_allclose(erf, [[0] * 5, [0, 2, 2, 0, 0], [0] * 5])
+
+
+def what_the_input_has_is_not_the_networks(of: ModuleType) -> None:
+    images = photos(2, (32, 32))
+    images[:, ::4] //= 3
+    graph, state = nnx.split(Identity())
+    found = of.measure(graph, state, normalise, images)
+    assert np.max(found.arrays["input_ripple"]) > 3
+    assert np.max(found.arrays["input_phase_imbalance"]) > 0.1
+    assert found.metrics["feature_ripple"] == pytest.approx(0, abs=1e-9)
+    assert found.metrics["phase_imbalance"] == pytest.approx(0, abs=1e-9)
+
+
+KNOWN: list[Callable[[ModuleType], None]] = [
+    stripes_ripple_along_either_axis,
+    white_noise_has_no_ripple,
+    a_pattern_is_all_phase,
+    stripes_are_all_phase_along_either_axis,
+    a_pattern_whose_phase_changes_from_place_to_place_is_seen,
+    half_pattern_and_half_noise_is_half_phase,
+    white_noise_has_no_phase,
+    slopes_have_no_phase,
+    smooth_maps_have_no_phase,
+    an_edge_has_no_phase,
+    a_point_has_the_area_of_one_pixel,
+    a_uniform_square_has_the_area_of_its_share,
+    a_gaussian_has_the_area_of_its_quantiles,
+    ones_have_the_erf_of_their_path_counts,
+    a_gradient_counts_by_its_magnitude,
+    what_the_input_has_is_not_the_networks,
+]
+
+
+@pytest.mark.parametrize("check", KNOWN, ids=lambda check: check.__name__)
+def test_the_known_answers(check: Callable[[ModuleType], None]) -> None:
+    check(gridding)
+
+
+# What is broken: what of the source is replaced by what.
+BROKEN: dict[str, dict[str, str]] = {
+    "ripple of one axis alone": {"(maps, maps.swapaxes(-2, -1))": "(maps, maps)"},
+    "ripple at other frequencies": {"np.array([m / q for": "np.array([m / (q + 1) for"},
+    "ripple of a shifted spectrum": {
+        "np.outer(position, frequencies)": "np.outer(position, frequencies + 0.03)"
+    },
+    "ripple against other teeth": {"(-0.5, 0.5)": "(-1, 1)"},
+    "ripple with one valley too low": {"(-0.5, 0.5)": "(-0.5, -0.5)", "].mean(axis=0)": "].min(axis=0) / 2"},
+    "no trend removed": {"here - trend": "here"},
+    "trend half a pixel off": {"[0.5, 0.5]": "[1.0, 0.0]"},
+    "trend a pixel off": {"maps[edge : height - edge, ": "maps[edge - 1 : height - edge - 1, "},
+    "trend of the rows alone": {
+        "np.matmul(_moving_average(width, period), trend)": "trend[:, edge:width-edge]"
+    },
+    "means of blocks kept": {"left - left.mean(axis=(2, 5), keepdims=True)": "left"},
+    "chance not removed": {
+        "- _squares(rows) - _squares(columns) + _squares(left)": "",
+        "(_WINDOW - 1) ** 2": "_WINDOW**2",
+    },
+    "chance of one row not removed": {
+        "- _squares(rows) - _squares(columns) + _squares(left)": "- _squares(rows)",
+        "(_WINDOW - 1) ** 2": "_WINDOW * (_WINDOW - 1)",
+    },
+    "axes mixed up": {"rows, columns = left.sum(axis=4)": "columns, rows = left.sum(axis=4)"},
+    "blocks in place of sub-grids": {
+        "_WINDOW, period, columns, _WINDOW": "period, _WINDOW, columns, _WINDOW"
+    },
+    "one window as large as the map": {"side = _WINDOW * period": "side = maps.shape[0] // period * period"},
+    "a period too long": {"period in range(2, longest + 1)": "period in range(3, longest + 2)"},
+    "a disc in place of a square": {
+        "np.maximum(away[0][:, None], away[1])": "np.hypot(away[0][:, None], away[1])"
+    },
+    "a square too small": {"np.argmax(held >=": "np.argmax(held[1:] >="},
+    "another share": {"held >= share * total": "held >= share**2 * total"},
+    "another centre": {"np.arange(side) - middle": "np.arange(side) - side // 2"},
+    "centre's axes swapped": {"zip(erf.shape, centre,": "zip(erf.shape, centre[::-1],"},
+    "gradient of another feature": {"maps[:, maps.shape[1] // 2,": "maps[:, maps.shape[1] // 2 - 1,"},
+    "gradients with their sign": {"jnp.abs(gradients)": "gradients"},
+    "magnitude of the sum": {
+        "jnp.sum(jnp.abs(gradients), axis=(0, 1, 4))": "jnp.abs(jnp.sum(gradients, axis=(0, 1, 4)))"
+    },
+    "the input's phases kept": {"phases[:shared] - input_phases[:shared]": "phases[:shared]"},
+    "the input's ripple kept": {" - of_input.decibels[:shared]": ""},
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_measure_fails_a_known_answer(broken: str, tmp_path: Path) -> None:
+    source = Path(gridding.__file__).read_text()
+    for old, new in BROKEN[broken].items():
+        assert source.count(old) == 1, f"the source no longer has one {old!r}"
+        source = source.replace(old, new)
+    path = tmp_path / "broken.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("broken", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def fails(check: Callable[[ModuleType], None]) -> bool:
+        try:
+            check(module)
+        except (AssertionError, ValueError, IndexError):
+            return True
+        return False
+
+    assert any(map(fails, KNOWN))
+
+
 # --- measure ---
 
 
@@ -224,6 +568,13 @@ def test_measure_names_its_numbers_and_keeps_the_arrays_behind_them() -> None:
     assert found.metrics["feature_ripple"] == np.max(excess)
     assert found.metrics["feature_ripple_frequency"] == found.arrays["feature_frequencies"][np.argmax(excess)]
     assert found.arrays["erf"].shape == (24, 24)
+    imbalance = found.arrays["feature_phase_imbalance"] - found.arrays["input_phase_imbalance"]
+    assert found.metrics["phase_imbalance"] == np.max(imbalance)
+    assert found.metrics["phase_imbalance_period"] == 2 + np.argmax(imbalance)
+    for share in (20, 30, 50, 99):
+        area = reference.erf_area(found.arrays["erf"], share / 100, (12, 12))
+        assert found.metrics[f"erf_area_{share}"] == area
+        assert found.metrics[f"erf_fill_{share}"] == area / 11**2
 
 
 def test_feature_and_input_ripple_are_those_of_the_maps() -> None:
@@ -236,25 +587,8 @@ def test_feature_and_input_ripple_are_those_of_the_maps() -> None:
     inputs = np.moveaxis(np.asarray(x), -1, 1).reshape(-1, 16, 17)
     for name, maps in (("feature_ripple", features), ("input_ripple", inputs)):
         np.testing.assert_allclose(found.arrays[name], list(reference.ripple(maps, 3).values()), atol=1e-3)
-
-
-class Identity(nnx.Module):
-    """Features that are the input itself, or half of its pixels per axis."""
-
-    def __init__(self, step: int = 1):
-        self.scale, self.step = nnx.Param(jnp.ones(())), step
-
-    def features(self, x: jax.Array) -> jax.Array:
-        return self.scale[...] * x[:, :: self.step, :: self.step]
-
-
-def test_a_network_that_changes_nothing_has_no_ripple_of_its_own() -> None:
-    images = photos(2, (32, 32))
-    images[:, ::4] //= 3  # the ripple of the images is not the network's
-    graph, state = nnx.split(Identity())
-    found = measure(graph, state, normalise, images)
-    assert np.max(found.arrays["input_ripple"]) > 3
-    assert found.metrics["feature_ripple"] == pytest.approx(0, abs=1e-9)
+        phases = found.arrays[name.replace("ripple", "phase_imbalance")]
+        np.testing.assert_allclose(phases, list(reference.phase_imbalance(maps, 3).values()), atol=1e-6)
 
 
 class Pooled(Identity):
@@ -271,7 +605,9 @@ def test_features_of_longer_pixels_are_compared_with_the_input_at_their_own_pixe
     found = measure(graph, state, normalise, images)
     assert found.arrays["feature_frequencies"].tolist() == [1 / 2, 1 / 3, 1 / 4]
     assert np.max(found.arrays["input_ripple"]) > 3
+    assert np.max(found.arrays["input_phase_imbalance"]) > 0.1
     assert found.metrics["feature_ripple"] == pytest.approx(0, abs=1e-3)
+    assert found.metrics["phase_imbalance"] == pytest.approx(0, abs=1e-5)
 
 
 def test_features_resolve_fewer_periods_than_a_larger_input() -> None:
@@ -280,3 +616,115 @@ def test_features_resolve_fewer_periods_than_a_larger_input() -> None:
     assert found.arrays["feature_frequencies"].tolist() == [1 / 2, 1 / 3, 1 / 4]
     excess = found.arrays["feature_ripple"] - found.arrays["input_ripple"]
     assert found.metrics["feature_ripple"] == np.max(excess)
+    assert len(found.arrays["feature_phase_imbalance"]) == 3
+
+
+def test_the_fill_is_of_the_field_within_the_image() -> None:
+    graph, state = nnx.split(positive(network([2, 2]), 1.0))
+    for size in ((11, 11), (8, 15), (1, 40)):  # the field is 11 x 11
+        found = measure(graph, state, normalise, photos(1, size))
+        rows, columns = (min(11, side) for side in size)
+        for share in (20, 99):
+            centre = size[0] // 2, size[1] // 2
+            area = reference.erf_area(found.arrays["erf"], share / 100, centre)
+            assert found.metrics[f"erf_fill_{share}"] == area / (rows * columns)
+
+
+@pytest.mark.parametrize(("padding", "centre"), [("SAME", 13.5), ("VALID", 12.5)])
+def test_a_classifier_is_measured_around_the_middle_of_its_field(padding: str, centre: float) -> None:
+    def make() -> nnx.Module:
+        shape = (28, 28, 1)
+        rngs = nnx.Rngs(0)
+        schedule = DilationSchedule([1, 1])
+        return Lei2019(schedule, image_shape=shape, classes=3, width=2, padding=padding, hidden=4, rngs=rngs)
+
+    model = nnx.view(reference.filled(make, positive=True), deterministic=True)
+    graph, state = nnx.split(model)
+    found = measure(graph, state, normalise, photos(3, (28, 28)))
+    field = np.pad(np.ones((10, 10)), ((int(centre - 4.5), 28 - int(centre + 5.5)),) * 2)
+    assert np.all(found.arrays["erf"][field == 0] == 0)
+    for share in (20, 99):
+        area = reference.erf_area(found.arrays["erf"], share / 100, (centre, centre))
+        assert found.metrics[f"erf_area_{share}"] == area
+        assert found.metrics[f"erf_fill_{share}"] == area / 100
+    assert np.isfinite(found.metrics["erf_ripple"])
+    # Features of 7 x 7 or 5 x 5 are too few for a period of 2.
+    for name in ("feature_ripple", "phase_imbalance", "phase_imbalance_period"):
+        assert math.isnan(found.metrics[name])
+
+
+def test_a_network_without_padding_has_its_field_in_the_middle() -> None:
+    def make() -> nnx.Module:
+        options = {"in_channels": 1, "classes": 2, "task": "dense", "width": 2, "padding": "VALID"}
+        return ContextNetwork(DilationSchedule([1, 2]), **options, rngs=nnx.Rngs(0))
+
+    graph, state = nnx.split(reference.filled(make, positive=True))
+    found = measure(graph, state, normalise, photos(2, (25, 31)))
+    assert found.metrics["erf_fill_99"] <= 1
+    area = reference.erf_area(found.arrays["erf"], 0.5, (12, 15))
+    assert found.metrics["erf_area_50"] == area
+    assert found.metrics["erf_fill_50"] == area / 9**2
+    features, inputs = (found.arrays[f"{name}_phase_imbalance"] for name in ("feature", "input"))
+    assert (len(features), len(inputs)) == (3, 5)  # features are 17 x 23
+    assert found.metrics["phase_imbalance"] == np.max(features - inputs[:3])
+
+
+class Wandering(Identity):
+    """Features whose field differs from image to image."""
+
+    def features(self, x: jax.Array) -> jax.Array:
+        return jnp.roll(x, jnp.argmax(x[0, :, 0, 0]), axis=1)
+
+
+def test_a_field_that_is_not_known_is_not_filled() -> None:
+    graph, state = nnx.split(Wandering())
+    found = measure(graph, state, normalise, photos(2, (12, 12)))
+    assert found.metrics["erf_area_99"] > 0
+    assert math.isnan(found.metrics["erf_fill_99"])
+
+
+class Blind(Identity):
+    """Features that are all zero."""
+
+    def features(self, x: jax.Array) -> jax.Array:
+        return 0 * x
+
+
+def test_what_is_not_defined_is_not_a_number() -> None:
+    graph, state = nnx.split(Blind())
+    found = measure(graph, state, normalise, photos(2, (16, 16)))
+    assert all(math.isnan(value) for value in found.metrics.values())
+
+
+NUMBERS = ("erf_ripple", "feature_ripple", "phase_imbalance")
+
+
+def _numbers(rates: list[int], seeds: range, positive: bool) -> np.ndarray:
+    """The gridding numbers of new networks on white noise, `[seeds, 3]`."""
+    images = photos(8, (48, 48))
+
+    def of(seed: int) -> list[float]:
+        model = reference.filled(lambda: network(rates, width=8), seed, positive=positive)
+        found = measure(*nnx.split(model), normalise if positive else centred, images, 4)
+        return [found.metrics[name] for name in NUMBERS]
+
+    return np.array([of(seed) for seed in seeds])
+
+
+def centred(x: jax.Array) -> jax.Array:
+    return 2 * normalise(x) - 1
+
+
+def test_the_null_of_smoothing_networks_is_near_zero_and_of_dilated_ones_is_not() -> None:
+    # All weights positive, drawn at random: every sub-grid is smooth by itself.
+    plain, dilated = (_numbers([rate] * 6, range(4), positive=True) for rate in (1, 2))
+    assert np.all(plain.max(axis=0) < [2, 0, 0.005])
+    assert np.all(dilated.min(axis=0) > [15, 30, 0.05])
+
+
+def test_the_null_of_new_networks_is_near_zero_and_of_dilated_ones_is_not() -> None:
+    # Random signs blur the picture from seed to seed; their mean does not.
+    plain, dilated = (_numbers([rate] * 6, range(8), positive=False).mean(axis=0) for rate in (1, 2))
+    assert np.all(plain < [2, 1, 0.02])
+    assert np.all(dilated > [10, 1.5, 0.03])
+    assert np.all(dilated > 2 * plain)

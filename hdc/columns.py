@@ -69,11 +69,11 @@ _MEASURED = {
     "mean_iou": ("mIoU %", 100, 2),
     "speckle": ("speckle %", 100, 3),
     "erf_ripple": ("ERF ripple dB", 1, 1),
-    **{f"erf_area_{share}": (f"ERF area {share} % px²", 1, 0) for share in (20, 30, 50, 99)},
-    **{f"erf_fill_{share}": (f"ERF fill {share} %", 1, 3) for share in (20, 30, 50, 99)},
+    **{f"erf_area_{share}": (f"ERF {share} % area px²", 1, 0) for share in (20, 30, 50, 99)},
+    **{f"erf_fill_{share}": (f"ERF {share} % area of field", 1, 3) for share in (20, 30, 50, 99)},
     "feature_ripple": ("feature ripple dB", 1, 1),
     "phase_imbalance": ("phase imbalance %", 100, 2),
-    **{f"iou_{size}": (f"IoU of {size} %", 100, 2) for size in ("small", "medium", "large")},
+    **{f"iou_{size}": (f"{size} items IoU %", 100, 2) for size in ("small", "medium", "large")},
     "seconds": ("s/epoch", 1, 1),
 }
 

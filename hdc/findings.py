@@ -152,8 +152,9 @@ def _run(folder: Path, entry: Mapping[str, Any], measured: Mapping[Any, pl.DataF
 def _entry(run: Run, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """A run's part of the manifest; what it keeps of its artifacts is added to `arrays`."""
     info = {name: value for name, value in run.info.items() if name not in _BOOKKEEPING}
-    if "command" in info:  # where the clone lies says nothing
-        info["command"] = [Path(info["command"][0]).name, *info["command"][1:]]
+    if "command" in info:  # where clone and results lie says nothing
+        program, *arguments = info["command"]
+        info["command"] = [Path(program).name, *(a for a in arguments if not a.startswith("results="))]
     kept: dict[str, dict[str, str]] = {}
     if run.state == "done":
         for artifact, part in _artifacts(run, run.config.seeds[0]):

@@ -79,12 +79,19 @@ def test_training_again_later_gives_the_same_measurements(results, tmp_path):
     assert ours["artifacts.npz"] == again["artifacts.npz"]
 
 
-def test_no_date_and_no_folder_of_the_machine_is_packed(results):
+def test_no_date_is_packed(results):
     runs = records.load("tiny", results)
     manifest = json.loads(findings.pack(runs, None)["manifest.json"])
     kept = {key for entry in manifest["runs"] for key in entry["info"]}
     assert not kept & {"started", "planned", "attempt"}
     assert [entry["run_id"] for entry in manifest["runs"]] == [run.run_id for run in runs]
+
+
+def test_the_command_is_packed_without_the_folders_of_the_machine(tmp_path):
+    (run,) = records.plan(tmp_path / "tiny", [synthetic.configuration("plain", [0])])
+    run.start({"command": ["/home/me/experiments/train.py", "study=tiny", "results=/tmp/mine", "seeds=[0]"]})
+    manifest = json.loads(findings.pack([run], None)["manifest.json"])
+    assert manifest["runs"][0]["info"]["command"] == ["train.py", "study=tiny", "seeds=[0]"]
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.none(), min_size=1, max_size=20))

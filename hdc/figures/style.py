@@ -88,7 +88,7 @@ def axis_title(column: str, table: Table) -> str:
     if heading == column:  # it has no heading of its own
         return column.partition("/")[2].replace("_", " ")
     name, _, unit = heading.rpartition(" ")
-    return f"{name}, {unit}" if unit in ("%", "dB") else heading
+    return f"{name}, {unit}" if unit in ("%", "dB", "px²") else heading
 
 
 def counts(numbers: Sequence[int], what: str) -> str:

@@ -5,7 +5,7 @@ A claim is a table of the file with a text, `claim`, and a list of `lines`. A li
 - `exact`: a function of `hdc.facts`, named by `fact`;
 - `paired`: `metric` (split/metric) of `treatment` against `control`, paired by seed;
 - `count`: `column`, counted and not measured (parameters, flops_per_image, ...), likewise compared;
-- `time`, `memory`: a training step's, as `experiments.time` measures it, likewise compared;
+- `time`, `memory`: a training step's, as `experiments.time` measures and counts it, likewise compared;
 - `correlation`: of a `predicted` column with `metric`, over the rows of a study;
 - `matrix`: the study of offsets beside the certificate.
 
@@ -47,7 +47,7 @@ _EXPECTS = {
     "paired": ("higher", "lower", "not_higher", "not_lower"),
     "count": ("higher", "lower", "equal"),
     "time": ("higher", "lower"),
-    "memory": ("higher", "lower"),
+    "memory": ("higher", "lower", "equal"),
     "correlation": ("higher", "lower"),
 }
 _KEYS = frozenset(flatten(Config().to_dict())) - {"seeds", "schedule.rates", "schedule.repeat"}

@@ -2,13 +2,13 @@
 
 A line of a claim gets its verdict by its kind.
 
-- *exact* and *count* lines are computed or counted: `exact` where they hold, else `refuted`.
-- *paired* lines (by seed), *time* and *memory* lines (logarithms, by interleaved repeat) and
-  *correlation* lines have a p-value, of the exact sign-flip test or the permutation test. The p-values of all
-  such lines of one claim are adjusted together by Holm's method, for as many lines as the claim has, run or
-  not. A line is `confirmed` where the adjusted p is below 0.05 and the sign is the claimed one, `refuted`
-  where it is below 0.05 and the sign is the other, else `not resolved`, with the smallest difference that
-  this n and spread would have shown.
+- *exact*, *count* and *memory* lines are computed or counted: `exact` where they hold, else `refuted`.
+- *paired* lines (by seed), *time* lines (logarithms, by interleaved repeat) and *correlation* lines have a
+  p-value, of the exact sign-flip test or the permutation test. The p-values of all such lines of a claim are
+  adjusted together by Holm's method, for as many lines as the claim has, run or not. A line is `confirmed`
+  where the adjusted p is below 0.05 and the sign is the claimed one, `refuted` where it is below 0.05 and
+  the sign is the other, else `not resolved`, with the smallest difference that this n and spread would have
+  shown.
 - A line that expects *not higher* is `confirmed` where the upper end of the 90 % interval (Student's t: a
   one-sided test at 5 %) is below its margin; else `refuted` where the adjusted p is below 0.05 and the
   difference is above 0; else `not resolved`. *Not lower* is its mirror image. As a claim needs all of
@@ -42,8 +42,7 @@ from hdc.tables import correlation
 
 Verdict = Literal["exact", "confirmed", "refuted", "not resolved", "not run"]
 
-_STEP = {"time": "step_seconds", "memory": "step_bytes"}
-_TESTED = ("paired", "time", "memory", "correlation")
+_TESTED = ("paired", "time", "correlation")
 _IN_WORDS = {
     "higher": "above",
     "lower": "below",
@@ -65,8 +64,8 @@ class Outcome:
         found: what was found, as text: the difference with its interval, a ratio, a fact.
         detail: what the verdict does not say: the smallest effect, the margin, the command to run.
         effect, low, high, p, p_holm, mde: the numbers, in the column's own units (logarithms of the ratio
-            for time and memory); NaN where a line has none.
-        pairs: the differences behind a paired, time or memory line.
+            for time); NaN where a line has none.
+        pairs: the differences behind a paired or time line.
     """
 
     line: Line
@@ -211,13 +210,18 @@ def _outcome(line: Line, evidence: _Evidence) -> Outcome:
                 return not_run
             one = Paired.of(pairs)
             told = _difference(line, one.mean, one.low, one.high)
+        case "memory":
+            bytes_ = (_repeats(evidence.times(line.study), row, "step_bytes") for row in (treatment, control))
+            mine, theirs = (next(iter(values.values()), math.nan) for values in bytes_)
+            shown = (f"{value / 1e6:,.2f} MB" for value in (mine, theirs))
+            return _counted(line, mine, theirs, *shown) or _no_times(not_run)
         case _:
             mine, theirs = (
-                _repeats(evidence.times(line.study), row, line.kind) for row in (treatment, control)
+                _repeats(evidence.times(line.study), row, "step_seconds") for row in (treatment, control)
             )
             pairs = [math.log(mine[repeat] / theirs[repeat]) for repeat in mine if repeat in theirs]
             if not pairs:
-                return replace(not_run, detail=f"python -m experiments.time study={line.study}")
+                return _no_times(not_run)
             one = Paired.of(pairs)
             medians = np.median(list(mine.values())) / np.median(list(theirs.values()))
             told = f"medians ×{medians:.3f}, paired {_difference(line, one.mean, one.low, one.high)}"
@@ -253,19 +257,27 @@ def _correlation(line: Line, rows: Sequence[Row]) -> Outcome | None:
 
 def _count(line: Line, treatment: Row, control: Row) -> Outcome | None:
     mine, theirs = (number(line.column, row.runs) for row in (treatment, control))
+    known = (DESCRIBED[line.column].of(row.runs) for row in (treatment, control))
+    shown = ("" if value is None else DESCRIBED[line.column].text(value) for value in known)
+    return _counted(line, mine, theirs, *shown)
+
+
+def _counted(line: Line, mine: float, theirs: float, my_text: str, their_text: str) -> Outcome | None:
     if math.isnan(mine) or math.isnan(theirs):
         return None
     holds = {"equal": mine == theirs, "lower": mine < theirs, "higher": mine > theirs}[line.expect]
-    shown = [DESCRIBED[line.column].text(DESCRIBED[line.column].of(row.runs)) for row in (treatment, control)]
-    told = f"{shown[0]} against {shown[1]}" + (f" (×{mine / theirs:.3g})" if theirs else "")
+    told = f"{my_text} against {their_text}" + (f" (×{mine / theirs:.3g})" if theirs else "")
     return Outcome(line, "exact" if holds else "refuted", 1, told, effect=mine - theirs)
 
 
-def _repeats(times: pl.DataFrame | None, row: Row, kind: str) -> Mapping[int, float]:
+def _no_times(not_run: Outcome) -> Outcome:
+    return replace(not_run, detail=f"python -m experiments.time study={not_run.line.study}")
+
+
+def _repeats(times: pl.DataFrame | None, row: Row, column: str) -> Mapping[int, float]:
     """The value of every repeat of a row; of several runs, which differ in their seeds alone, the median."""
     if times is None:
         return {}
-    column = _STEP[kind]
     chosen = times.filter(pl.col("run_id").is_in([run.run_id for run in row.runs])).drop_nulls(column)
     return dict(chosen.group_by("repeat", maintain_order=True).agg(pl.col(column).median()).iter_rows())
 
@@ -310,12 +322,12 @@ def _smallest(outcome: Outcome, tests: int) -> str:
 
 
 def _difference(line: Line, mean: float, low: float = math.nan, high: float = math.nan) -> str:
-    """A difference in its column's units, a ratio for time and memory, a correlation as it is."""
+    """A difference in its column's units, a ratio for time, a correlation as it is."""
     if not math.isfinite(mean):
         return "undefined"
     if line.kind == "correlation":
         return f"ρ {mean:+.2f}"
-    if line.kind in _STEP:
+    if line.kind == "time":
         shown = f"×{math.exp(mean):.3f}"
         return f"{shown} [{math.exp(low):.3f}, {math.exp(high):.3f}]" if math.isfinite(low) else shown
     return difference_text(line.metric, mean, low, high)

@@ -92,10 +92,9 @@ def document(study: str, runs: Sequence[Run]) -> Document:
     agreeing = sum(cell.agrees for cell in measured)
     notes = [
         f"agrees in {agreeing} of {len(measured)} cells with the certificate of stem and schedule",
-        "seen: a path leads to that offset; hole: none does; mean test accuracy in %, in brackets that of "
-        "the seed which is judged",
-        f"seen agrees where every seed is above {LEARNT:.0%}, hole where every seed is within "
-        f"{GUESSED * 100:.0f} points of 50%; ✗ does not agree",
+        f"✓ a path leads there, and every seed learns it: test accuracy above {LEARNT:.0%}",
+        f"· none does, and every seed guesses: within {GUESSED * 100:.0f} points of 50%",
+        "✗ does not agree: the accuracy of the seed farthest from that, in %",
     ]
     if missing := len(found) - len(measured):
         notes.append(f"– {missing} of {len(found)} cells have no finished run")
@@ -114,8 +113,9 @@ def document(study: str, runs: Sequence[Run]) -> Document:
         ],
         infer_schema_length=None,
     ).fill_nan(None)
-    head = ("schedule", *(f"offset {offset}" for offset in offsets))
-    return Document((Section(f"{study}: what is learnt at each offset", head, body),), tuple(notes), frame)
+    head = ("schedule", *map(str, offsets))
+    title = f"{study}: what is learnt at each offset, pixels"
+    return Document((Section(title, head, body),), tuple(notes), frame)
 
 
 def _mean(cell: Cell) -> float:
@@ -125,5 +125,6 @@ def _mean(cell: Cell) -> float:
 def _text(cell: Cell | None) -> str:
     if cell is None or not cell.accuracies:
         return "–"
-    told = f"{'seen' if cell.reachable else 'hole'} {100 * _mean(cell):.1f} [{100 * cell.worst:.1f}]"
-    return told if cell.agrees else f"✗ {told}"
+    if not cell.agrees:
+        return f"✗ {100 * cell.worst:.1f}"
+    return "✓" if cell.reachable else "·"

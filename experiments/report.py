@@ -14,11 +14,12 @@ from pathlib import Path
 
 from experiments import figure, launch, table
 from experiments.declared import declared, of_study
-from hdc import files, findings, records, rendering
+from hdc import records
 from hdc.errors import InputError
 from hdc.figures import FigureConfig
-from hdc.run import Run
-from hdc.tables import TableConfig
+from hdc.records import files, findings
+from hdc.records.run import Run
+from hdc.tables import TableConfig, rendering
 
 HOME = Path(__file__).parent
 LEDGER = "ledger"

@@ -7,10 +7,12 @@ from rich.console import Console
 
 from experiments import launch
 from experiments.declared import declared
-from hdc import claims, ledger, offsets_table, published_table, records, rendering, tables
+from hdc import claims, records, tables
+from hdc.claims import ledger
 from hdc.errors import InputError
-from hdc.rendering import Document
-from hdc.tables import TableConfig
+from hdc.records import files
+from hdc.tables import TableConfig, offsets_table, published_table, rendering
+from hdc.tables.rendering import Document
 
 
 def document(config: TableConfig) -> Document:
@@ -45,7 +47,7 @@ def main() -> None:
             print(rendering.to_text(built, config.format), end="")
         else:
             try:
-                records.write(Path(config.out), rendering.to_text(built, config.format).encode())
+                files.write(Path(config.out), rendering.to_text(built, config.format).encode())
             except OSError as error:
                 raise InputError(f"out={config.out} cannot be written: {error.strerror}") from None
             print(config.out)

@@ -7,8 +7,9 @@ from rich.console import Console
 
 from experiments import launch
 from experiments.declared import declared
-from hdc import files, findings, memory, records
+from hdc import memory, records
 from hdc.errors import InputError
+from hdc.records import files, findings
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import launch
-from hdc import memory, records, rendering, tables
+from hdc import memory, records, tables
+from hdc.tables import rendering
 
 console = Console()
 

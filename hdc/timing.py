@@ -10,7 +10,7 @@ import polars as pl
 from hdc import data, ops
 from hdc.config import Config
 from hdc.data.dataset import Dataset
-from hdc.run import TIMES, Run
+from hdc.records.run import TIMES, Run
 from hdc.training import Step, Trainer
 
 _LOOP = 0.05  # seconds

@@ -31,7 +31,9 @@ results = os.environ.get("HDC_RESULTS", "../experiments/findings")
 # %%
 from IPython.display import Markdown, display
 
-from hdc import claims, ledger, rendering
+from hdc import claims
+from hdc.claims import ledger
+from hdc.tables import rendering
 
 document = ledger.document(ledger.judge(claims.claims(), results))
 display(Markdown(rendering.to_text(document, "markdown")))

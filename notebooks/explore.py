@@ -35,8 +35,9 @@ import polars as pl
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from hdc import figures, records, rendering, tables
+from hdc import figures, records, tables
 from hdc.figures import FigureConfig
+from hdc.tables import rendering
 
 runs = records.load(study, results)
 pl.DataFrame(

@@ -11,11 +11,12 @@ import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdc import figures, findings, records, rendering, tables
+from hdc import figures, records, tables
 from hdc.errors import InputError
 from hdc.figures import FigureConfig
-from hdc.run import METRICS, TIMES
-from hdc.tables import TableConfig
+from hdc.records import findings
+from hdc.records.run import METRICS, TIMES
+from hdc.tables import TableConfig, rendering
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,6 @@ def test_studies_of_both_forms_are_known(results, packed):
 
 
 def test_reading_findings_needs_no_jax():
-    program = "import sys, hdc.findings; print('jax' in sys.modules)"
+    program = "import sys, hdc.records.findings; print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

@@ -13,10 +13,12 @@ import pytest
 import reference
 
 from experiments import table
-from hdc import claims, facts, ledger, records, rendering
+from hdc import claims, records
+from hdc.claims import facts, ledger
 from hdc.config import from_dict
 from hdc.errors import InputError
 from hdc.schedules import DilationSchedule
+from hdc.tables import rendering
 
 SEEDS = list(range(10))
 NOISE = np.random.default_rng(7).normal(0, 0.01, size=64)
@@ -437,6 +439,6 @@ def test_mixed_rows_are_refused(tmp_path):
 
 
 def test_the_ledger_needs_no_jax():
-    program = "import sys, hdc.ledger; print('jax' in sys.modules)"
+    program = "import sys, hdc.claims.ledger; print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(out.stdout.strip().lower()) is False

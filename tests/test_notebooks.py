@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from hdc import findings
+from hdc.records import findings
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
 

@@ -5,9 +5,10 @@ import math
 import pytest
 import reference
 
-from hdc import offsets_table, records, rendering
+from hdc import records
 from hdc.config import from_dict
 from hdc.errors import InputError
+from hdc.tables import offsets_table, rendering
 
 SEEN, HOLE = 0.998, 0.503
 

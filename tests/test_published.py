@@ -13,10 +13,11 @@ import reference
 from rich.console import Console
 
 from experiments import table
-from hdc import check, published, published_table, rendering
+from hdc import check, published
 from hdc.certificate import Certificate
 from hdc.errors import InputError
 from hdc.schedules import DilationSchedule
+from hdc.tables import published_table, rendering
 
 TOML = resources.files("hdc").joinpath("published.toml").read_text(encoding="utf-8")
 ENTRIES = tomllib.loads(TOML)

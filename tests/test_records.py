@@ -13,6 +13,7 @@ import pytest
 from hdc import records
 from hdc.config import from_dict
 from hdc.errors import InputError
+from hdc.records import files
 
 
 def planned(tmp_path, **values):
@@ -191,4 +192,4 @@ def test_a_run_that_another_process_began_anew_is_left_to_it(tmp_path):
 @pytest.mark.parametrize("name", [".", "/", ""])
 def test_a_folder_is_no_file_to_write(name):
     with pytest.raises(InputError, match="not a file"):
-        records.write(Path(name), b"")
+        files.write(Path(name), b"")

@@ -8,7 +8,7 @@ import synthetic
 
 from experiments import declared, launch, report
 from hdc import records
-from hdc.run import TIMES
+from hdc.records.run import TIMES
 
 README = """# Findings
 

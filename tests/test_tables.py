@@ -12,11 +12,11 @@ import reference
 import synthetic
 from rich.console import Console
 
-from hdc import columns, records, rendering, tables
+from hdc import records, tables
 from hdc.config import from_dict
 from hdc.errors import InputError
 from hdc.statistics import Estimate
-from hdc.tables import Difference, TableConfig
+from hdc.tables import Difference, TableConfig, columns, rendering
 
 T_975 = {
     1: 12.7062,

@@ -10,7 +10,7 @@ from hdc.figures.panels import panels
 from hdc.figures.rows import differences, strata
 from hdc.figures.scatter import pareto, prediction
 from hdc.figures.style import COLOURS, save
-from hdc.run import Run
+from hdc.records.run import Run
 
 DRAWINGS: dict[str, Callable[[FigureConfig, Sequence[Run]], Figure]] = {
     "panels": panels,

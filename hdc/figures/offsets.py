@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from hdc import offsets_table
 from hdc.errors import InputError
 from hdc.figures import style
 from hdc.figures.config import FigureConfig
-from hdc.run import Run
+from hdc.records.run import Run
+from hdc.tables import offsets_table
 
 
 def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:

@@ -9,11 +9,12 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from hdc import findings, path_maps
+from hdc import path_maps
 from hdc.errors import InputError
 from hdc.figures import style
 from hdc.figures.config import FigureConfig
-from hdc.run import Run
+from hdc.records import findings
+from hdc.records.run import Run
 
 
 def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hdc.columns import style as column_style
 from hdc.errors import InputError
 from hdc.figures import style
 from hdc.figures.config import FigureConfig
-from hdc.run import Run
+from hdc.records.run import Run
+from hdc.tables.columns import style as column_style
 
 _CLEAR, _UNSURE, _NOISE = style.COLOURS[0], "0.8", "white"
 _SIZES = ("small", "medium", "large")

@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from hdc import columns, tables
+from hdc import tables
 from hdc.errors import InputError
 from hdc.figures import style
 from hdc.figures.config import FigureConfig
-from hdc.rows import Row
-from hdc.run import Run
+from hdc.records.run import Run
 from hdc.statistics import Correlation, Estimate
+from hdc.tables import columns
+from hdc.tables.rows import Row
 
 _FEW = 8  # points that are all named
 _OFFSETS = ((6, 5), (6, -11), (-6, 5), (-6, -11), (6, 15), (6, -21), (-6, 15), (-6, -21))  # points

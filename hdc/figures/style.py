@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hdc import columns, files, tables
+from hdc import tables
 from hdc.errors import InputError
 from hdc.figures.config import FigureConfig
-from hdc.rows import Row
-from hdc.run import Run
-from hdc.tables import Table, TableConfig
+from hdc.records import files
+from hdc.records.run import Run
+from hdc.tables import Table, TableConfig, columns
+from hdc.tables.rows import Row
 
 # Okabe and Ito's colours, safe for the colour-blind, in an order whose first six differ in grey too.
 COLOURS = ("#0072B2", "#009E73", "#F0E442", "#E69F00", "#CC79A7", "#F5F5F5", "#56B4E9", "#D55E00")

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from hdc.columns import network_counts
 from hdc.errors import InputError
-from hdc.rendering import Document, Section
-from hdc.rows import Row, group
-from hdc.run import Run
+from hdc.records.run import Run
+from hdc.tables.columns import network_counts
+from hdc.tables.rendering import Document, Section
+from hdc.tables.rows import Row, group
 
 LEARNT = 0.99
 GUESSED = 0.02  # from 50 %

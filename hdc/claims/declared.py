@@ -1,8 +1,8 @@
-"""The claims of `claims.toml` and the lines that each is judged by: read and checked, judged by `hdc.ledger`.
+"""The claims of `claims.toml` and the lines that each is judged by, read and checked. `ledger` judges them.
 
 A claim is a table of the file with a text, `claim`, and a list of `lines`. A line has a `kind`:
 
-- `exact`: a function of `hdc.facts`, named by `fact`;
+- `exact`: a function of `hdc.claims.facts`, named by `fact`;
 - `paired`: `metric` (split/metric) of `treatment` against `control`, paired by seed;
 - `count`: `column`, counted and not measured (parameters, flops_per_image, ...), likewise compared;
 - `time`, `memory`: a training step's, as `experiments.time` measures and counts it, likewise compared;
@@ -26,12 +26,12 @@ from importlib import resources
 from itertools import product
 from typing import Any
 
-from hdc.columns import DESCRIBED
+from hdc.claims.facts import FACTS
 from hdc.config import Config, unknown
 from hdc.errors import InputError
-from hdc.facts import FACTS
-from hdc.rows import flatten, plain
 from hdc.schedules import DilationSchedule
+from hdc.tables.columns import DESCRIBED
+from hdc.tables.rows import flatten, plain
 
 _COMPARED = frozenset(("study", "treatment", "control", "expect"))
 _NEEDS = {
@@ -96,7 +96,7 @@ def claims() -> tuple[Claim, ...]:
     Raises:
         InputError: as `parse`.
     """
-    return parse(resources.files("hdc").joinpath("claims.toml").read_text(encoding="utf-8"))
+    return parse(resources.files("hdc.claims").joinpath("claims.toml").read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> tuple[Claim, ...]:

@@ -7,7 +7,7 @@ import polars as pl
 
 from hdc.check import rates_text
 from hdc.published import Published, networks
-from hdc.rendering import Document, Section
+from hdc.tables.rendering import Document, Section
 
 _HEAD = ("network", "field", "seen %", "hole", "G", "overlap", "rule", "published")
 

@@ -28,17 +28,17 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from hdc import offsets_table, records
-from hdc.claims import Claim, Line, Selector
-from hdc.columns import DESCRIBED, difference_text, number, style, title
+from hdc import records
+from hdc.claims.declared import Claim, Line, Selector
+from hdc.claims.facts import FACTS
 from hdc.errors import InputError
-from hdc.facts import FACTS
-from hdc.findings import TIMES_FILE
-from hdc.rendering import Document, Section
-from hdc.rows import Row, group
-from hdc.run import Run
+from hdc.records.findings import TIMES_FILE
+from hdc.records.run import Run
 from hdc.statistics import ALPHA, Correlation, Estimate, Paired, holm, least_pairs
-from hdc.tables import correlation
+from hdc.tables import correlation, offsets_table
+from hdc.tables.columns import DESCRIBED, difference_text, number, style, title
+from hdc.tables.rendering import Document, Section
+from hdc.tables.rows import Row, group
 
 Verdict = Literal["exact", "confirmed", "refuted", "not resolved", "not run"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from hdc.columns import DESCRIBED
 from hdc.errors import InputError
-from hdc.run import Run
+from hdc.records.run import Run
 from hdc.statistics import Estimate
+from hdc.tables.columns import DESCRIBED
 
 # What `run.json` says that can change a run's numbers beside its configuration.
 _CIRCUMSTANCES = ("versions", "device.platform", "device.kind", "native", "backends", "data")

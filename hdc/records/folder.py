@@ -23,11 +23,11 @@ from uuid import uuid4
 import numpy as np
 import polars as pl
 
-from hdc import findings
 from hdc.config import Config, from_dict
 from hdc.errors import InputError
-from hdc.files import line, read_json, to_json, write
-from hdc.run import METRICS, TIMES, Run, State
+from hdc.records import findings
+from hdc.records.files import line, read_json, to_json, write
+from hdc.records.run import METRICS, TIMES, Run, State
 
 
 def study_folder(results: str | Path, study: str) -> Path:

@@ -19,8 +19,8 @@ import polars as pl
 
 from hdc.config import Config, from_dict
 from hdc.errors import InputError
-from hdc.files import line, read_json, to_json, write
-from hdc.run import METRICS, Run, State
+from hdc.records.files import line, read_json, to_json, write
+from hdc.records.run import METRICS, Run, State
 
 MANIFEST, METRICS_FILE, SECONDS_FILE = "manifest.json", "metrics.csv", "seconds.csv"
 TIMES_FILE, ARTIFACTS_FILE = "times.csv", "artifacts.npz"

@@ -8,12 +8,12 @@ from functools import cached_property
 
 import polars as pl
 
-from hdc.columns import DESCRIBED, difference_text, number, style, title
 from hdc.errors import InputError
-from hdc.rendering import FORMATS, Document, Section
-from hdc.rows import Row, differing, group
-from hdc.run import Run
+from hdc.records.run import Run
 from hdc.statistics import ALPHA, CONFIDENCE, POWER, Correlation, Estimate, Paired, holm, least_pairs
+from hdc.tables.columns import DESCRIBED, difference_text, number, style, title
+from hdc.tables.rendering import FORMATS, Document, Section
+from hdc.tables.rows import Row, differing, group
 
 SOURCES = ("study", "published", "offsets", "claims")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hdc.config import Config
 from hdc.path_counts import PathCounts
-from hdc.run import Run
+from hdc.records.run import Run
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,19 @@
+"""The records of runs: written safely, read tolerantly, packed small. No JAX."""
+
+from hdc.records.folder import RunFolder, Superseded, Writer, frame, load, plan, studies, study_folder, times
+from hdc.records.run import METRICS, TIMES, Run
+
+__all__ = [
+    "METRICS",
+    "TIMES",
+    "Run",
+    "RunFolder",
+    "Superseded",
+    "Writer",
+    "frame",
+    "load",
+    "plan",
+    "studies",
+    "study_folder",
+    "times",
+]

@@ -15,7 +15,7 @@ from rich.console import Console
 from hdc import records, tables
 from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.statistics import Estimate
+from hdc.statistics import Estimate, Paired
 from hdc.tables import Difference, TableConfig, columns, rendering
 
 T_975 = {
@@ -118,11 +118,10 @@ def test_the_smallest_difference_that_could_have_been_seen_is_noted_by_column(tm
     runs = study(tmp_path, ("plain", seeds, 6), ("dilated", seeds, 6), ("hdc", seeds, 2))
     table = built(runs, measured=("test/accuracy",))
     widest = max(
-        reference.detectable(np.std(row.differences("test/accuracy", table.rows[0]), ddof=1), 8, 0.05 / 2)
-        for row in table.rows[1:]
+        Paired.of(row.differences("test/accuracy", table.rows[0])).detectable(2) for row in table.rows[1:]
     )
     line = tables.long_frame(table).filter(pl.col("mde").is_not_null())
-    assert line["mde"].max() == pytest.approx(widest, rel=1e-3)
+    assert line["mde"].max() == pytest.approx(widest)
     (note,) = [note for note in table.notes if note.startswith("smallest difference that n = 8 pairs")]
     assert note.endswith(f"(80% power, p < 0.05 over 2 tests): accuracy % {100 * widest:.2f}")
 

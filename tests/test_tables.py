@@ -405,3 +405,12 @@ def test_a_row_named_in_full_is_the_baseline_of_all(tmp_path):
         "1x6, net.width=16",
         "1x6, net.width=16",
     ]
+
+
+def test_columns_that_no_run_has_are_named_in_their_order(tmp_path):
+    absent = [f"test/absent_{letter}" for letter in "qwertyuiop"]
+    table = built(study(tmp_path, ("plain", [0], 6), ("hdc", [0], 2)), measured=("gridding", *absent))
+    assert [note for note in table.notes if note.startswith("no run has")] == [
+        f"no run has {column}" for column in absent
+    ]
+    assert not any(note.startswith("no differences") for note in table.notes)  # there is nothing to compare

@@ -215,6 +215,16 @@ def test_differences_are_paired_by_seed_and_in_percentage_points(schedules):
     assert "#0072B2" not in fills  # three pairs cannot make a difference clear
 
 
+def test_a_difference_that_is_not_defined_is_written(tmp_path):
+    runs = records.plan(
+        tmp_path / "odd", [synthetic.configuration(kind, [0, 1]) for kind in ("plain", "hdc")]
+    )
+    for run, ripple in zip(runs, (1.0, float("nan")), strict=True):
+        synthetic.measured(run, lambda seed, r=ripple: {"mean_iou": 0.4 + 0.01 * seed, "erf_ripple": r})
+    quality, ripples = figures.differences(FigureConfig(study="odd"), runs).axes
+    assert [[text.get_text() for text in axis.texts] for axis in (quality, ripples)] == [[], ["undefined"]]
+
+
 def test_strata_are_in_the_order_of_size(schedules):
     axis = figures.strata(FigureConfig(study="many"), schedules).axes[0]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["small", "large"]

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -18,8 +19,9 @@ CONFIDENCE = 0.95
 ALPHA = 0.05  # two-sided
 POWER = 0.8
 
-_EXACT = 13  # pairs, up to which every assignment of signs is tried
-_RESAMPLES = 2**16  # assignments tried beyond that
+_RESAMPLES = 2**16  # assignments of signs that are tried: up to 16 pairs, all of them
+_SIMULATED = 13  # pairs, up to which the smallest detectable difference is the sign-flip test's own
+_SAMPLES = 2000  # for that
 _SEED = 0  # of all resampling, so that a table comes out the same every time
 
 
@@ -59,8 +61,10 @@ class Paired:
         n: pairs.
         mean: NaN for no pairs, or where a difference is not finite; so are all numbers below.
         low, high: 95 % BCa bootstrap interval; NaN for fewer than two pairs. Where all differences are
-            equal BCa is undefined and the interval is their one value: the sample shows no spread.
-        p: two-sided, of the sign-flip permutation test of a mean of 0: exact up to 13 pairs, beyond that
+            equal BCa is undefined and the interval is their one value: the sample shows no spread. Of few
+            pairs it is too short: with normal differences it holds the truth in 90 % of samples of 12
+            pairs, in 72 % of 3.
+        p: two-sided, of the sign-flip permutation test of a mean of 0: exact up to 16 pairs, beyond that
             over 65536 assignments of signs; NaN for fewer than two pairs.
         deviation: standard deviation of the differences; NaN for fewer than two pairs.
     """
@@ -83,7 +87,7 @@ class Paired:
             np.mean,
             permutation_type="samples",
             vectorized=True,
-            n_resamples=2 ** len(values) if len(values) <= _EXACT else _RESAMPLES,
+            n_resamples=_RESAMPLES,
             rng=np.random.default_rng(_SEED),
         )
         low, high = _bootstrap((values,), np.mean)
@@ -94,22 +98,41 @@ class Paired:
         return self.n >= least_pairs(tests)
 
     def detectable(self, tests: int = 1) -> float:
-        """The smallest mean difference that this n and spread find with 80 % power, a paired t test's.
+        """The smallest mean difference that this n and spread find with 80 % power, of normal differences.
 
-        The delta with P(T > t) = 0.8, T noncentral t with n - 1 degrees of freedom and noncentrality
-        delta sqrt(n) / s, t the two-sided 5 % point of Student's t (Cohen 1988, chapter 2). Of several
-        `tests` the 5 % are divided by their number, which is Holm's first step. Infinite where not
-        `resolvable`, NaN where the spread is not known.
+        Of several `tests` the 5 % are divided by their number, which is Holm's first step. Up to 13 pairs it
+        is the sign-flip test's own, simulated: where few assignments of signs reach the level it needs
+        up to a third more than a t test. Beyond, a paired t test's: the delta with P(T > t) = 0.8, T
+        noncentral t with n - 1 degrees of freedom and noncentrality delta sqrt(n) / s, t the two-sided point
+        of Student's t (Cohen 1988, chapter 2). Infinite where not `resolvable`, NaN where the spread is not
+        known.
         """
         if not math.isfinite(self.deviation):
             return math.nan
         if not self.resolvable(tests):
             return math.inf
+        if self.n <= _SIMULATED:
+            return _detectable_by_signs(self.n, tests) * self.deviation
         critical = float(stats.t.isf(ALPHA / tests / 2, self.n - 1))
         found = optimize.root_scalar(
             lambda value: stats.nct.sf(critical, self.n - 1, value) - POWER, bracket=(0, 10 * critical)
         )
         return found.root * self.deviation / math.sqrt(self.n)
+
+
+@cache
+def _detectable_by_signs(n: int, tests: int) -> float:
+    """What the sign-flip test of n pairs detects, in standard deviations.
+
+    Turning the signs of some of the differences x + d leaves the mean as large as it was where the mean of
+    those is at most 0. So the k-th smallest of the means of all subsets of x, its sign turned, is the d from
+    which fewer than k subsets do (Hartigan 1969); with the one that turns none they are k assignments of
+    the 2^n, and k is the most that the level allows.
+    """
+    allowed = math.ceil(ALPHA / tests * 2.0 ** (n - 1)) - 1
+    subsets = np.arange(1, 2**n)[None, :] >> np.arange(n)[:, None] & 1
+    means = np.random.default_rng(_SEED).normal(size=(_SAMPLES, n)) @ (subsets / subsets.sum(axis=0))
+    return float(np.quantile(-np.partition(means, allowed - 1, axis=1)[:, allowed - 1], POWER))
 
 
 def least_pairs(tests: int = 1) -> int:

@@ -9,6 +9,7 @@ import pytest
 import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from scipy import stats
 
 from hdc import figures, records
@@ -57,6 +58,41 @@ def test_a_schedule_that_is_not_drawn_is_named(runs):
     assert "n = 3 seeds" in figure.get_suptitle()
 
 
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """Plain and HDC, each with and without residual connections; HDC without them failed."""
+    configs = [
+        synthetic.configuration(kind, [0, 1, 2], net={"residual": residual})
+        for kind in ("plain", "hdc")
+        for residual in (True, False)
+    ]
+    runs = records.plan(tmp_path_factory.mktemp("results") / "tiny", configs)
+    for run, kind in zip(runs[:3], ("plain", "plain", "hdc"), strict=True):
+        synthetic.finish(run, kind)
+    runs[3].start({})
+    runs[3].failed(FloatingPointError("x"), "Traceback")
+    return runs
+
+
+def test_panels_say_which_settings_they_show_and_what_failed(settings):
+    caption = " ".join(figures.panels(FigureConfig(study="tiny"), settings).get_suptitle().split())
+    assert "Shown of several settings: net.residual=true. Not drawn: 1-2-5x2 (failed)." in caption
+    assert "without the network's 3x3 stem" in caption
+
+
+def test_settings_are_not_correlated_as_if_they_were_schedules(settings):
+    titles = {axis.get_title() for axis in figures.prediction(FigureConfig(study="tiny"), settings).axes}
+    assert titles == {"3 configurations"}
+
+
+def test_names_of_points_that_lie_close_stay_within_the_axes(settings):
+    axis = figures.pareto(FigureConfig(study="tiny"), settings).axes[0]
+    boxes = [Text.get_window_extent(text) for text in axis.texts]
+    assert len(boxes) == 3
+    assert all(axis.bbox.contains(*corner) for box in boxes for corner in (box.min, box.max))
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
 def test_files_are_valid_and_the_same_every_time(runs, tmp_path):
     figure = figures.panels(FigureConfig(study="tiny"), runs)
     png, svg = figures.save(figure, tmp_path / "a", "x", ("png", "svg"))
@@ -77,6 +113,8 @@ def test_nothing_to_draw_is_one_line(runs):
         FigureConfig(draw=("pie",))
     with pytest.raises(InputError, match="measured must be of split/metric, got 'ripple'"):
         FigureConfig(measured=("ripple",))
+    with pytest.raises(InputError, match="draw must name at least one of panels"):
+        FigureConfig(draw=())
 
 
 def test_every_figure_that_can_be_named_can_be_drawn():
@@ -152,7 +190,8 @@ def test_names_in_the_pareto_figure_cover_neither_each_other_nor_a_point(schedul
     figure = figures.pareto(FigureConfig(study="many"), schedules)
     axis = figure.axes[0]
     figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in axis.texts]
+    boxes = [Text.get_window_extent(text) for text in axis.texts]  # without the lines to the points
+    assert all(axis.bbox.contains(*corner) for box in boxes for corner in (box.min, box.max))
     labels = {run.config.dilation.label for run in schedules}
     assert {text.get_text() for text in axis.texts} == labels
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
@@ -174,6 +213,16 @@ def test_differences_are_paired_by_seed_and_in_percentage_points(schedules):
     assert "n = 3 pairs" in figure.get_suptitle()
     fills = {line.get_markerfacecolor() for line in axis.lines if line.get_marker() == "o"}
     assert "#0072B2" not in fills  # three pairs cannot make a difference clear
+
+
+def test_a_difference_that_is_not_defined_is_written(tmp_path):
+    runs = records.plan(
+        tmp_path / "odd", [synthetic.configuration(kind, [0, 1]) for kind in ("plain", "hdc")]
+    )
+    for run, ripple in zip(runs, (1.0, float("nan")), strict=True):
+        synthetic.measured(run, lambda seed, r=ripple: {"mean_iou": 0.4 + 0.01 * seed, "erf_ripple": r})
+    quality, ripples = figures.differences(FigureConfig(study="odd"), runs).axes
+    assert [[text.get_text() for text in axis.texts] for axis in (quality, ripples)] == [[], ["undefined"]]
 
 
 def test_strata_are_in_the_order_of_size(schedules):

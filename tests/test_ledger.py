@@ -18,6 +18,7 @@ from hdc.claims import facts, ledger
 from hdc.config import from_dict
 from hdc.errors import InputError
 from hdc.schedules import DilationSchedule
+from hdc.statistics import Paired
 from hdc.tables import rendering
 
 SEEDS = list(range(10))
@@ -77,9 +78,8 @@ def test_a_paired_line_follows_sign_and_p(tmp_path, shift, expect, verdict):
     assert outcome.p_holm == outcome.p
     if verdict == "not resolved":
         assert one.text == "not resolved at this n"
-        deviation = float(np.std(outcome.pairs, ddof=1))
-        expected = reference.detectable(deviation, 10, 0.05)
-        assert outcome.mde == pytest.approx(expected, rel=1e-3)
+        expected = Paired.of(outcome.pairs).detectable()
+        assert outcome.mde == expected
         sign = "+" if expect == "higher" else "-"
         assert outcome.detail == f"smallest that n = 10 would have shown: {sign}{100 * expected:.3f}"
 
@@ -135,11 +135,24 @@ def test_holm_is_over_all_tested_lines_of_the_claim_run_or_not(tmp_path):
     one = judged(tmp_path, f'{PAIRED}expect = "higher"', *[missing] * 29)
     assert one.outcomes[0].p_holm == pytest.approx(30 * alone.p)
     assert one.outcomes[0].verdict == "not resolved"
-    spread = float(np.std(differences, ddof=1))
     two = judged(tmp_path, f'{PAIRED}expect = "higher"', missing).outcomes[0]
-    assert two.mde == pytest.approx(reference.detectable(spread, 10, 0.05 / 2), rel=1e-3)
+    assert two.mde == pytest.approx(Paired.of(differences).detectable(2))
     exact = 'kind = "exact"\nfact = "field_grows_with_rate"'
     assert judged(tmp_path, f'{PAIRED}expect = "higher"', *[exact] * 29).outcomes[0].p_holm == alone.p
+
+
+def test_a_line_whose_run_failed_says_so(tmp_path):
+    """And a claim that is not run too."""
+    (run, _) = records.plan(tmp_path / "s", [config("2-2"), config("1-1")])
+    run.start({})
+    run.failed(FloatingPointError("the loss of seed 0 became nan at step 7"), "Traceback")
+    one = judged(tmp_path, f'{PAIRED}expect = "higher"')
+    told = f"; 2-2 ({run.run_id}) failed: the loss of seed 0 became nan at step 7"
+    assert one.text == f"not run: python -m experiments.train study=s{told}"
+    runs = records.plan(tmp_path / "o", [config("1-2", data={"name": "offsets", "flips": []})])
+    runs[0].failed(FloatingPointError("x"), "Traceback")
+    (matrix,) = judged(tmp_path, 'kind = "matrix"\nstudy = "o"').outcomes
+    assert matrix.detail.endswith(f"study=o; 1-2 ({runs[0].run_id}) failed: x")
 
 
 EXACT = 'kind = "exact"\nfact = "field_grows_with_rate"'

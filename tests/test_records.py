@@ -136,6 +136,26 @@ def test_load_names_what_is_wrong(tmp_path):
             records.load("study", tmp_path)
 
 
+@pytest.mark.parametrize("config", [None, [], {"nett": {}}, {"net": {"width": "x"}}])
+def test_a_configuration_that_cannot_be_used_is_named_with_its_file(tmp_path, config):
+    path = planned(tmp_path).folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config, "planned": 5}))
+    with pytest.raises(InputError, match=r"run\.json: "):
+        records.load("study", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"finished": "x", "error": 5}', '{"finished": 7}'])
+def test_ends_that_say_nothing_are_named(tmp_path, content):
+    run = planned(tmp_path)
+    run.start({}).done()
+    (run.folder / "done.json").write_text(content)
+    with pytest.raises(InputError, match=r"done\.json is damaged"):
+        _ = run.seconds
+    (run.folder / "failed.json").write_text(content)
+    with pytest.raises(InputError, match=r"failed\.json is damaged: it has no error"):
+        _ = run.failure
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "/abs", "a\\b", "a b", ".."])
 def test_study_names_cannot_leave_the_results_folder(tmp_path, name):
     with pytest.raises(InputError, match="study name"):

@@ -37,7 +37,7 @@ def taps_do_not_grow() -> Fact:
 
 
 def exponential_growth() -> Fact:
-    """Rates that double keep a 3x3 stack gap-free while its field doubles; faster growth does not."""
+    """Rates that double keep a 3x3 stack gap-free while its field doubles; rates that quadruple do not."""
     doubling = [DilationSchedule(tuple(2**i for i in range(layers))) for layers in range(1, 9)]
     holds = all(
         one.gap_free and one.receptive_field == 2 ** (layers + 1) - 1

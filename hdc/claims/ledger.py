@@ -195,12 +195,14 @@ def _outcome(line: Line, evidence: _Evidence) -> Outcome:
             holds, told = FACTS[line.fact]()
             return Outcome(line, "exact" if holds else "refuted", found=told)
         case "matrix":
-            return _matrix(line, evidence.runs(line.study)) or not_run
+            runs = evidence.runs(line.study)
+            return _matrix(line, runs) or _with_failures(not_run, runs)
         case "correlation":
             return _correlation(line, evidence.rows(line.study)) or not_run
     treatment, control = (evidence.row(line.study, one) for one in (line.treatment, line.control))
     if treatment is None or control is None:
         return not_run
+    not_run = _with_failures(not_run, [*treatment.runs, *control.runs])
     match line.kind:
         case "count":
             return _count(line, treatment, control) or not_run
@@ -230,15 +232,23 @@ def _outcome(line: Line, evidence: _Evidence) -> Outcome:
     )
 
 
+def _with_failures(not_run: Outcome, runs: Sequence[Run]) -> Outcome:
+    """Which of its runs failed, beside the command."""
+    failed = (
+        f"; {run.config.dilation.label} ({run.run_id}) failed: {run.failure.get('error')}"
+        for run in runs
+        if run.state == "failed"
+    )
+    return replace(not_run, detail=not_run.detail + "".join(failed))
+
+
 def _matrix(line: Line, runs: Sequence[Run]) -> Outcome | None:
     cells = offsets_table.cells(runs)
     if not cells or not all(cell.accuracies for cell in cells):
         return None
     agreeing = sum(cell.agrees for cell in cells)
     verdict = "confirmed" if agreeing == len(cells) else "refuted"
-    return (
-        Outcome(line, verdict, len(cells), f"agrees in {agreeing} of {len(cells)} cells") if cells else None
-    )
+    return Outcome(line, verdict, len(cells), f"agrees in {agreeing} of {len(cells)} cells")
 
 
 def _correlation(line: Line, rows: Sequence[Row]) -> Outcome | None:

@@ -38,6 +38,8 @@ class FigureConfig:
 
     def __post_init__(self) -> None:
         for key, allowed in (("draw", NAMES), ("formats", FORMATS)):
+            if not getattr(self, key):
+                raise InputError(f"{key} must name at least one of {', '.join(allowed)}")
             for name in getattr(self, key):
                 if name not in allowed:
                     raise InputError(f"{key} must be of {', '.join(allowed)}, got {name!r}")

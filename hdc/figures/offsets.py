@@ -49,11 +49,10 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             )
     axis.set_xticks(range(len(places)), [str(place) for place in places], fontsize=8)
     axis.set_yticks(range(len(schedules)), schedules, fontsize=8)
-    axis.set(xlabel="offset of the pixel to predict, pixels")
+    axis.set(xlabel="offset of the pixel to predict, pixels", ylabel="schedule")
     figure.colorbar(image, ax=axis, label="pixel accuracy, %", ticks=[50, 75, 100])
-    lacks = Patch(
-        facecolor="0.4", edgecolor="0.75", hatch="////", label="certificate: the support lacks the offset"
-    )
+    said = "certificate of the 3x3 stem and the schedule: no path leads to that offset"
+    lacks = Patch(facecolor="0.4", edgecolor="0.75", hatch="////", label=said)
     figure.legend(handles=[lacks], loc="outside lower center", fontsize=8.5, frameon=False)
     agree = sum(cell.agrees for cell in measured)
     seeds = style.counts([len(cell.accuracies) for cell in measured], "seeds")

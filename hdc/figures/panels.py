@@ -15,14 +15,15 @@ from hdc.figures import style
 from hdc.figures.config import FigureConfig
 from hdc.records import findings
 from hdc.records.run import Run
+from hdc.tables.rows import group
 
 
 def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     """One row a schedule: path counts, effective receptive field, a test image, truth and prediction.
 
-    Every finished schedule of the study has a row, from its first finished run; the others are
-    named in the caption. All rows show the same test image: of those kept with the runs, the one
-    with the most classes in its truth (the first of equals).
+    Every finished schedule of the study has a row, from its first finished run; the caption names the
+    others, and what sets the runs that are shown apart. All rows show the same test image: of those kept
+    with the runs, the one with the most classes in its truth (the first of equals).
 
     Raises:
         InputError: where no run is done, or none with the seed that is asked for.
@@ -134,7 +135,15 @@ def _caption(config: FigureConfig, runs: Sequence[Run], done: dict[str, Run]) ->
         f"{config.study}: {first.config.data.name}, test split. Ripple and speckle: mean of "
         f"n = {', '.join(map(str, counts))} seeds; maps: {pictured}. Axes in pixels."
     )
+    if first.config.net.name == "context":
+        text += " Paths: of the schedule, without the network's 3x3 stem."
+    drawn = {run.run_id for run in done.values()}
+    rows = [row for row in group(runs, []) if drawn & {run.run_id for run in row.runs}]
+    if settings := dict.fromkeys(", ".join(row.others) for row in rows if row.others):
+        text += f"\nShown of several settings: {' | '.join(settings)}."
     absent = {
-        f"{run.config.dilation.label} ({run.state})" for run in runs if run.config.dilation.label not in done
+        f"{run.config.dilation.label} ({run.state})"
+        for run in runs
+        if run.state != "done" or run.config.dilation.label not in done
     }
     return text + (f"\nNot drawn: {', '.join(sorted(absent))}." if absent else "")

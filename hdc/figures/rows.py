@@ -44,6 +44,10 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             difference = table.differences[row.label, column]
             found = difference.paired
             if not math.isfinite(found.mean):
+                if found.n:
+                    axis.text(
+                        0, place, "undefined", fontsize=7, ha="center", va="center", backgroundcolor="white"
+                    )
                 continue
             ends = np.nan_to_num([found.low, found.high], nan=found.mean)  # one pair has no interval
             axis.plot(factor * ends, [place, place], color="0.35", linewidth=1.4)

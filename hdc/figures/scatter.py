@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from hdc import tables
@@ -19,11 +20,17 @@ from hdc.tables import columns
 from hdc.tables.rows import Row
 
 _FEW = 8  # points that are all named
-_OFFSETS = ((6, 5), (6, -11), (-6, 5), (-6, -11), (6, 15), (6, -21), (-6, 15), (-6, -21))  # points
+# Of a name from its point, in points: the nearest first.
+_OFFSETS = sorted(
+    ((right, up) for right in (6, -6, 40, -40) for up in (*range(5, 96, 10), *range(-11, -102, -10))),
+    key=lambda offset: abs(offset[0]) + abs(offset[1]),
+)
 
 
 def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     """Predicted G against each measured gridding number and against quality, a point a configuration.
+
+    Their rank correlation is given where the configurations differ in their schedules alone.
 
     Raises:
         InputError: where nothing is measured.
@@ -35,11 +42,13 @@ def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     for axis, column in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured, strict=True):
         for row in rows:
             _point(axis, row.kind, columns.number("gridding", row.runs), _scaled(row, column))
-        correlation = tables.correlation(rows, "gridding", column)
+        # One of rows that differ in more than their schedules would count a schedule several times.
+        alike = len({row.others for row in rows}) == 1
+        correlation = tables.correlation(rows if alike else [], "gridding", column)
         axis.set(
             xlabel="predicted gridding index G", ylabel=style.axis_title(column, table), xlim=(-0.05, 1.05)
         )
-        axis.set_title(_spearman(correlation), fontsize=9)
+        axis.set_title(_spearman(correlation) if alike else f"{len(rows)} configurations", fontsize=9)
         style.frame(axis)
     figure.legend(handles=_legend(rows), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     seeds = style.counts([row.estimate(column).n for row in rows for column in measured], "seeds")
@@ -84,7 +93,7 @@ def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     which = "" if few else " Named are those on the front and the plain."
     text = (
         f"{len(rows)} configurations, mean and 95 % interval of {seeds}.\n"
-        f"Front: no other is better in both.{which}"
+        f"Front: of the means, whatever their intervals, no other is better in both.{which}"
     )
     style.caption(figure, config, runs, text)
     _label(axis, points, {i: style.row_name(rows[i]) for i in named})
@@ -137,24 +146,35 @@ def _spearman(found: Correlation) -> str:
 
 
 def _label(axis: Axes, points: np.ndarray, names: dict[int, str]) -> None:
-    """Write each name beside its point, where it covers neither a point nor another name."""
+    """Write each name near its point, with a line to it, where it covers neither a point nor another name."""
     figure = axis.get_figure()
     figure.draw_without_rendering()  # type: ignore[union-attr]  # places the axes
     at = axis.transData.transform(points)
     inside = axis.get_window_extent()
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in at]
     for i, name in names.items():
-        for right, up in _OFFSETS:
-            text = axis.annotate(
-                name,
-                tuple(points[i]),
-                xytext=(right, up),
-                **{"textcoords": "offset points", "fontsize": 8, "ha": "left" if right > 0 else "right"},
-                bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
-            )
-            box = text.get_window_extent()
-            free = box.count_overlaps(taken) == 0 and inside.containsx(box.x0) and inside.containsx(box.x1)
-            if free or (right, up) == _OFFSETS[-1]:
-                taken.append(box)
-                break
-            text.remove()
+        text = axis.annotate(
+            name,
+            tuple(points[i]),
+            xytext=_OFFSETS[0],
+            **{"textcoords": "offset points", "fontsize": 8},
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
+            arrowprops={"arrowstyle": "-", "color": "0.2", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
+        )
+        best = min(_OFFSETS, key=lambda offset, text=text: _covers(text, offset, inside, taken))
+        taken.append(_put(text, best))
+
+
+def _covers(text: Annotation, offset: tuple[int, int], inside: Bbox, taken: Sequence[Bbox]) -> int:
+    """How many boxes a name would cover at an offset; all, and one more, where it leaves the axes."""
+    box = _put(text, offset)
+    within = all(inside.contains(x, y) for x, y in (box.min, box.max))
+    return box.count_overlaps(taken) if within else len(taken) + 1
+
+
+def _put(text: Annotation, offset: tuple[int, int]) -> Bbox:
+    """Put a name at an offset from its point, and give its box without the line."""
+    text.xyann = offset
+    text.set_horizontalalignment("left" if offset[0] > 0 else "right")
+    text.get_window_extent()  # moves it
+    return Text.get_window_extent(text)

@@ -70,7 +70,7 @@ class RunFolder:
     @property
     def failure(self) -> dict[str, Any]:
         """What `failed.json` says: `error` (one line) and `traceback`."""
-        return read_json(self.folder / "failed.json")
+        return _having(self.folder / "failed.json", "error")
 
     @property
     def seconds(self) -> float | None:
@@ -78,8 +78,8 @@ class RunFolder:
         if self.state != "done":
             return None
         started, finished = (
-            datetime.fromisoformat(values[name])
-            for values, name in ((self.info, "started"), (read_json(self.folder / "done.json"), "finished"))
+            _moment(self.folder / file, key)
+            for file, key in (("run.json", "started"), ("done.json", "finished"))
         )
         return (finished - started).total_seconds()
 
@@ -236,9 +236,13 @@ def frame(runs: Sequence[Run]) -> pl.DataFrame:
 
 def _runs(folder: Path) -> Iterator[RunFolder]:
     for path in sorted(
-        folder.glob("*/run.json"), key=lambda path: (read_json(path).get("planned", ""), path)
+        folder.glob("*/run.json"), key=lambda path: (str(read_json(path).get("planned", "")), path)
     ):
-        run = RunFolder(path.parent, from_dict(read_json(path).get("config", {})))
+        values = read_json(path)
+        try:
+            run = RunFolder(path.parent, from_dict(values.get("config", {})))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         if run.config.run_id != run.run_id:
             raise InputError(f"{path} does not hold the configuration that its folder is named after")
         yield run
@@ -254,6 +258,21 @@ def _write_run(folder: Path, config: Config, about: Mapping[str, Any]) -> None:
     planned = read_json(path).get("planned", _now()) if path.exists() else _now()
     values = {"run_id": config.run_id, "planned": planned, "config": config.to_dict(), **about}
     write(path, to_json(values))
+
+
+def _having(path: Path, key: str) -> dict[str, Any]:
+    """The JSON object in a file, which must have a text under `key`."""
+    values = read_json(path)
+    if not isinstance(values.get(key), str):
+        raise InputError(f"{path} is damaged: it has no {key}")
+    return values
+
+
+def _moment(path: Path, key: str) -> datetime:
+    try:
+        return datetime.fromisoformat(_having(path, key)[key]).astimezone(UTC)
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {line(error)}") from None
 
 
 def _now() -> str:

@@ -312,11 +312,12 @@ def _difference_cell(table: Table, row: Row, column: str) -> str:
 
 def _notes(table: Table) -> Iterator[str]:
     yield f"mean ± half of the {CONFIDENCE:.0%} interval over seeds (Student's t); G is predicted"
-    for column in set(table.config.measured) - set(table.measured) - set(TableConfig.measured):
-        yield f"no run has {column}"
+    for column in table.config.measured:
+        if column not in table.measured and column not in TableConfig.measured:
+            yield f"no run has {column}"
     if table.differences:
         yield from _difference_notes(table)
-    elif len(table.rows) > 1:
+    elif len(table.rows) > 1 and table.compared:
         yield f"no differences: no row, or more than one, is the baseline {table.config.baseline!r}"
     if any(len(seeds) == 1 for row in table.rows for seeds in row.values.values()):
         yield "one seed has no interval: its spread over seeds is not known"
@@ -345,8 +346,8 @@ def _difference_notes(table: Table) -> Iterator[str]:
     over = "" if tests == 1 else f" over {tests} tests"
     if tests:
         yield (
-            f"differences: mean [{CONFIDENCE:.0%} BCa bootstrap interval]; tested by exact sign flips, "
-            f"Holm's correction{over}"
+            f"differences: mean [{CONFIDENCE:.0%} BCa bootstrap interval, not corrected]; tested by exact "
+            f"sign flips, Holm's correction{over}"
         )
     for row in table.rows:
         if other := table.baseline(row):

@@ -213,6 +213,7 @@ def test_every_fact_holds(fact):
         ("exponential_growth", {"gap_free": property(lambda one: max(one.rates) < 3)}),
         ("equal_rates_leave_holes", {"gap_free": property(lambda one: True)}),
         ("equal_rates_leave_holes", {"neighbour_overlap": property(lambda one: 0.1)}),
+        ("mixed_rates_leave_none", {"gap_free": property(lambda one: False)}),
     ],
 )
 def test_a_fact_is_computed_and_not_quoted(fact, broken, monkeypatch):

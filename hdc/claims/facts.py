@@ -63,6 +63,17 @@ def equal_rates_leave_holes() -> Fact:
     )
 
 
+def mixed_rates_leave_none() -> Fact:
+    """Stacks of mixed rates can be gap-free."""
+    fixed, mixed = DilationSchedule((2,), repeat=6), DilationSchedule((1, 2, 5), repeat=2)
+    holed = DilationSchedule((2, 2, 2, 2, 3, 5))
+    holds = mixed.gap_free and mixed.coverage == 1 and mixed.receptive_field > fixed.receptive_field
+    return holds, (
+        f"1-2-5x2 reads all of its {mixed.receptive_field} px, 2x6 {fixed.coverage:.0%} of its "
+        f"{fixed.receptive_field}; not every mixture: 2-2-2-2-3-5 reads {holed.coverage:.0%}"
+    )
+
+
 def separable_parameters() -> Fact:
     """Depthwise and pointwise kernels have 1/C' + 1/K^2 of a dense kernel's elements, at the same output."""
     holds = True
@@ -98,6 +109,7 @@ FACTS: dict[str, Callable[[], Fact]] = {
         taps_do_not_grow,
         exponential_growth,
         equal_rates_leave_holes,
+        mixed_rates_leave_none,
         separable_parameters,
         pointwise_mixes_channels,
     )

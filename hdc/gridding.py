@@ -113,8 +113,8 @@ def phase_imbalance(maps: np.ndarray, max_period: int = 8) -> np.ndarray:
     The mean product estimates the variance of the phases' local means without what chance adds to it: the
     square of a mean of nine would hold a ninth of white noise (compare the intraclass correlation, Fisher
     1925), and blocks of one row or column would share an edge. 1 for a pattern of period r, whose phase may
-    change from window to window, 0 for white noise (below 0.003) and slopes, below 0 where neighbouring
-    periods are opposite.
+    change from window to window; 0 for slopes and for white noise (within 0.003 over a thousand maps of
+    64 x 64, 0.05 for a single one); below 0 where neighbouring periods are opposite.
 
     Args:
         maps: `[..., height, width]`.

@@ -23,7 +23,7 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     Raises:
         InputError: where nothing is measured, or no row has a baseline.
     """
-    table = style.table_of(config, runs, [style.quality(runs), *config.measured])
+    table = style.table_of(config, runs, list(dict.fromkeys([style.quality(runs), *config.measured])))
     pairs = [(row, other) for row in table.rows if (other := table.baseline(row))]
     pairs = [
         (row, other)

@@ -35,7 +35,7 @@ def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     Raises:
         InputError: where nothing is measured.
     """
-    table = style.table_of(config, runs, [*config.measured, style.quality(runs)])
+    table = style.table_of(config, runs, list(dict.fromkeys([*config.measured, style.quality(runs)])))
     rows = [row for row in table.rows if any(row.values.values())]
     measured = table.measured
     figure = Figure(figsize=(3.1 * len(measured), 3.7), layout="constrained", dpi=style.DPI)

@@ -40,7 +40,7 @@ def finish(run: RunFolder, kind: str) -> None:
         }
         writer.log(**where, split="test", metrics={**test, "feature_ripple": 1.5})
         labels = np.zeros((4, 16, 16), np.int32)
-        labels[2, :8], labels[2, 8:, :8] = 1, 2  # the sample with the most classes
+        labels[2, :8], labels[2, 8:, :8] = 1, 2  # the sample with the most borders
         predictions = {
             "images": generator.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8),
             "labels": labels,

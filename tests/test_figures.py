@@ -40,7 +40,7 @@ def test_panels_hold_the_path_counts_the_field_and_the_prediction(runs):
         np.testing.assert_allclose(row[1], 20 * np.log10(erf / erf.max()), atol=1e-4)
         kept = run.artifact("predictions", 0)
         for panel, name in zip(row[2:], ("images", "labels", "predictions"), strict=True):
-            np.testing.assert_array_equal(panel, kept[name][2])  # the sample with the most classes
+            np.testing.assert_array_equal(panel, kept[name][2])  # the sample with the most borders
 
 
 def test_holes_are_masked_and_so_drawn_in_their_own_colour(tmp_path):

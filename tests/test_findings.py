@@ -109,7 +109,7 @@ def test_artifacts_are_the_first_seeds_and_one_sample(results, packed):
     before, after = (records.load("tiny", folder)[2] for folder in (results, packed))
     whole, kept = before.artifact("predictions", 0), after.artifact("predictions", 0)
     for name in ("images", "labels", "predictions"):
-        np.testing.assert_array_equal(kept[name], whole[name][2:3])  # the sample with the most classes
+        np.testing.assert_array_equal(kept[name], whole[name][2:3])  # the sample with the most borders
     np.testing.assert_array_equal(kept["confusion"], whole["confusion"])
     erf = after.artifact("gridding", 0)["erf"]
     assert erf.dtype == np.float32

@@ -23,7 +23,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
 
     Every finished schedule of the study has a row, from its first finished run; the caption names the
     others, and what sets the runs that are shown apart. All rows show the same test image: of those kept
-    with the runs, the one with the most classes in its truth (the first of equals).
+    with the runs, the one with the most borders in its truth (the first of equals).
 
     Raises:
         InputError: where no run is done, or none with the seed that is asked for.

@@ -184,9 +184,13 @@ def _artifacts(run: Run, seed: int) -> Iterator[tuple[str, dict[str, np.ndarray]
 
 
 def shown_sample(predictions: Mapping[str, np.ndarray]) -> int:
-    """Which of the test images kept with a run is shown: of label maps the first with the most classes."""
+    """Which of the test images kept with a run is shown: of label maps the first with the most borders,
+    neighbouring pixels whose labels differ."""
     labels = predictions["labels"]
-    return int(np.argmax([len(np.unique(values)) for values in labels])) if labels.ndim > 1 else 0
+    if labels.ndim == 1:
+        return 0
+    borders = sum(np.sum(np.diff(labels, axis=axis) != 0, axis=(1, 2)) for axis in (1, 2))
+    return int(np.argmax(borders))
 
 
 def _content_name(array: np.ndarray) -> str:

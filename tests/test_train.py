@@ -246,7 +246,12 @@ def test_input_that_does_not_fit_leaves_no_trace(tmp_path, monkeypatch):
 def test_help_names_groups_and_examples():
     out = command("train", "--help")
     assert out.returncode == 0
-    for text in ("study=quickstart", "terrain_patches", "schedule: dilated, hdc, plain", "Exit code"):
+    for text in (
+        "study=quickstart",
+        "terrain_patches",
+        "schedule: dilated, dilated4, hdc, hdc_holes, plain, searched",
+        "Exit code",
+    ):
         assert text in out.stdout
     for module in ("table", "figure"):
         out = command(module, "--help")

@@ -123,7 +123,7 @@ def test_the_smallest_difference_that_could_have_been_seen_is_noted_by_column(tm
     line = tables.long_frame(table).filter(pl.col("mde").is_not_null())
     assert line["mde"].max() == pytest.approx(widest)
     (note,) = [note for note in table.notes if note.startswith("smallest difference that n = 8 pairs")]
-    assert note.endswith(f"(80% power, p < 0.05 over 2 tests): accuracy % {100 * widest:.2f}")
+    assert note.endswith(f"(80% power, p < 0.05 over 2 tests): pixel accuracy % {100 * widest:.2f}")
 
 
 def mixed(tmp_path, **changed):
@@ -414,3 +414,20 @@ def test_columns_that_no_run_has_are_named_in_their_order(tmp_path):
         f"no run has {column}" for column in absent
     ]
     assert not any(note.startswith("no differences") for note in table.notes)  # there is nothing to compare
+
+
+def test_keys_that_differ_together_are_named_by_one(tmp_path):
+    pairs = (("mnist", [], 2), ("fashion_mnist", ["horizontal"], 2), ("fashion_mnist", ["horizontal"], 3))
+    configs = [
+        synthetic.configuration("plain", [0], data={"name": name, "flips": flips}, train={"epochs": epochs})
+        for name, flips, epochs in pairs
+    ]
+    table = built(records.plan(tmp_path / "tiny", configs))
+    assert [row.label for row in table.rows] == [
+        "1x6, data.name=mnist, train.epochs=2",
+        "1x6, data.name=fashion_mnist, train.epochs=2",
+        "1x6, data.name=fashion_mnist, train.epochs=3",
+    ]
+    assert "with data.name differ, too: data.flips" in table.notes
+    # Epochs do not: two of the data sets' rows have the same.
+    assert not any("train.epochs" in note for note in table.notes if note.startswith("with"))

@@ -33,9 +33,9 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     if not pairs:
         raise InputError(f"study {config.study!r} has no row that can be compared with {config.baseline!r}")
     columns = table.measured
-    figure = Figure(
-        figsize=(2.2 + 2.6 * len(columns), 1.9 + 0.3 * len(pairs)), layout="constrained", dpi=style.DPI
-    )
+    longest = max(len(style.row_name(row)) for row, _ in pairs)
+    size = (max(2.2, 0.4 + 0.07 * longest) + 2.6 * len(columns), 1.9 + 0.3 * len(pairs))
+    figure = Figure(figsize=size, layout="constrained", dpi=style.DPI)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
         _, factor, _ = column_style(column)

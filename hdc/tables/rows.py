@@ -22,7 +22,7 @@ class Row:
 
     Attributes:
         schedule, kind: of the dilation schedule.
-        others: what else differs between the rows, as key=value.
+        others: what else differs between the rows, as key=value; of keys that differ together, one.
         runs: the runs behind it, in every state.
         values: value per seed, by column; a metric that was not finite is NaN.
     """
@@ -80,16 +80,11 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
         InputError: where runs of one row differ in versions, device or data.
     """
     flat = {run: flatten(run.config.to_dict()) for run in runs}
-    keys = sorted({key for values in flat.values() for key in values} - {"seeds"})
-    varying = [
-        key
-        for key in keys
-        if not key.startswith("schedule.") and len({str(values[key]) for values in flat.values()}) > 1
-    ]
+    keys = sorted(varying(runs))
     groups: dict[tuple[str, ...], list[Run]] = {}
     labels: dict[tuple[int, ...], str] = {}
     for run in runs:
-        others = tuple(f"{key}={plain(flat[run][key])}" for key in varying)
+        others = tuple(f"{key}={plain(flat[run][key])}" for key in keys)
         # 2-2x3 and 2x6 are the same schedule: the first one's label stands for both.
         schedule = labels.setdefault(run.config.dilation.layer_rates, run.config.dilation.label)
         groups.setdefault((schedule, *others), []).append(run)
@@ -100,6 +95,27 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
     for row in rows:
         _refuse_mixed(row)
     return rows
+
+
+def varying(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
+    """The configuration's keys that differ between runs, seeds and schedules apart, and with each the later
+    ones that always differ together with it, as the flips do with the data set: naming one is enough."""
+    values: dict[str, list[str]] = {}
+    for run in runs:
+        for key, value in flatten(run.config.to_dict()).items():
+            values.setdefault(key, []).append(str(value))
+    together: dict[str, tuple[str, ...]] = {}
+    for key, mine in values.items():
+        if key == "seeds" or key.startswith("schedule.") or len(set(mine)) < 2:
+            continue
+        for first in together:
+            pairs = set(zip(values[first], mine, strict=True))
+            if len(pairs) == len(set(values[first])) == len(set(mine)):
+                together[first] += (key,)
+                break
+        else:
+            together[key] = ()
+    return together
 
 
 def circumstances(run: Run) -> dict[str, str]:

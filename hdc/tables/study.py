@@ -13,7 +13,7 @@ from hdc.records.run import Run
 from hdc.statistics import ALPHA, CONFIDENCE, POWER, Correlation, Estimate, Paired, holm, least_pairs
 from hdc.tables.columns import DESCRIBED, difference_text, number, style, title
 from hdc.tables.rendering import FORMATS, Document, Section
-from hdc.tables.rows import Row, differing, group
+from hdc.tables.rows import Row, differing, group, varying
 
 SOURCES = ("study", "published", "offsets", "claims")
 
@@ -326,6 +326,9 @@ def _notes(table: Table) -> Iterator[str]:
     if len(commits := _commits(table.runs)) > 1:
         yield f"runs of more than one commit: {', '.join(sorted(commits))}"
     asked = any(other.startswith("data.") for row in table.rows for other in row.others)
+    for key, others in varying(table.runs).items():
+        if others:
+            yield f"with {key} differ, too: {', '.join(others)}"
     for key, values in differing([row.circumstances for row in table.rows if row.circumstances]).items():
         if not (asked and key.startswith("data.")):
             yield f"rows differ in {key}: {', '.join(values)}"
@@ -370,8 +373,8 @@ def _difference_notes(table: Table) -> Iterator[str]:
         found = [one.paired for (_, name), one in table.differences.items() if name == column]
         seen = [value for one in found if math.isfinite(value := one.detectable(tests))]
         if seen:
-            heading, factor, digits = style(column)
-            smallest.append(f"{heading} {max(seen) * factor:.{digits}f}")
+            _, factor, digits = style(column)
+            smallest.append(f"{title(column, table.dense)} {max(seen) * factor:.{digits}f}")
     if smallest:
         pairs = sorted({one.paired.n for one in cells if math.isfinite(one.paired.detectable(tests))})
         yield (

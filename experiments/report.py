@@ -66,7 +66,7 @@ def _readme() -> str:
 
 def _studies(config: ReportConfig) -> list[str]:
     """Those of the README, or the one asked for, that there are records of."""
-    parts = [match[2] for match in _PART.finditer(_readme())]
+    parts = [match[2] for match in _PART.finditer(_readme()) if match[2] != LEDGER]
     known = records.studies(config.results)
     if config.study is None:
         studies = [part for part in parts if part in known]

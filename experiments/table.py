@@ -25,6 +25,9 @@ def document(config: TableConfig) -> Document:
         case "published":
             return published_table.document()
         case "claims":
+            # The default folder may not be there yet: the table then says what to run.
+            if config.results != TableConfig.results and not Path(config.results).is_dir():
+                raise InputError(f"results={config.results} is no folder")
             return ledger.document(ledger.judge(claims.claims(), config.results))
         case "offsets":
             return offsets_table.document(config.study, records.load(config.study, config.results))

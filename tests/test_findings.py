@@ -179,3 +179,13 @@ def test_reading_findings_needs_no_jax():
     program = "import sys, hdc.records.findings; print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_map_with_the_most_borders_is_shown_whichever_way_they_run(turned):
+    maps = np.zeros((3, 8, 8), np.int32)
+    maps[0, 4:] = 1  # one border of eight pixels
+    maps[1, :, ::2] = 1  # seven of them, the other way
+    maps[2] = np.arange(8)[:, None] // 2  # more classes, three borders
+    labels = maps.swapaxes(1, 2) if turned else maps
+    assert findings.shown_sample({"labels": labels}) == 1

@@ -19,7 +19,7 @@ from hdc.config import from_dict
 from hdc.errors import InputError
 from hdc.schedules import DilationSchedule
 from hdc.statistics import Paired
-from hdc.tables import rendering
+from hdc.tables import TableConfig, rendering
 
 SEEDS = list(range(10))
 NOISE = np.random.default_rng(7).normal(0, 0.01, size=64)
@@ -456,3 +456,10 @@ def test_the_ledger_needs_no_jax():
     program = "import sys, hdc.claims.ledger; print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(out.stdout.strip().lower()) is False
+
+
+def test_a_results_folder_that_is_not_there_is_refused_unless_it_is_the_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="results=nowhere is no folder"):
+        table.document(TableConfig(source="claims", results="nowhere"))
+    assert "not run" in table.document(TableConfig(source="claims")).frame["claim_verdict"].to_list()

@@ -150,3 +150,9 @@ def test_every_study_of_the_readme_has_its_figures():
     parts = [match[2] for match in report._PART.finditer(report._readme())]
     assert parts[0] == report.LEDGER
     assert all(report.of_study("figure", study) for study in parts[1:])
+
+
+def test_the_ledger_is_no_study(monkeypatch, home, capsys):
+    assert run(monkeypatch, "results=nowhere") == 2
+    assert "has no records of" in (said := capsys.readouterr().err) and "ledger" not in said
+    assert run(monkeypatch, "study=ledger") == 2

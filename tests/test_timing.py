@@ -9,7 +9,7 @@ from experiments import time as command
 from hdc import data, records, timing
 from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.training import Trainer
+from hdc.training import Step, Trainer
 
 SMALL = {
     "data": {"train_size": 8},
@@ -102,3 +102,20 @@ def test_a_run_that_its_data_does_not_fit_is_refused(tmp_path):
     runs = records.plan(tmp_path / "bad", [configuration(net={"name": "lei2019"})])
     with pytest.raises(InputError, match="one label per image"):
         timing.measure(runs, 1)
+
+
+def test_seconds_are_those_of_one_step_by_the_clock(study, monkeypatch):
+    clock = [0.0]
+
+    def stepping(seconds):
+        def take():
+            clock[0] += seconds
+
+        return Step(take, bytes=1)
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(Trainer, "step_program", lambda trainer: stepping(trainer.config.net.width / 1024))
+    times = timing.measure(records.load("tiny", study), 2)
+    widths = {run.run_id: run.config.net.width for run in records.load("tiny", study)}
+    for name, seconds in zip(times["run_id"], times["step_seconds"], strict=True):
+        assert seconds == pytest.approx(widths[name] / 1024)

@@ -5,13 +5,11 @@ import sys
 import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
-from rich.console import Console
+from rich import get_console
 
 from experiments import launch
 from hdc import memory, records, tables
 from hdc.tables import rendering
-
-console = Console()
 
 
 def main() -> None:
@@ -33,7 +31,7 @@ def main() -> None:
         runs = records.plan(folder, configs)
         _task()
         table = tables.build(tables.TableConfig(study=folder.name), runs)
-        console.print(rendering.render(tables.document(table)))
+        get_console().print(rendering.render(tables.document(table)))
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
         print(f"experiments.train: {run.state}: {run.folder}", file=sys.stderr)
@@ -52,9 +50,9 @@ def _task(config: DictConfig) -> None:
         checked, folder = launch.checked(config)
         (run,) = records.plan(folder, [checked])
         try:
-            experiment.run(run, console)
+            experiment.run(run, get_console())
         except Exception as error:
-            console.print(f"{checked.dilation.label} ({run.run_id}): failed: {error}", highlight=False)
+            get_console().print(f"{checked.dilation.label} ({run.run_id}): failed: {error}", highlight=False)
 
 
 if __name__ == "__main__":

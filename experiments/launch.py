@@ -12,6 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -24,8 +25,15 @@ CONF = Path(__file__).parent.parent / "conf"
 
 
 def register_schema() -> None:
-    """Give Hydra the types that configurations are checked against."""
-    ConfigStore.instance().store(name="schema", node=schema())
+    """Give Hydra the types that configurations are checked against, those of launchers included: a file of
+    `conf/hydra/launcher` takes the place of the plugin's own settings, which it finds under `installed`."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema())
+    Plugins.instance()  # the plugins that are installed register their settings
+    launchers = store.repo["hydra"]["launcher"]
+    for file in (CONF / "hydra" / "launcher").glob("*.yaml"):
+        if plugin := launchers.pop(file.name, None):
+            store.store(group="hydra/launcher/installed", name=file.stem, node=plugin.node)
 
 
 @contextmanager
@@ -77,13 +85,20 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         single = [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
         whole = compose("config", single, return_hydra_config=True)
         hydra = whole.hydra
+        launcher = hydra.runtime.choices["hydra/launcher"]
         if not multirun and hydra.mode != "MULTIRUN" and str(hydra.mode) != "RunMode.MULTIRUN":
+            if launcher != "basic":
+                raise InputError(f"hydra/launcher={launcher} launches sweeps alone: add -m")
             jobs = [overrides]
         elif hydra.runtime.choices["hydra/sweeper"] != "basic":
             jobs = [single]  # another sweeper draws its runs as it goes
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
+        if launcher == "submitit_slurm":
+            from experiments import slurm
+
+            slurm.prepare()
         pairs = [checked(compose("config", job)) for job in jobs]
     folders = {folder for _, folder in pairs}
     if len(folders) > 1:

@@ -11,8 +11,6 @@ from experiments import launch
 from hdc import memory, records, tables
 from hdc.tables import rendering
 
-console = Console()
-
 
 def main() -> None:
     """The command. Exit code 0: all runs done, 1: some failed, 2: bad input, 130: interrupted."""
@@ -33,7 +31,7 @@ def main() -> None:
         runs = records.plan(folder, configs)
         _task()
         table = tables.build(tables.TableConfig(study=folder.name), runs)
-        console.print(rendering.render(tables.document(table)))
+        Console().print(rendering.render(tables.document(table)))
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
         print(f"experiments.train: {run.state}: {run.folder}", file=sys.stderr)
@@ -52,7 +50,7 @@ def _task(config: DictConfig) -> None:
         checked, folder = launch.checked(config)
         (run,) = records.plan(folder, [checked])
         try:
-            experiment.run(run, console)
+            experiment.run(run, console := Console())
         except Exception as error:
             console.print(f"{checked.dilation.label} ({run.run_id}): failed: {error}", highlight=False)
 

@@ -1,11 +1,12 @@
 """Train and measure one network, or sweep over many: `python -m experiments.train --help`."""
 
+import signal
 import sys
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
-from rich import get_console
+from rich.console import Console
 
 from experiments import launch
 from hdc import memory, records, tables
@@ -13,9 +14,13 @@ from hdc.tables import rendering
 
 
 def main() -> None:
-    """The command. Exit code 0: all runs done, 1: some failed, 2: bad input, 130: interrupted."""
+    """The command. Exit code 0: all runs done, 1: some are not, 2: bad input, 130 and 143: interrupted by
+    Ctrl-C and by another signal."""
     memory.keep()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     launch.register_schema()
+    if "--retry-failed" in sys.argv:
+        sys.argv = [argument for argument in sys.argv if argument != "--retry-failed"] + ["retry_failed=true"]
     arguments = get_args_parser().parse_args()
     shows_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
     if shows_only or arguments.shell_completion:
@@ -31,10 +36,13 @@ def main() -> None:
         runs = records.plan(folder, configs)
         _task()
         table = tables.build(tables.TableConfig(study=folder.name), runs)
-        get_console().print(rendering.render(tables.document(table)))
+        Console().print(rendering.render(tables.document(table)))
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
-        print(f"experiments.train: {run.state}: {run.folder}", file=sys.stderr)
+        error = f": {run.failure['error']}" if run.state == "failed" else ""
+        print(f"experiments.train: {run.state}: {run.folder}{error}", file=sys.stderr)
+    if unfinished:
+        print(f"experiments.train: {len(unfinished)} of {len(runs)} runs are not done", file=sys.stderr)
     raise SystemExit(1 if unfinished else 0)
 
 
@@ -47,12 +55,16 @@ def _task(config: DictConfig) -> None:
 
     experiment.enable_compilation_cache()
     with launch.one_line_errors("experiments.train"):
-        checked, folder = launch.checked(config)
-        (run,) = records.plan(folder, [checked])
+        asked = launch.checked(config)
+        (run,) = records.plan(asked.folder, [asked.config])
+        console = Console()  # in here: what a launcher takes to another process must be picklable
         try:
-            experiment.run(run, get_console())
+            experiment.run(
+                run, console, retry_failed=asked.retry_failed, checkpoint_seconds=asked.checkpoint_seconds
+            )
         except Exception as error:
-            get_console().print(f"{checked.dilation.label} ({run.run_id}): failed: {error}", highlight=False)
+            name = f"{asked.config.dilation.label} ({run.run_id})"
+            console.print(f"{name}: failed: {error}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -90,28 +90,30 @@ def test_a_sweep_is_trained_by_jobs(enter, limited, tmp_path):
     assert len(list(tmp_path.glob("whole/.submitit/*/*_result.pkl"))) == 2
 
 
-def test_what_ends_early_is_said_and_trained_by_the_next_launch(enter, tmp_path):
-    sweep = ["schedule=plain,hdc,dilated", "name=early", f"results={tmp_path}"]
-    process = begin(enter, *sweep, "hydra.launcher.array_parallelism=1")
+def test_what_ends_early_is_said_and_trained_by_the_next_launch(enter, limited, tmp_path):
+    arguments = ["schedule=plain,hdc,dilated", "name=early", f"results={tmp_path}"]
+    configs, _ = launch.expand([*TINY, "ops.backend=lax", *arguments], multirun=True)
+    fault = {"kind": "kill", "seconds": 0}
+    (tmp_path / "faults.json").write_text(json.dumps({configs[0].run_id: fault}))
+    environment = sweep.broken_environment(tmp_path)
+    process = begin(enter, *arguments, "hydra.launcher.array_parallelism=1", **environment)
     array, _, first = running(enter, "early").partition("_")
     assert first == "0"
-    ask(enter, "scancel", "--signal=KILL", f"{array}_0")
     ask(enter, "scancel", f"{array}_1")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert f"job {array}_0 failed, see " in err
     assert f"job {array}_1 cancelled, see " in err
-    assert err.count("\n") == 4  # a line for each job, and one for each run
+    assert err.count("\n") == 5  # a line for each job, each run, and all
     assert "early: test split" in out
-    assert states("early", tmp_path)["dilated"] == "done"
-    assert "done" not in (states("early", tmp_path)["plain"], states("early", tmp_path)["hdc"])
+    assert states("early", tmp_path) == {"plain": "interrupted", "hdc": "planned", "dilated": "done"}
 
-    before = next(tmp_path.glob("early/*/done.json")).stat().st_mtime_ns
-    process = begin(enter, *sweep)
-    _, err = process.communicate(timeout=300)
+    process = begin(enter, *arguments, **environment)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
+    assert out.count("done before, skipped") == 1
     assert set(states("early", tmp_path).values()) == {"done"}
-    assert before in [path.stat().st_mtime_ns for path in tmp_path.glob("early/*/done.json")]
+    assert len(list(tmp_path.glob("early/.submitit/*/*_0_log.out"))) == 2 + 2  # none for what was done
 
 
 def test_jobs_outlive_an_interrupted_launch(enter, tmp_path):
@@ -139,7 +141,7 @@ def test_a_run_goes_on_after_its_time_limit(enter, limited, tmp_path):
     assert err == ""
     (log,) = folder.glob("limited/.submitit/*/*_log.out")
     said = log.read_text()
-    assert said.count("SIGUSR2: saved") == said.count("Requeued job") == 1
+    assert "SIGUSR2: saved" in said
     assert "goes on with seed 0 at epoch" in said
 
     command = [*TRAIN, *LONG, f"results={tmp_path}"]
@@ -176,7 +178,7 @@ def test_no_slurm_is_one_line(tmp_path, capsys, monkeypatch, arguments, message)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(sys, "argv", ["train", "hydra/launcher=submitit_slurm", *arguments])
+    monkeypatch.setattr(sys, "argv", ["train", *arguments, "hydra/launcher=submitit_slurm"])
     with pytest.raises(SystemExit) as ended:
         train.main()
     out = capsys.readouterr()

@@ -1,6 +1,8 @@
 """What the entry points share: Hydra's configuration as checked objects, and errors as one line."""
 
+import importlib.util
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -21,13 +24,21 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from hdc import records
 from hdc.config import Config, from_dict, schema, unknown
 from hdc.errors import InputError
+from hdc.records.files import line
 
 CONF = Path(__file__).parent.parent / "conf"
 
 
 def register_schema() -> None:
-    """Give Hydra the types that configurations are checked against."""
-    ConfigStore.instance().store(name="schema", node=schema())
+    """Give Hydra the types that configurations are checked against, those of launchers included: a file of
+    `conf/hydra/launcher` takes the place of the plugin's own settings, which it finds under `installed`."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema())
+    Plugins.instance()  # the plugins that are installed register their settings
+    launchers = store.repo["hydra"]["launcher"]
+    for file in (CONF / "hydra" / "launcher").glob("*.yaml"):
+        if plugin := launchers.pop(file.name, None):
+            store.store(group="hydra/launcher/installed", name=file.stem, node=plugin.node)
 
 
 @contextmanager
@@ -51,6 +62,18 @@ def one_line_errors(program: str) -> Iterator[None]:
         return
     print(f"{program}: error: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+@contextmanager
+def launcher_errors(program: str) -> Iterator[None]:
+    """Turn what ends a launcher early, such as a worker that was killed, into one line on stderr."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints the stack itself, and exits
+    try:
+        yield
+    except (InputError, HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        print(f"{program}: the launcher has given up: {line(error)}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -99,13 +122,22 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         single = [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
         whole = compose("config", single, return_hydra_config=True)
         hydra = whole.hydra
+        launcher = hydra.runtime.choices["hydra/launcher"]
         if not multirun and hydra.mode != "MULTIRUN" and str(hydra.mode) != "RunMode.MULTIRUN":
+            if launcher != "basic":
+                raise InputError(f"hydra/launcher={launcher} launches sweeps alone: add -m")
             jobs = [overrides]
         elif hydra.runtime.choices["hydra/sweeper"] != "basic":
             jobs = [single]  # another sweeper draws its runs as it goes
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
+        if launcher == "submitit_slurm":
+            from experiments import slurm
+
+            slurm.prepare()
+        if launcher == "ray" and importlib.util.find_spec("ray") is None:
+            raise InputError("hydra/launcher=ray: Ray is not installed: pip install -e '.[ray]'")
         launches = [checked(compose("config", job)) for job in jobs]
     folders = {launch.folder for launch in launches}
     if len(folders) > 1:

@@ -1,0 +1,93 @@
+"""What Hydra's submitit launcher lacks for a sweep on Slurm: every end is noticed, a refusal is one line.
+
+submitit learns from Slurm's accounting (`sacct`) that a job has ended without a result, and waits for ever
+where there is none; the launcher gives up the whole sweep at the first such job.
+"""
+
+import shutil
+import sys
+from contextlib import redirect_stderr
+from io import StringIO
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from submitit.core.utils import FailedJobError, UncompletedJobError
+from submitit.slurm.slurm import SlurmExecutor, SlurmInfoWatcher, SlurmJob
+
+from experiments import launch
+from hdc.errors import InputError
+
+# Slurm's names. A job in any other state may still end in one of these.
+ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "REVOKED",
+    "TIMEOUT",
+    "ENDED",  # ours, for a job that Slurm has forgotten
+}
+POLL_SECONDS = 60  # between two questions to Slurm, at most; results are looked for every second
+
+_results, _submit = SlurmJob.results, SlurmExecutor._submit_command
+
+
+def prepare() -> None:
+    """Change submitit, before the launch.
+
+    Raises:
+        InputError: where there is no Slurm on this machine.
+    """
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise InputError("hydra/launcher=submitit_slurm: sbatch is not found, there is no Slurm here")
+    SlurmJob.watcher = _Controller(delay_s=POLL_SECONDS)
+    SlurmJob.results = _result_or_line  # type: ignore[method-assign]
+    SlurmExecutor._submit_command = _accepted  # type: ignore[method-assign]
+
+
+class _Controller(SlurmInfoWatcher):
+    """Asks the controller how the jobs are, which forgets them some minutes after their end."""
+
+    def _make_command(self) -> list[str] | None:
+        waiting = self._registered - self._finished
+        return ["squeue", "--me", "--array", "--states=all", "-h", "-o", "%i|%T"] if waiting else None
+
+    def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
+        text = string if isinstance(string, str) else string.decode()
+        states = dict(line.split("|") for line in text.splitlines())
+        found = {job: states.get(job, "ENDED") for job in self._registered}
+        return {job: {"State": state if state in ENDED else "RUNNING"} for job, state in found.items()}
+
+
+def _result_or_line(job: SlurmJob) -> list[Any]:
+    """What a job returned. One that ended otherwise is a line: which runs are done, their records tell."""
+    try:
+        job.wait()
+        if job.state != "COMPLETED":
+            job._results_timeout_s = 0  # what is not there now will not come
+        return _results(job)
+    except UncompletedJobError:
+        print(
+            f"experiments.train: job {job.job_id} {job.state.lower()}, see {job.paths.stderr}",
+            file=sys.stderr,
+        )
+        return [JobReturn(status=JobStatus.COMPLETED)]
+    except KeyboardInterrupt:
+        array, _, _ = job.job_id.partition("_")
+        print(f"experiments.train: the jobs go on, scancel {array} would end them", file=sys.stderr)
+        raise
+
+
+def _accepted(executor: SlurmExecutor, command: str) -> Any:
+    """The job that Slurm made of a command; its refusal is one line and exit code 2."""
+    with launch.one_line_errors("experiments.train"):
+        try:
+            with redirect_stderr(StringIO()):  # submitit repeats there what is in the error
+                job = _submit(executor, command)
+        except FailedJobError as error:
+            raise InputError("; ".join(str(error).split("\n"))) from None
+    print(f"Slurm job {job.job_id}, its output is in {job.paths.folder.parent}", flush=True)
+    return job

@@ -1,6 +1,8 @@
 """What the entry points share: Hydra's configuration as checked objects, and errors as one line."""
 
+import importlib.util
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from hdc import records
 from hdc.config import Config, from_dict, schema, unknown
 from hdc.errors import InputError
+from hdc.records.files import line
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -59,6 +62,18 @@ def one_line_errors(program: str) -> Iterator[None]:
         return
     print(f"{program}: error: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+@contextmanager
+def launcher_errors(program: str) -> Iterator[None]:
+    """Turn what ends a launcher early, such as a worker that was killed, into one line on stderr."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints the stack itself, and exits
+    try:
+        yield
+    except (InputError, HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        print(f"{program}: the launcher has given up: {line(error)}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -123,6 +138,8 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
+        if launcher == "ray" and importlib.util.find_spec("ray") is None:
+            raise InputError("hydra/launcher=ray: Ray is not installed: pip install -e '.[ray]'")
         launches = [checked(compose("config", job)) for job in jobs]
         if launcher == "submitit_slurm":
             from experiments import slurm

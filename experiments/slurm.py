@@ -109,12 +109,11 @@ def _result_or_line(job: SlurmJob) -> list[Any]:
 
 
 def _accepted(executor: SlurmExecutor, command: str) -> Any:
-    """The job that Slurm made of a command; its refusal is one line and exit code 2."""
-    with launch.one_line_errors("experiments.train"):
-        try:
-            with redirect_stderr(StringIO()):  # submitit repeats there what is in the error
-                job = _submit(executor, command)
-        except FailedJobError as error:
-            raise InputError("; ".join(str(error).split("\n"))) from None
+    """The job that Slurm made of a command; InputError for what it refuses."""
+    try:
+        with redirect_stderr(StringIO()):  # submitit repeats there what is in the error
+            job = _submit(executor, command)
+    except FailedJobError as error:
+        raise InputError("; ".join(str(error).splitlines())) from None
     print(f"Slurm job {job.job_id}, its output is in {job.paths.folder.parent}", flush=True)
     return job

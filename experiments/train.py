@@ -5,10 +5,11 @@ import sys
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from omegaconf import DictConfig
-from rich.console import Console
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich import get_console
 
-from experiments import launch
+from experiments import launch, workers
 from hdc import memory, records, tables
 from hdc.tables import rendering
 
@@ -34,9 +35,10 @@ def main() -> None:
         for config in configs:
             experiment.check(config)
         runs = records.plan(folder, configs)
-        _task()
+        with launch.launcher_errors("experiments.train"), workers.signals_passed_on():
+            _task()
         table = tables.build(tables.TableConfig(study=folder.name), runs)
-        Console().print(rendering.render(tables.document(table)))
+        get_console().print(rendering.render(tables.document(table)))
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
         error = f": {run.failure['error']}" if run.state == "failed" else ""
@@ -50,6 +52,14 @@ def main() -> None:
 def _task(config: DictConfig) -> None:
     """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
     and ends here, so that the other runs of a sweep go on."""
+    count = OmegaConf.select(HydraConfig.get(), "launcher.n_jobs")
+    if count is None:
+        _run(config)
+    else:
+        workers.run(lambda: _run(config), count)
+
+
+def _run(config: DictConfig) -> None:
     memory.keep()  # again, where the launcher has begun a process of its own
     from hdc import experiment
 
@@ -57,14 +67,16 @@ def _task(config: DictConfig) -> None:
     with launch.one_line_errors("experiments.train"):
         asked = launch.checked(config)
         (run,) = records.plan(asked.folder, [asked.config])
-        console = Console()  # in here: what a launcher takes to another process must be picklable
         try:
             experiment.run(
-                run, console, retry_failed=asked.retry_failed, checkpoint_seconds=asked.checkpoint_seconds
+                run,
+                get_console(),
+                retry_failed=asked.retry_failed,
+                checkpoint_seconds=asked.checkpoint_seconds,
             )
         except Exception as error:
             name = f"{asked.config.dilation.label} ({run.run_id})"
-            console.print(f"{name}: failed: {error}", highlight=False, markup=False, soft_wrap=True)
+            get_console().print(f"{name}: failed: {error}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -96,11 +96,9 @@ def _result_or_line(job: SlurmJob) -> list[Any]:
         if job.state != "COMPLETED":
             job._results_timeout_s = 0  # what is not there now will not come
         return _results(job)
-    except UncompletedJobError:
-        print(
-            f"experiments.train: job {job.job_id} {job.state.lower()}, see {job.paths.stderr}",
-            file=sys.stderr,
-        )
+    except UncompletedJobError as error:
+        how = "failed" if isinstance(error, FailedJobError) else job.state.lower()
+        print(f"experiments.train: job {job.job_id} {how}, see {job.paths.stderr}", file=sys.stderr)
         return [JobReturn(status=JobStatus.COMPLETED)]
     except KeyboardInterrupt:
         array, _, _ = job.job_id.partition("_")

@@ -32,7 +32,7 @@ ENDED = {
     "OUT_OF_MEMORY",
     "REVOKED",
     "TIMEOUT",
-    "ENDED",  # ours, for a job that Slurm has forgotten
+    "ENDED",  # ours, for a job that Slurm does not know any more, such as one of an array that never started
 }
 POLL_SECONDS = 60  # between two questions to Slurm, at most; results are looked for every second
 
@@ -76,7 +76,7 @@ def prepare(launches: Mapping[tuple[str, ...], launch.Launch]) -> None:
 
 
 class _Controller(SlurmInfoWatcher):
-    """Asks the controller how the jobs are, which forgets them some minutes after their end."""
+    """Asks the controller, which is always there. It forgets jobs some minutes after their end."""
 
     def _make_command(self) -> list[str] | None:
         waiting = self._registered - self._finished
@@ -98,7 +98,8 @@ def _result_or_line(job: SlurmJob) -> list[Any]:
         return _results(job)
     except UncompletedJobError as error:
         how = "failed" if isinstance(error, FailedJobError) else job.state.lower()
-        print(f"experiments.train: job {job.job_id} {how}, see {job.paths.stderr}", file=sys.stderr)
+        log = f", see {job.paths.stderr}" if job.paths.stderr.exists() else ""
+        print(f"experiments.train: job {job.job_id} {how}{log}", file=sys.stderr)
         return [JobReturn(status=JobStatus.COMPLETED)]
     except KeyboardInterrupt:
         array, _, _ = job.job_id.partition("_")

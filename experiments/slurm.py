@@ -5,6 +5,7 @@ submitit learns from Slurm's accounting (`sacct`) that a job has ended without a
 where there is none; the launcher gives up the whole sweep at the first such job.
 """
 
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,8 @@ def prepare(launches: Mapping[tuple[str, ...], launch.Launch]) -> None:
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise InputError("hydra/launcher=submitit_slurm: sbatch is not found, there is no Slurm here")
 
+    by_overrides = {_of_task(overrides): found for overrides, found in launches.items()}
+
     def launch_missing(
         launcher: SlurmLauncher, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
@@ -60,7 +63,7 @@ def prepare(launches: Mapping[tuple[str, ...], launch.Launch]) -> None:
         )
         returned: dict[int, JobReturn] = {}
         for number, overrides in enumerate(job_overrides):
-            found = launches.get(tuple(overrides))
+            found = by_overrides.get(_of_task(overrides))
             if found is not None and found.passed_over:
                 (returned[number],) = basic.launch([overrides], initial_job_idx + number)
         missing = [number for number in range(len(job_overrides)) if number not in returned]
@@ -73,6 +76,11 @@ def prepare(launches: Mapping[tuple[str, ...], launch.Launch]) -> None:
     SlurmJob.watcher = _Controller(delay_s=POLL_SECONDS)
     SlurmJob.results = _result_or_line  # type: ignore[method-assign]
     SlurmExecutor._submit_command = _accepted  # type: ignore[method-assign]
+
+
+def _of_task(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Without Hydra's own, which a launcher does not get to see."""
+    return tuple(text for text in overrides if not re.match(r"[+~]*hydra[./]", text))
 
 
 class _Controller(SlurmInfoWatcher):

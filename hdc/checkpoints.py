@@ -49,7 +49,8 @@ class Checkpoints:
         """What `use` makes of the newest checkpoint that is whole, None where there is none.
 
         Args:
-            use: called with arrays and what was said about them; KeyError, TypeError or ValueError where they do not fit.
+            use: called with arrays and what was said about them; KeyError, TypeError or ValueError where
+                they do not fit.
             warn: told of each that is damaged or does not fit, which is moved aside.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):

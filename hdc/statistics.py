@@ -43,7 +43,9 @@ class Estimate:
         mean = float(np.mean(values))
         if n == 1:
             return cls(1, mean, math.nan)
-        return cls(n, mean, _t_quantile((1 + confidence) / 2, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n))
+        return cls(
+            n, mean, _t_quantile((1 + confidence) / 2, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
+        )
 
     @property
     def low(self) -> float:
@@ -129,11 +131,7 @@ class Paired:
             return math.inf
         if self.n <= _SIMULATED:
             return _detectable_by_signs(self.n, tests) * self.deviation
-        critical = float(stats.t.isf(ALPHA / tests / 2, self.n - 1))
-        found = optimize.root_scalar(
-            lambda value: stats.nct.sf(critical, self.n - 1, value) - POWER, bracket=(0, 10 * critical)
-        )
-        return found.root * self.deviation / math.sqrt(self.n)
+        return _noncentrality(self.n, tests) * self.deviation / math.sqrt(self.n)
 
 
 def _by_parts(
@@ -218,6 +216,15 @@ def _detectable_by_signs(n: int, tests: int) -> float:
     subsets = np.arange(1, 2**n)[None, :] >> np.arange(n)[:, None] & 1
     means = np.random.default_rng(_SEED).normal(size=(_SAMPLES, n)) @ (subsets / subsets.sum(axis=0))
     return float(np.quantile(-np.partition(means, allowed - 1, axis=1)[:, allowed - 1], POWER))
+
+
+@cache
+def _noncentrality(n: int, tests: int) -> float:
+    """What a paired t test of n pairs detects: delta sqrt(n) / s."""
+    critical = float(stats.t.isf(ALPHA / tests / 2, n - 1))
+    return optimize.root_scalar(
+        lambda value: stats.nct.sf(critical, n - 1, value) - POWER, bracket=(0, 10 * critical)
+    ).root
 
 
 def least_pairs(tests: int = 1) -> int:

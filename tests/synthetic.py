@@ -97,7 +97,9 @@ def large_study(
         for seed, of_seed in zip(own, measured[number].tolist(), strict=True):
             for epoch, of_epoch in enumerate(of_seed, start=1):
                 names = _EVERY_EPOCH if epoch < epochs else _EVERY_EPOCH + _AT_THE_END
-                where = f'{{"run_id": "{config.run_id}", "seed": {seed}, "step": {15 * epoch}, "epoch": {epoch}'
+                where = (
+                    f'{{"run_id": "{config.run_id}", "seed": {seed}, "step": {15 * epoch}, "epoch": {epoch}'
+                )
                 lines += [
                     f'{where}, "split": "{split}", "metric": "{metric}", "value": {value!r}}}\n'
                     for (split, metric), value in zip(names, of_epoch, strict=False)

@@ -1,6 +1,7 @@
 """The records of runs: written safely, read tolerantly, packed small. No JAX."""
 
-from hdc.records.folder import RunFolder, Superseded, Writer, frame, load, plan, studies, study_folder, times
+from hdc.records.folder import RunFolder, Superseded, Writer, load, plan, studies, study_folder, times
+from hdc.records.measurements import frame, measurements
 from hdc.records.run import METRICS, TIMES, Run
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Writer",
     "frame",
     "load",
+    "measurements",
     "plan",
     "studies",
     "study_folder",

@@ -1,8 +1,8 @@
 """The records of runs: written safely, read tolerantly, packed small. No JAX."""
 
 from hdc.records.folder import RunFolder, Superseded, Writer, load, plan, studies, study_folder, times
-from hdc.records.measurements import frame, measurements
 from hdc.records.run import METRICS, TIMES, Run
+from hdc.records.together import frame, measurements
 
 __all__ = [
     "METRICS",

@@ -1,6 +1,7 @@
 """The records of runs: written safely, read tolerantly, packed small. No JAX."""
 
 from hdc.records.folder import RunFolder, Superseded, Writer, load, plan, studies, study_folder, times
+from hdc.records.lock import Taken
 from hdc.records.run import METRICS, TIMES, Run
 from hdc.records.together import frame, measurements
 
@@ -10,6 +11,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "Superseded",
+    "Taken",
     "Writer",
     "frame",
     "load",

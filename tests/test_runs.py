@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,20 +19,24 @@ from hdc.cli import main
 from hdc.records import findings
 
 HOSTILE = "[bold]no[/bold] [/] \x1b[31mred"
+SUMMARY = "5 runs: 1 done, 1 running, 1 interrupted, 1 failed, 1 planned"
 
 
 @pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A study with a run in each state that is written by itself, and one that is done."""
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A study with a run in each state, and one that is done."""
     monkeypatch.setenv("COLUMNS", "160")
-    configs = [synthetic.configuration("plain", [0, 1, 2], net={"width": width}) for width in (8, 16, 24, 32)]
-    done, interrupted, failed, _ = records.plan(tmp_path / "mixed", configs)
+    widths = (8, 16, 24, 32, 40)
+    configs = [synthetic.configuration("plain", [0, 1, 2], net={"width": width}) for width in widths]
+    done, running, interrupted, failed, _ = records.plan(tmp_path / "mixed", configs)
     synthetic.finish(done, "plain")
     for run, seed, epoch in ((interrupted, 1, 2), (failed, 0, 5)):
-        run.start({}).log(seed=seed, step=1, epoch=epoch, split="train", metrics={"loss": 1.0})
+        with run.start({}) as writer:
+            writer.log(seed=seed, step=1, epoch=epoch, split="train", metrics={"loss": 1.0})
     failed.failed(ValueError(HOSTILE), "Traceback ...")
-    records.plan(tmp_path / "good", [synthetic.configuration("hdc", [3])])[0].start({}).done()
-    return tmp_path
+    synthetic.measured(*records.plan(tmp_path / "good", [synthetic.configuration("hdc", [3])]), lambda _: {})
+    with running.start({}):
+        yield tmp_path
 
 
 def told(results: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -46,14 +51,15 @@ def states(results: Path, capsys: pytest.CaptureFixture[str]) -> list[dict]:
 def test_every_run_is_a_line_with_its_state(results, capsys):
     code, out = told(results, capsys, "mixed")
     assert code == 1
-    lines = [" ".join(line.split()) for line in out.splitlines() if "net.width" in line][:4]
-    done, interrupted, failed, planned = (run.run_id for run in records.load("mixed", results))
+    lines = [" ".join(line.split()) for line in out.splitlines() if "net.width" in line][:5]
+    done, running, interrupted, failed, planned = (run.run_id for run in records.load("mixed", results))
     assert lines[0].startswith(f"1x6, net.width=8 {done} 0-2 done 8 of 8 3 of 3 took ")
-    assert lines[1].startswith(f"1x6, net.width=16 {interrupted} 0-2 interrupted 2 of 8 2 of 3 ")
-    assert lines[2].startswith(f"1x6, net.width=24 {failed} 0-2 failed 5 of 8 1 of 3 ")
-    assert lines[3] == f"1x6, net.width=32 {planned} 0-2 planned – – –"
-    assert lines[1].endswith(" ago")
-    assert out.splitlines()[-1] == "4 runs: 1 done, 1 interrupted, 1 failed, 1 planned"
+    assert lines[1].startswith(f"1x6, net.width=16 {running} 0-2 running – – ")
+    assert lines[2].startswith(f"1x6, net.width=24 {interrupted} 0-2 interrupted 2 of 8 2 of 3 ")
+    assert lines[3].startswith(f"1x6, net.width=32 {failed} 0-2 failed 5 of 8 1 of 3 ")
+    assert lines[4] == f"1x6, net.width=40 {planned} 0-2 planned – – –"
+    assert all(lines[place].endswith(" ago") for place in (1, 2, 3))
+    assert out.splitlines()[-1] == SUMMARY
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "160"])
@@ -67,22 +73,22 @@ def test_errors_are_neither_markup_nor_steer_the_terminal(results, capsys, monke
 
 
 def test_failed_ones_are_told_with_their_traceback(results, capsys):
-    failed = records.load("mixed", results)[2]
+    failed = records.load("mixed", results)[3]
     code, out = told(results, capsys, "mixed", "--failed")
     assert code == 1
     first, _, *path, summary = out.splitlines()
-    assert first.startswith(f"1x6, net.width=24 ({failed.run_id}, seeds 0-2), epoch 5 of 8, seed 1 of 3")
+    assert first.startswith(f"1x6, net.width=32 ({failed.run_id}, seeds 0-2), epoch 5 of 8, seed 1 of 3")
     file = "".join(line.strip() for line in path).removeprefix("traceback: ")
     assert json.loads(Path(file).read_text())["traceback"] == "Traceback ..."
-    assert summary.startswith("4 runs:")
+    assert summary == SUMMARY
 
 
 def test_json_has_all_of_it(results, capsys):
     code, out = told(results, capsys, "mixed", "--json")
     assert code == 1
     values = json.loads(out)
-    assert values["counts"] == {"done": 1, "interrupted": 1, "failed": 1, "planned": 1}
-    done, interrupted, failed, planned = values["runs"]
+    assert values["counts"] == {"done": 1, "running": 1, "interrupted": 1, "failed": 1, "planned": 1}
+    done, _, interrupted, failed, planned = values["runs"]
     assert done["seconds"] >= 0
     assert done["keys"] == {"net.width": "8"}
     assert interrupted["reached"] == {"seed": 1, "epoch": 2}
@@ -117,22 +123,22 @@ def test_without_a_study_all_are_counted(results, capsys, monkeypatch, columns):
     assert code == 1
     words = " ".join(out.replace(":", " ").split())
     assert "good 1 run 1 done" in words
-    assert "mixed 4 runs 1 done, 1 interrupted, 1 failed, 1 planned" in words
+    assert f"mixed {SUMMARY.replace(':', '')}" in words
     assert json.loads(told(results, capsys, "--json")[1])[0] == {"study": "good", "counts": {"done": 1}}
 
 
 def test_a_damaged_file_is_told_and_hides_no_other_run(results, capsys):
-    done, interrupted, failed, _ = (run.folder for run in records.load("mixed", results))
+    done, _, interrupted, failed, _ = (run.folder for run in records.load("mixed", results))
     (done / "done.json").write_text("{")
     (interrupted / "metrics.jsonl").write_text("{\n")
     (failed / "failed.json").write_text("[]")
-    found = states(results, capsys)
-    assert [one["state"] for one in found] == ["done", "interrupted", "failed", "planned"]
-    for one, file in zip(found, ("done.json", "metrics.jsonl", "failed.json"), strict=False):
-        assert file in one["error"]
+    found = {one["state"]: one["error"] for one in states(results, capsys)}
+    assert list(found) == ["done", "running", "interrupted", "failed", "planned"]
+    for state, file in (("done", "done.json"), ("interrupted", "metrics.jsonl"), ("failed", "failed.json")):
+        assert file in found[state]
     metrics = {"seed": 7, "step": 1, "epoch": 1, "split": "train", "metric": "loss", "value": 1.0}
     (interrupted / "metrics.jsonl").write_text(json.dumps({"run_id": interrupted.name, **metrics}) + "\n")
-    assert "seed 7" in states(results, capsys)[1]["error"]
+    assert "seed 7" in states(results, capsys)[2]["error"]
     (done / "run.json").write_text("{")
     code, out = told(results, capsys)
     assert code == 1
@@ -179,4 +185,4 @@ assert not slow, slow
     command = [sys.executable, "-c", program, str(results)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "4 runs" in done.stdout
+    assert "5 runs" in done.stdout

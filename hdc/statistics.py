@@ -265,12 +265,14 @@ class Correlation:
         data = np.asarray(x, float), np.asarray(y, float)
         if len(x) < 4 or min(np.ptp(data[0]), np.ptp(data[1])) == 0 or not np.isfinite(data).all():
             return cls(len(x), math.nan, math.nan, math.nan, math.nan)
+        ranks = stats.rankdata(data, axis=-1)  # once: they are permuted just as the values are
         test = stats.permutation_test(
-            data[:1],
-            lambda x, axis: _spearman(x, data[1], axis),
+            (ranks[0],),
+            lambda x, axis: _pearson(x, ranks[1], axis),
             permutation_type="pairings",
             vectorized=True,
             n_resamples=9999,
+            batch=_batch(len(x)),
             rng=np.random.default_rng(_SEED),
         )
         low, high = _bootstrap(data, _spearman)
@@ -290,10 +292,18 @@ class Correlation:
 
 def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
     """Pearson's correlation of the ranks; 0 for a resample of one value alone, which shows no relation."""
-    a, b = (stats.rankdata(values, axis=axis) for values in (x, y))
+    return _pearson(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis)
+
+
+def _pearson(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
     a, b = a - a.mean(axis=axis, keepdims=True), b - b.mean(axis=axis, keepdims=True)
     scale = np.sqrt((a**2).sum(axis=axis) * (b**2).sum(axis=axis))
     return (a * b).sum(axis=axis) / np.where(scale > 0, scale, 1)
+
+
+def _batch(n: int) -> int:
+    """How many resamples of n values are held at a time; the numbers are those of all at once."""
+    return max(1, _AT_ONCE // n)
 
 
 def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> tuple[float, float]:
@@ -308,6 +318,7 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> t
                 vectorized=True,
                 confidence_level=CONFIDENCE,
                 n_resamples=_BOOTSTRAPPED,
+                batch=_batch(len(data[0])),
                 method=method,
                 rng=np.random.default_rng(_SEED),
             ).confidence_interval

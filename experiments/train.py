@@ -6,7 +6,7 @@ import sys
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich import get_console
 
 from experiments import launch, workers
@@ -52,7 +52,7 @@ def main() -> None:
 def _task(config: DictConfig) -> None:
     """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
     and ends here, so that the other runs of a sweep go on."""
-    count = OmegaConf.select(HydraConfig.get(), "launcher.n_jobs")
+    count = HydraConfig.get().launcher.get("n_jobs")
     if count is None:
         _run(config)
     else:

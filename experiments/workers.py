@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -16,7 +17,7 @@ _at_work = False  # whether it is at a run
 
 @contextmanager
 def signals_passed_on() -> Iterator[None]:
-    """In the command: a signal that asks for an end waits for the workers, who are told of it, to save and end.
+    """In the command: a signal is passed on to the workers, and has its effect once they have saved.
 
     joblib kills its workers as soon as an exception reaches it. A second Ctrl-C, or a signal when there are
     no workers, has its effect at once.
@@ -31,7 +32,7 @@ def signals_passed_on() -> Iterator[None]:
         for worker in workers:
             worker.terminate()
 
-    before = {number: signal.signal(number, keep) for number in _SIGNALS}
+    before: dict[int, Any] = {number: signal.signal(number, keep) for number in _SIGNALS}
     try:
         yield
     finally:

@@ -4,10 +4,12 @@ The plugin hydra-ray-launcher needs versions that joblib's launcher excludes, gi
 dies, and kills the runs at Ctrl-C before they have saved.
 """
 
+import importlib
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -57,18 +59,19 @@ class RayLauncher(Launcher):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
-
+        ray = _ray()
         setup_globals()
         own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"os\.fork\(\) was called")  # JAX's, of a fork that execs at once
+            warnings.filterwarnings(
+                "ignore", r"os\.fork\(\) was called"
+            )  # JAX's, of a fork that execs at once
             ray.init(
                 address=self._address, logging_level="error", **(own if self._address == "local" else {})
             )
         try:
             run = ray.remote(**self._takes)(_run)
-            shared = ray.put((self._context, self._task, Singleton.get_state(), os.getcwd()))
+            shared = ray.put((self._context, self._task, Singleton.get_state(), Path.cwd()))
             configs = (
                 self._job(overrides, initial_job_idx + index) for index, overrides in enumerate(job_overrides)
             )
@@ -98,8 +101,7 @@ def _run(shared: tuple, config: DictConfig) -> JobReturn:
 
 
 def _results(tasks: list[Any]) -> list[JobReturn]:
-    import ray
-
+    ray = _ray()
     waiting = list(tasks)
     try:
         while waiting:
@@ -117,6 +119,11 @@ def _results(tasks: list[Any]) -> list[JobReturn]:
             return _failed(error)
 
     return [result(task) for task in tasks]
+
+
+def _ray() -> Any:
+    """Ray, imported by the launcher that uses it and by nobody else."""
+    return importlib.import_module("ray")
 
 
 def _failed(error: Exception) -> JobReturn:

@@ -17,7 +17,15 @@ pytest.importorskip(
     "hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed"
 )
 ROOT = Path(__file__).parent.parent
-TRAIN = [sys.executable, "-m", "experiments.train", "-m", "hydra/launcher=submitit_slurm", *TINY, "ops.backend=lax"]
+TRAIN = [
+    sys.executable,
+    "-m",
+    "experiments.train",
+    "-m",
+    "hydra/launcher=submitit_slurm",
+    *TINY,
+    "ops.backend=lax",
+]
 
 
 @pytest.fixture(scope="module")

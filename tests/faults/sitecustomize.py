@@ -1,8 +1,8 @@
 """Breaks chosen runs of a sweep, once each. Python imports this at its start where it is on PYTHONPATH.
 
-HDC_FAULTS names a JSON file with, by run_id, the `kind` of fault (kill, raise, nan), the `seconds` of training
-after which one that kills comes, and the `epoch` with which another comes. A fault leaves a file named after
-the run beside it.
+HDC_FAULTS names a JSON file with, by run_id, the `kind` of fault (kill, raise, nan), the `seconds` of
+training after which one that kills comes, and the `epoch` with which another comes. A fault leaves a file
+named after the run beside it.
 """
 
 import dataclasses

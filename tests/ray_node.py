@@ -34,7 +34,7 @@ def missing() -> str | None:
 
 @contextmanager
 def place(*, with_ray: bool) -> Iterator[list[str]]:
-    """The place, with a Ray at `ADDRESS` that has begun or none: what to write before a command to run it there.
+    """The place, with a Ray at `ADDRESS` or none: what to write before a command to run it there.
 
     Raises:
         RuntimeError: where Ray does not start.

@@ -19,15 +19,7 @@ from test_train import TINY
 from hdc import records
 
 HAS_JOBLIB = importlib.util.find_spec("joblib") is not None
-LONG = [
-    "data=offsets",
-    *TINY,
-    "net.width=8",
-    "data.train_size=2000",
-    "train.epochs=1000",
-    "seeds=[0],[1],[2]",
-    "checkpoint_seconds=1000",
-]
+LONG = ["data=offsets", *TINY, "train.epochs=100000", "seeds=[0],[1],[2]", "checkpoint_seconds=1000"]
 # Launcher: its settings, and how many launches it takes where the runs that are killed are two. One that dies
 # ends the basic launcher, which trains in its own process, and joblib's; Ray begins the run anew.
 LAUNCHERS = {

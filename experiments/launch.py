@@ -92,6 +92,12 @@ class Launch:
     retry_failed: bool
     checkpoint_seconds: float
 
+    @property
+    def passed_over(self) -> bool:
+        """Whether there is nothing to train: the run is done, or has failed and is not tried again."""
+        state = records.RunFolder(self.folder / self.config.run_id, self.config).state
+        return state == "done" or (state == "failed" and not self.retry_failed)
+
 
 def checked(config: DictConfig) -> Launch:
     """The run that a composed configuration asks for.
@@ -132,13 +138,13 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
-        if launcher == "submitit_slurm":
-            from experiments import slurm
-
-            slurm.prepare()
         if launcher == "ray" and importlib.util.find_spec("ray") is None:
             raise InputError("hydra/launcher=ray: Ray is not installed: pip install -e '.[ray]'")
         launches = [checked(compose("config", job)) for job in jobs]
+        if launcher == "submitit_slurm":
+            from experiments import slurm
+
+            slurm.prepare(dict(zip(map(tuple, jobs), launches, strict=True)))
     folders = {launch.folder for launch in launches}
     if len(folders) > 1:
         raise InputError("name and results cannot be swept: the runs of one launch belong to one study")

@@ -1,4 +1,5 @@
-"""What Hydra's submitit launcher lacks for a sweep on Slurm: every end is noticed, a refusal is one line.
+"""What Hydra's submitit launcher lacks for a sweep on Slurm: every end is noticed, a refusal is one line, and
+a run that is done does not queue.
 
 submitit learns from Slurm's accounting (`sacct`) that a job has ended without a result, and waits for ever
 where there is none; the launcher gives up the whole sweep at the first such job.
@@ -6,11 +7,14 @@ where there is none; the launcher gives up the whole sweep at the first such job
 
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from submitit.core.utils import FailedJobError, UncompletedJobError
 from submitit.slurm.slurm import SlurmExecutor, SlurmInfoWatcher, SlurmJob
 
@@ -32,17 +36,40 @@ ENDED = {
 }
 POLL_SECONDS = 60  # between two questions to Slurm, at most; results are looked for every second
 
-_results, _submit = SlurmJob.results, SlurmExecutor._submit_command
+_launch, _results, _submit = SlurmLauncher.launch, SlurmJob.results, SlurmExecutor._submit_command
 
 
-def prepare() -> None:
-    """Change submitit, before the launch.
+def prepare(launches: Mapping[tuple[str, ...], launch.Launch]) -> None:
+    """Change launcher and submitit, before the launch of the given runs, by their overrides.
 
     Raises:
         InputError: where there is no Slurm on this machine.
     """
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise InputError("hydra/launcher=submitit_slurm: sbatch is not found, there is no Slurm here")
+
+    def launch_missing(
+        launcher: SlurmLauncher, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        """Launch what is to be trained. What is not is passed over here: a job would queue for it."""
+        basic = BasicLauncher()
+        basic.setup(
+            hydra_context=launcher.hydra_context,  # type: ignore[arg-type]
+            task_function=launcher.task_function,  # type: ignore[arg-type]
+            config=launcher.config,  # type: ignore[arg-type]
+        )
+        returned: dict[int, JobReturn] = {}
+        for number, overrides in enumerate(job_overrides):
+            found = launches.get(tuple(overrides))
+            if found is not None and found.passed_over:
+                (returned[number],) = basic.launch([overrides], initial_job_idx + number)
+        missing = [number for number in range(len(job_overrides)) if number not in returned]
+        if missing:
+            results = _launch(launcher, [job_overrides[number] for number in missing], initial_job_idx)
+            returned |= zip(missing, results, strict=True)
+        return [returned[number] for number in range(len(job_overrides))]
+
+    SlurmLauncher.launch = launch_missing  # type: ignore[method-assign]
     SlurmJob.watcher = _Controller(delay_s=POLL_SECONDS)
     SlurmJob.results = _result_or_line  # type: ignore[method-assign]
     SlurmExecutor._submit_command = _accepted  # type: ignore[method-assign]

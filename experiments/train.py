@@ -7,7 +7,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich import get_console
+from rich.console import Console
 
 from experiments import launch, workers
 from hdc import memory, records, tables
@@ -38,7 +38,7 @@ def main() -> None:
         with launch.launcher_errors("experiments.train"), workers.signals_passed_on():
             _task()
         table = tables.build(tables.TableConfig(study=folder.name), runs)
-        get_console().print(rendering.render(tables.document(table)))
+        Console().print(rendering.render(tables.document(table)))
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
         error = f": {run.failure['error']}" if run.state == "failed" else ""
@@ -76,7 +76,7 @@ def _run(config: DictConfig) -> None:
             )
         except Exception as error:
             name = f"{asked.config.dilation.label} ({run.run_id})"
-            get_console().print(f"{name}: failed: {error}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{name}: failed: {error}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Sweeps on a real Slurm of one node, without accounting."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,23 +10,18 @@ from pathlib import Path
 
 import pytest
 import slurm
-from test_train import TINY
+import sweep
 
+from experiments import launch
 from hdc import records
 
 pytest.importorskip(
     "hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed"
 )
 ROOT = Path(__file__).parent.parent
-TRAIN = [
-    sys.executable,
-    "-m",
-    "experiments.train",
-    "-m",
-    "hydra/launcher=submitit_slurm",
-    *TINY,
-    "ops.backend=lax",
-]
+TINY = [argument for argument in sweep.RUNS if not argument.startswith(("schedule.", "seeds=", "name="))]
+TRAIN = [sys.executable, "-m", "experiments.train", "-m", *TINY, "ops.backend=lax"]
+SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=2"]
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +33,15 @@ def enter(tmp_path_factory):
         yield command
 
 
-def launch(enter, *arguments: str) -> subprocess.Popen:
-    command = [*enter, *TRAIN, "hydra.launcher.cpus_per_task=2", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+def begin(enter, *arguments: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*enter, *TRAIN, *SLURM, *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
 
 
 def ask(enter, *command: str) -> str:
@@ -59,8 +61,25 @@ def states(name: str, results: Path) -> dict[str, str]:
     return {run.config.dilation.kind: run.state for run in records.load(name, results)}
 
 
-def test_a_sweep_is_trained_by_jobs(enter, tmp_path):
-    process = launch(enter, "schedule=plain,hdc", "name=whole", f"results={tmp_path}")
+@pytest.fixture(scope="module")
+def limited(enter, tmp_path_factory):
+    """A launch whose run takes longer than the time limit lets it, in its first job."""
+    folder = tmp_path_factory.mktemp("limited")
+    arguments = [*TINY, "ops.backend=lax", *LONG, f"results={folder}"]
+    (config,), _ = launch.expand(arguments, multirun=True)
+    (folder / "faults.json").write_text(json.dumps({config.run_id: {"kind": "slow", "seconds": 0.3}}))
+    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30"]
+    process = begin(enter, *LONG, f"results={folder}", *limit, **sweep.broken_environment(folder))
+    yield process, folder
+    process.kill()
+
+
+# Slurm looks at its clock every 30 s; slowed down, these epochs take 45.
+LONG = ["schedule=plain", "train.epochs=150", "name=limited"]
+
+
+def test_a_sweep_is_trained_by_jobs(enter, limited, tmp_path):
+    process = begin(enter, "schedule=plain,hdc", "name=whole", f"results={tmp_path}")
     job = running(enter, "whole")
     assert "cpu=2" in ask(enter, "scontrol", "show", "step", f"{job}.0")
     out, err = process.communicate(timeout=300)
@@ -71,32 +90,34 @@ def test_a_sweep_is_trained_by_jobs(enter, tmp_path):
     assert len(list(tmp_path.glob("whole/.submitit/*/*_result.pkl"))) == 2
 
 
-def test_what_ends_early_is_said_and_trained_by_the_next_launch(enter, tmp_path):
-    sweep = ["schedule=plain,hdc,dilated", "name=early", f"results={tmp_path}"]
-    process = launch(enter, *sweep, "hydra.launcher.array_parallelism=1")
+def test_what_ends_early_is_said_and_trained_by_the_next_launch(enter, limited, tmp_path):
+    arguments = ["schedule=plain,hdc,dilated", "name=early", f"results={tmp_path}"]
+    configs, _ = launch.expand([*TINY, "ops.backend=lax", *arguments], multirun=True)
+    fault = {"kind": "kill", "seconds": 0}
+    (tmp_path / "faults.json").write_text(json.dumps({configs[0].run_id: fault}))
+    environment = sweep.broken_environment(tmp_path)
+    process = begin(enter, *arguments, "hydra.launcher.array_parallelism=1", **environment)
     array, _, first = running(enter, "early").partition("_")
     assert first == "0"
-    ask(enter, "scancel", "--signal=KILL", f"{array}_0")
     ask(enter, "scancel", f"{array}_1")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert f"job {array}_0 failed, see " in err
     assert f"job {array}_1 cancelled, see " in err
-    assert err.count("\n") == 4  # a line for each job, and one for each run
+    assert err.count("\n") == 5  # a line for each job, each run, and all
     assert "early: test split" in out
-    assert states("early", tmp_path)["dilated"] == "done"
-    assert "done" not in (states("early", tmp_path)["plain"], states("early", tmp_path)["hdc"])
+    assert states("early", tmp_path) == {"plain": "interrupted", "hdc": "planned", "dilated": "done"}
 
-    before = next(tmp_path.glob("early/*/done.json")).stat().st_mtime_ns
-    process = launch(enter, *sweep)
-    _, err = process.communicate(timeout=300)
+    process = begin(enter, *arguments, **environment)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
+    assert out.count("done before, skipped") == 1
     assert set(states("early", tmp_path).values()) == {"done"}
-    assert before in [path.stat().st_mtime_ns for path in tmp_path.glob("early/*/done.json")]
+    assert len(list(tmp_path.glob("early/.submitit/*/*_0_log.out"))) == 2 + 2  # none for what was done
 
 
 def test_jobs_outlive_an_interrupted_launch(enter, tmp_path):
-    process = launch(enter, "schedule=plain", "name=left", f"results={tmp_path}")
+    process = begin(enter, "schedule=plain", "name=left", f"results={tmp_path}")
     job = running(enter, "left")
     inside = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     os.kill(int(inside), signal.SIGINT)
@@ -113,8 +134,31 @@ def test_jobs_outlive_an_interrupted_launch(enter, tmp_path):
     raise AssertionError("the job did not go on")
 
 
+def test_a_run_goes_on_after_its_time_limit(enter, limited, tmp_path):
+    process, folder = limited
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert err == ""
+    (log,) = folder.glob("limited/.submitit/*/*_log.out")
+    said = log.read_text()
+    assert "SIGUSR2: saved" in said
+    assert "goes on with seed 0 at epoch" in said
+
+    command = [*TRAIN, *LONG, f"results={tmp_path}"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=200).returncode == 0
+    (interrupted,), (whole,) = records.load("limited", folder), records.load("limited", tmp_path)
+    assert numbers(interrupted) == numbers(whole)
+    (first,), (second,) = (results.glob("limited/*/artifacts/weights-*") for results in (folder, tmp_path))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def numbers(run: records.Run) -> list[tuple]:
+    frame = run.metrics()
+    return frame.filter(frame["metric"] != "seconds").rows()
+
+
 def test_what_slurm_refuses_is_one_line(enter, tmp_path):
-    process = launch(enter, "hydra.launcher.partition=nowhere", f"results={tmp_path}")
+    process = begin(enter, "hydra.launcher.partition=nowhere", f"results={tmp_path}")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
     assert err.startswith("experiments.train: error: sbatch: error: invalid partition specified: nowhere")
@@ -134,7 +178,7 @@ def test_no_slurm_is_one_line(tmp_path, capsys, monkeypatch, arguments, message)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(sys, "argv", ["train", "hydra/launcher=submitit_slurm", *arguments])
+    monkeypatch.setattr(sys, "argv", ["train", *arguments, "hydra/launcher=submitit_slurm"])
     with pytest.raises(SystemExit) as ended:
         train.main()
     out = capsys.readouterr()

@@ -1,8 +1,8 @@
 """Breaks chosen runs of a sweep, once each. Python imports this at its start where it is on PYTHONPATH.
 
-HDC_FAULTS names a JSON file with, by run_id, the `kind` of fault (kill, raise, nan), the `seconds` of
-training after which one that kills comes, and the `epoch` with which another comes. A fault leaves a file
-named after the run beside it.
+HDC_FAULTS names a JSON file with, by run_id, the `kind` of fault (kill, raise, nan, slow), the `seconds` of
+training after which one that kills comes, or by which a slow one's epochs are longer, and the `epoch` with
+which another comes. A fault leaves a file named after the run beside it.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 
@@ -45,6 +46,8 @@ def _put_faults(trainer_class):
             yield from epochs
         elif fault["kind"] == "kill":
             yield from _killed(epochs, fault["seconds"], fired)
+        elif fault["kind"] == "slow":
+            yield from _slow(epochs, fault["seconds"], fired)
         else:
             yield from _broken(epochs, fault["epoch"], fault["kind"], fired)
 
@@ -61,6 +64,13 @@ def _killed(epochs, seconds, fired):
     timer.start()
     yield from epochs
     kill()  # shorter than was thought: at its last moment
+
+
+def _slow(epochs, seconds, fired):
+    fired.touch()
+    for epoch in epochs:
+        time.sleep(seconds)
+        yield epoch
 
 
 def _broken(epochs, number, kind, fired):

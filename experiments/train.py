@@ -67,12 +67,10 @@ def _run(config: DictConfig) -> None:
     with launch.one_line_errors("experiments.train"):
         asked = launch.checked(config)
         (run,) = records.plan(asked.folder, [asked.config])
+        console = Console()  # in here: what a launcher takes to another process must be picklable
         try:
             experiment.run(
-                run,
-                get_console(),
-                retry_failed=asked.retry_failed,
-                checkpoint_seconds=asked.checkpoint_seconds,
+                run, console, retry_failed=asked.retry_failed, checkpoint_seconds=asked.checkpoint_seconds
             )
         except Exception as error:
             name = f"{asked.config.dilation.label} ({run.run_id})"

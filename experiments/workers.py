@@ -38,15 +38,15 @@ def signals_passed_on() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked:
-        before[asked[0]](asked[0], None)
+        if asked:
+            before[asked[0]](asked[0], None)
 
 
 def run(task: Callable[[], None], count: int) -> None:
     """Run `task` in this worker, one of `count` (-1: as many as cores), unless it has been told to end.
 
-    The first signal raises KeyboardInterrupt in `task`, which may wait with that until it has saved; it goes
-    no further. In a process that is no worker, `task` is just run.
+    The first signal raises an exception in `task`, which may wait with that until it has saved; it goes no
+    further. In a process that is no worker, `task` is just run.
     """
     global _at_work
     number = multiprocessing.current_process().name.rpartition("-")[2]
@@ -59,17 +59,21 @@ def run(task: Callable[[], None], count: int) -> None:
     try:
         if not _told:
             task()
-    except KeyboardInterrupt:
+    except _Told:
         pass
     finally:
         _at_work = False
+
+
+class _Told(BaseException):
+    """A signal that asks for an end has come."""
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     global _told
     first, _told = not _told, True
     if first and _at_work:
-        raise KeyboardInterrupt
+        raise _Told
 
 
 @cache

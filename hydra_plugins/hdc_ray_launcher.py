@@ -5,6 +5,7 @@ dies, and kills the runs at Ctrl-C before they have saved.
 """
 
 import importlib
+import importlib.util
 import os
 import warnings
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ class RayLauncherConf:
     num_gpus: float = 0
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLauncherConf, provider="hdc")
+if importlib.util.find_spec("ray"):
+    ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLauncherConf, provider="hdc")
 
 
 class RayLauncher(Launcher):

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import ray_node
 import sweep
+from hydra.core.config_store import ConfigStore
 from test_train import TINY
 
+from experiments import launch
 from hdc import records
 
 HAS_JOBLIB = importlib.util.find_spec("joblib") is not None
@@ -90,6 +92,18 @@ def test_an_interrupted_launcher_saves_and_leaves_nothing_behind(tmp_path, place
     assert states(tmp_path) == Counter(interrupted=begin, planned=3 - begin)
     assert len({path.parent for path in tmp_path.glob("default/*/checkpoints/[0-9]*")}) == begin
     wait_for(lambda: not left_behind(tmp_path))
+
+
+@pytest.mark.parametrize("launcher", launch.EXTRAS)
+def test_a_launcher_that_is_not_installed_names_what_to_install(monkeypatch, capsys, launcher):
+    installed = ConfigStore.instance().repo["hydra"]["launcher"].get("installed", {})
+    monkeypatch.delitem(installed, f"{launcher}.yaml", raising=False)
+    with pytest.raises(SystemExit) as ended, launch.one_line_errors("experiments.train"):
+        launch.expand([f"hydra/launcher={launcher}"], multirun=True)
+    assert ended.value.code == 2
+    extra = launch.EXTRAS[launcher]
+    said = f"error: hydra/launcher={launcher} is not installed: pip install -e '.[{extra}]'\n"
+    assert capsys.readouterr().err.endswith(said)
 
 
 def start(where: list[str], *overrides: str, mark: Path, cwd: Path = sweep.ROOT) -> subprocess.Popen:

@@ -7,6 +7,7 @@ dies, and kills the runs at Ctrl-C before they have saved.
 import importlib
 import importlib.util
 import os
+import signal
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class RayLauncher(Launcher):
         ray = _ray()
         setup_globals()
         own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        handler = signal.getsignal(signal.SIGTERM)
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", r"os\.fork\(\) was called"
@@ -71,6 +73,7 @@ class RayLauncher(Launcher):
             ray.init(
                 address=self._address, logging_level="error", **(own if self._address == "local" else {})
             )
+        signal.signal(signal.SIGTERM, handler)  # Ray's would end this process before the runs have saved
         try:
             run = ray.remote(**self._takes)(_run)
             shared = ray.put((self._context, self._task, Singleton.get_state(), Path.cwd()))

@@ -1,6 +1,5 @@
 """What the entry points share: Hydra's configuration as checked objects, and errors as one line."""
 
-import importlib.util
 import math
 import os
 import re
@@ -17,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -27,6 +26,7 @@ from hdc.errors import InputError
 from hdc.records.files import line
 
 CONF = Path(__file__).parent.parent / "conf"
+EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_slurm": "slurm"}  # of pyproject.toml, by launcher
 
 
 def register_schema() -> None:
@@ -138,8 +138,6 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
-        if launcher == "ray" and importlib.util.find_spec("ray") is None:
-            raise InputError("hydra/launcher=ray: Ray is not installed: pip install -e '.[ray]'")
         launches = [checked(compose("config", job)) for job in jobs]
         if launcher == "submitit_slurm":
             from experiments import slurm
@@ -155,6 +153,10 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
 def _first_line(error: BaseException) -> str:
     """The part of Hydra's or OmegaConf's message that says what is wrong."""
     cause = error.__cause__
+    if isinstance(error, MissingConfigException) and (
+        match := re.fullmatch(r"hydra/launcher/installed/(\w+)", str(error.missing_cfg_file))
+    ):
+        return f"hydra/launcher={match[1]} is not installed: pip install -e '.[{EXTRAS[match[1]]}]'"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and (
         match := re.match(r"Could not override '(.+?)'", str(error))
     ):

@@ -6,8 +6,8 @@ import sys
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from rich import get_console
+from omegaconf import DictConfig
+from rich.console import Console
 
 from experiments import launch, workers
 from hdc import memory, records, tables
@@ -38,7 +38,7 @@ def main() -> None:
         with launch.launcher_errors("experiments.train"), workers.signals_passed_on():
             _task()
         table = tables.build(tables.TableConfig(study=folder.name), runs)
-        get_console().print(rendering.render(tables.document(table)))
+        Console().print(rendering.render(tables.document(table)))
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
         error = f": {run.failure['error']}" if run.state == "failed" else ""
@@ -52,7 +52,7 @@ def main() -> None:
 def _task(config: DictConfig) -> None:
     """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
     and ends here, so that the other runs of a sweep go on."""
-    count = OmegaConf.select(HydraConfig.get(), "launcher.n_jobs")
+    count = HydraConfig.get().launcher.get("n_jobs")
     if count is None:
         _run(config)
     else:
@@ -67,16 +67,14 @@ def _run(config: DictConfig) -> None:
     with launch.one_line_errors("experiments.train"):
         asked = launch.checked(config)
         (run,) = records.plan(asked.folder, [asked.config])
+        console = Console()  # in here: what a launcher takes to another process must be picklable
         try:
             experiment.run(
-                run,
-                get_console(),
-                retry_failed=asked.retry_failed,
-                checkpoint_seconds=asked.checkpoint_seconds,
+                run, console, retry_failed=asked.retry_failed, checkpoint_seconds=asked.checkpoint_seconds
             )
         except Exception as error:
             name = f"{asked.config.dilation.label} ({run.run_id})"
-            get_console().print(f"{name}: failed: {error}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{name}: failed: {error}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -16,7 +17,7 @@ _at_work = False  # whether it is at a run
 
 @contextmanager
 def signals_passed_on() -> Iterator[None]:
-    """In the command: a signal that asks for an end waits for the workers, who are told of it, to save and end.
+    """In the command: a signal is passed on to the workers, and has its effect once they have saved.
 
     joblib kills its workers as soon as an exception reaches it. A second Ctrl-C, or a signal when there are
     no workers, has its effect at once.
@@ -31,21 +32,21 @@ def signals_passed_on() -> Iterator[None]:
         for worker in workers:
             worker.terminate()
 
-    before = {number: signal.signal(number, keep) for number in _SIGNALS}
+    before: dict[int, Any] = {number: signal.signal(number, keep) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked:
-        before[asked[0]](asked[0], None)
+        if asked:
+            before[asked[0]](asked[0], None)
 
 
 def run(task: Callable[[], None], count: int) -> None:
     """Run `task` in this worker, one of `count` (-1: as many as cores), unless it has been told to end.
 
-    The first signal raises KeyboardInterrupt in `task`, which may wait with that until it has saved; it goes
-    no further. In a process that is no worker, `task` is just run.
+    The first signal raises an exception in `task`, which may wait with that until it has saved; it goes no
+    further. In a process that is no worker, `task` is just run.
     """
     global _at_work
     number = multiprocessing.current_process().name.rpartition("-")[2]
@@ -58,17 +59,21 @@ def run(task: Callable[[], None], count: int) -> None:
     try:
         if not _told:
             task()
-    except KeyboardInterrupt:
+    except _Told:
         pass
     finally:
         _at_work = False
+
+
+class _Told(BaseException):
+    """A signal that asks for an end has come."""
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     global _told
     first, _told = not _told, True
     if first and _at_work:
-        raise KeyboardInterrupt
+        raise _Told
 
 
 @cache

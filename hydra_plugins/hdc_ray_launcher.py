@@ -4,10 +4,14 @@ The plugin hydra-ray-launcher needs versions that joblib's launcher excludes, gi
 dies, and kills the runs at Ctrl-C before they have saved.
 """
 
+import importlib
+import importlib.util
 import os
+import signal
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -37,7 +41,8 @@ class RayLauncherConf:
     num_gpus: float = 0
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLauncherConf, provider="hdc")
+if importlib.util.find_spec("ray"):
+    ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLauncherConf, provider="hdc")
 
 
 class RayLauncher(Launcher):
@@ -57,18 +62,21 @@ class RayLauncher(Launcher):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
-
+        ray = _ray()
         setup_globals()
         own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        handler = signal.getsignal(signal.SIGTERM)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"os\.fork\(\) was called")  # JAX's, of a fork that execs at once
+            warnings.filterwarnings(
+                "ignore", r"os\.fork\(\) was called"
+            )  # JAX's, of a fork that execs at once
             ray.init(
                 address=self._address, logging_level="error", **(own if self._address == "local" else {})
             )
+        signal.signal(signal.SIGTERM, handler)  # Ray's would end this process before the runs have saved
         try:
             run = ray.remote(**self._takes)(_run)
-            shared = ray.put((self._context, self._task, Singleton.get_state(), os.getcwd()))
+            shared = ray.put((self._context, self._task, Singleton.get_state(), Path.cwd()))
             configs = (
                 self._job(overrides, initial_job_idx + index) for index, overrides in enumerate(job_overrides)
             )
@@ -98,8 +106,7 @@ def _run(shared: tuple, config: DictConfig) -> JobReturn:
 
 
 def _results(tasks: list[Any]) -> list[JobReturn]:
-    import ray
-
+    ray = _ray()
     waiting = list(tasks)
     try:
         while waiting:
@@ -117,6 +124,11 @@ def _results(tasks: list[Any]) -> list[JobReturn]:
             return _failed(error)
 
     return [result(task) for task in tasks]
+
+
+def _ray() -> Any:
+    """Ray, imported by the launcher that uses it and by nobody else."""
+    return importlib.import_module("ray")
 
 
 def _failed(error: Exception) -> JobReturn:

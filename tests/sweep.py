@@ -40,18 +40,20 @@ class Sweep:
     Attributes:
         results: the results folder.
         launcher: the overrides that choose and set the launcher.
+        where: what is written before the command, so that it runs where its launcher can.
         environment: of the command, beside that of the test.
     """
 
     results: Path
     launcher: list[str]
+    where: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
     def launch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Launch the sweep and wait for its end."""
+        overrides = [*RUNS, f"results={self.results}", *self.launcher, *arguments]
         return subprocess.run(
-            [sys.executable, "-m", "experiments.train", "-m", *RUNS, f"results={self.results}"]
-            + [*self.launcher, *arguments],
+            [*self.where, sys.executable, "-m", "experiments.train", "-m", *overrides],
             env={**os.environ, "COLUMNS": "250", **self.environment},
             cwd=ROOT,
             capture_output=True,
@@ -79,7 +81,9 @@ def faults(folder: Path, seed: int) -> dict[str, str]:
     """Choose the runs that break, how and when, and write that down in `folder`; the kinds by run_id."""
     generator = random.Random(seed)
     configs, _ = launch.expand(RUNS, multirun=True)
-    chosen = dict(zip(generator.sample([config.run_id for config in configs], len(KINDS)), KINDS, strict=True))
+    chosen = dict(
+        zip(generator.sample([config.run_id for config in configs], len(KINDS)), KINDS, strict=True)
+    )
     values = {
         run_id: {"kind": kind, "seconds": generator.uniform(0, 0.3), "epoch": generator.randint(1, 3)}
         for run_id, kind in chosen.items()

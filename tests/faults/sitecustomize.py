@@ -2,8 +2,7 @@
 
 HDC_FAULTS names a JSON file with, by run_id, the `kind` of fault (kill, raise, nan, slow), the `seconds` of
 training after which one that kills comes, or by which a slow one's epochs are longer, and the `epoch` with
-which another comes. A fault leaves a file named after
-the run beside it.
+which another comes. A fault leaves a file named after the run beside it.
 """
 
 import dataclasses

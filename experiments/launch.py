@@ -24,8 +24,11 @@ CONF = Path(__file__).parent.parent / "conf"
 
 
 def register_schema() -> None:
-    """Give Hydra the types that configurations are checked against."""
+    """Give Hydra the types that configurations are checked against, and our sweeper."""
+    from hydra_plugins import optuna_sweeper  # which needs this module
+
     ConfigStore.instance().store(name="schema", node=schema())
+    optuna_sweeper.register()
 
 
 @contextmanager
@@ -80,7 +83,7 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         if not multirun and hydra.mode != "MULTIRUN" and str(hydra.mode) != "RunMode.MULTIRUN":
             jobs = [overrides]
         elif hydra.runtime.choices["hydra/sweeper"] != "basic":
-            jobs = [single]  # another sweeper draws its runs as it goes
+            return [], checked(compose("config", single))[1]  # another sweeper draws its runs as it goes
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)

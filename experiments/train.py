@@ -4,10 +4,11 @@ import sys
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import launch
+from experiments import launch, search
 from hdc import memory, records, tables
 from hdc.tables import rendering
 
@@ -32,19 +33,25 @@ def main() -> None:
             experiment.check(config)
         runs = records.plan(folder, configs)
         _task()
+        front = None
+        if not configs:
+            runs, front = search.found(folder)
         table = tables.build(tables.TableConfig(study=folder.name), runs)
         console.print(rendering.render(tables.document(table)))
+        if front is not None:
+            console.print(front)
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
-        print(f"experiments.train: {run.state}: {run.folder}", file=sys.stderr)
+        print(f"experiments.train: {run.state}: {folder / run.run_id}", file=sys.stderr)
     raise SystemExit(1 if unfinished else 0)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
-def _task(config: DictConfig) -> None:
+def _task(config: DictConfig) -> tuple[float, float] | None:
     """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
     and ends here, so that the other runs of a sweep go on."""
     memory.keep()  # again, where the launcher has begun a process of its own
+    from experiments import objectives
     from hdc import experiment
 
     experiment.enable_compilation_cache()
@@ -53,8 +60,11 @@ def _task(config: DictConfig) -> None:
         (run,) = records.plan(folder, [checked])
         try:
             experiment.run(run, console)
+            if HydraConfig.get().runtime.choices["hydra/sweeper"] == "optuna" and run.state == "done":
+                return objectives.measure(run)
         except Exception as error:
             console.print(f"{checked.dilation.label} ({run.run_id}): failed: {error}", highlight=False)
+    return None
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def run(record: records.RunFolder, console: Console) -> None:
     if record.state == "done":
         console.print(f"{name}: done before, skipped", highlight=False)
         return
-    dataset = _dataset(config.data)
+    dataset = data_of(config.data)
     for warning in warnings(config, dataset):
         console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
     trainer = Trainer(config, dataset)
@@ -77,7 +77,7 @@ def served(config: Config) -> list[Served]:
         InputError: as `check`.
     """
     with ops.backend(config.ops.backend), backends.served() as found:
-        trainer = Trainer(config, _dataset(config.data))
+        trainer = Trainer(config, data_of(config.data))
         found.clear()  # what the trainer traced to know its shapes
         images = jax.ShapeDtypeStruct((config.train.batch_size, *trainer.dataset.image_shape), jnp.float32)
         nnx.eval_shape(lambda model, images: model(images), trainer.abstract, images)
@@ -85,7 +85,7 @@ def served(config: Config) -> list[Served]:
 
 
 @lru_cache(maxsize=2)
-def _dataset(config: DataConfig) -> Dataset:
+def data_of(config: DataConfig) -> Dataset:
     """The data set, kept between the runs of a sweep."""
     return data.load(config)
 
@@ -130,8 +130,8 @@ def _seeds(
         trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
     )
     test = dataset.test
-    chosen = _spread(len(test), config.gridding.images)
-    samples = _spread(len(test), SAMPLES)
+    chosen = spread(len(test), config.gridding.images)
+    samples = spread(len(test), SAMPLES)
     for epoch in trainer.fit(config.seeds):
         seed, state = epoch.seed, epoch.state
         where = {"seed": seed, "step": epoch.step, "epoch": epoch.number}
@@ -160,7 +160,7 @@ def _seeds(
         writer.artifact("predictions", seed, predictions)
 
 
-def _spread(length: int, count: int) -> np.ndarray:
+def spread(length: int, count: int) -> np.ndarray:
     """`count` positions spread evenly over `length`, or all of them."""
     return np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))
 

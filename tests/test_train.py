@@ -195,7 +195,7 @@ def test_a_sweep_is_expanded_as_hydra_will_run_it():
 
 def test_a_rate_larger_than_the_map_is_a_warning_that_names_the_share():
     config = from_dict({"schedule": {"rates": [64], "repeat": 1}})
-    said = experiment.warnings(config, experiment._dataset(config.data))
+    said = experiment.warnings(config, experiment.data_of(config.data))
     assert said[0].startswith("schedule.rates: rate 64 is not smaller than the 64 x 64 map, 89% of its taps")
     assert "gridding.max_period=8" in said[1]
 

@@ -9,11 +9,24 @@ import math
 
 import numpy as np
 from flax import nnx
+from rich.console import Console
 
 from experiments import search
 from hdc import experiment, gridding, networks, ops
 from hdc.errors import InputError
 from hdc.records import RunFolder
+
+
+def of(run: RunFolder, console: Console) -> tuple[float, float] | None:
+    """What Optuna is told of a run: `measure`; None, a failed trial, with a line that says why not."""
+    if run.state != "done":
+        return None
+    try:
+        return measure(run)
+    except InputError as error:
+        text = f"{run.config.dilation.label} ({run.run_id}): failed in the search: {error}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        return None
 
 
 def measure(run: RunFolder) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -157,7 +158,8 @@ class OptunaSweeper(BasicSweeper):
         from optuna.samplers import TPESampler
 
         number = len(study.get_trials(deepcopy=False)) if left is None else left.number
-        study.sampler = TPESampler(seed=self.seed + number, constant_liar=self.n_jobs > 1)
+        (seed,) = np.random.SeedSequence([self.seed, number]).generate_state(1)
+        study.sampler = TPESampler(seed=int(seed), constant_liar=self.n_jobs > 1)
         trial = study.ask() if left is None else Trial(study, left._trial_id)
         for key, distribution in self._space.items():
             _draw(trial, key, distribution)

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+from numpy.lib import format
 
 from hdc.data.dataset import Dataset, Split
 from hdc.data.lock import PART, only_maker
@@ -76,7 +77,9 @@ def _write(folder: Path, key: dict[str, Any], dataset: Dataset) -> None:
                     continue
                 array = np.ascontiguousarray(array)
                 with (temporary / f"{split}_{part}.npy").open("wb") as file:
-                    np.save(file, array, allow_pickle=False)
+                    # As np.save, which does not say what an error in writing was.
+                    format.write_array_header_1_0(file, format.header_data_from_array_1_0(array))
+                    file.write(array.data)
                     _flush(file)
                 arrays[f"{split}_{part}"] = _fingerprint(array)
         about = {"key": key, "name": dataset.name, "task": dataset.task, "classes": dataset.classes}

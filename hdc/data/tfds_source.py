@@ -69,10 +69,9 @@ def prepare(name: str) -> Path:
     builder = _builder(name)
     folder = Path(builder.data_dir)
     if not is_complete(folder):
-        with only_maker(folder, name):
-            if not is_complete(folder):
-                with preparing(name, folder):
-                    builder.download_and_prepare(file_format="array_record")
+        # tensorflow-datasets leaves alone what another process has made meanwhile.
+        with only_maker(folder, name), preparing(name, folder):
+            builder.download_and_prepare(file_format="array_record")
     return folder
 
 

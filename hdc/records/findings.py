@@ -25,7 +25,7 @@ from hdc.records.run import METRICS, Run, State
 MANIFEST, METRICS_FILE, SECONDS_FILE = "manifest.json", "metrics.csv", "seconds.csv"
 TIMES_FILE, ARTIFACTS_FILE = "times.csv", "artifacts.npz"
 
-_BOOKKEEPING = {"run_id", "config", "planned", "started", "attempt"}  # of run.json, not of interest here
+_BOOKKEEPING = {"run_id", "config", "planned", "started", "resumed"}  # of run.json, not of interest here
 _WALL = pl.col("metric") == "seconds"
 
 
@@ -124,6 +124,11 @@ class _PackedRun:
             raise InputError(f"{self._archive} is not there") from None
         except Exception as error:  # zip, zlib and NumPy each raise their own
             raise InputError(f"{self._archive} is damaged: {line(error)}") from None
+
+    def weights(self, seed: int) -> Path:
+        raise InputError(
+            f"{self._archive.parent} is packed without weights: train run {self.run_id} to have them"
+        )
 
 
 def _run(folder: Path, entry: Mapping[str, Any], measured: Mapping[Any, pl.DataFrame]) -> _PackedRun:

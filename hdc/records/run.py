@@ -1,6 +1,7 @@
 """What a run is to those who read it, wherever it is kept. No JAX."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -8,7 +9,7 @@ import polars as pl
 
 from hdc.config import Config
 
-State = Literal["planned", "interrupted", "failed", "done"]
+State = Literal["planned", "running", "interrupted", "failed", "done"]
 
 METRICS = {
     "run_id": pl.String,
@@ -63,4 +64,8 @@ class Run(Protocol):
 
     def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
         """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
+        ...
+
+    def weights(self, seed: int) -> Path:
+        """The file with the trained network of one seed; InputError where it is not there."""
         ...

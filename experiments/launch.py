@@ -15,7 +15,6 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -30,11 +29,13 @@ EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_slurm": "slurm"}  # of pyp
 
 
 def register_schema() -> None:
-    """Give Hydra the types that configurations are checked against, those of launchers included: a file of
+    """Give Hydra the types that configurations are checked against, our sweeper, and launchers: a file of
     `conf/hydra/launcher` takes the place of the plugin's own settings, which it finds under `installed`."""
+    from hydra_plugins import optuna_sweeper  # which needs this module
+
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
-    Plugins.instance()  # the plugins that are installed register their settings
+    optuna_sweeper.register()  # with all plugins that are installed
     launchers = store.repo["hydra"]["launcher"]
     for file in (CONF / "hydra" / "launcher").glob("*.yaml"):
         if plugin := launchers.pop(file.name, None):
@@ -119,6 +120,9 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
     Hydra's sweeper composes the same runs one by one as it launches them; composing them here
     first is what lets one bad value in a sweep stop it before anything is trained.
 
+    Returns:
+        The runs, none where Optuna is to draw them, and the folder of their study.
+
     Raises:
         InputError: for bad values.
         HydraException, OmegaConfBaseException: for keys and options that are not there.
@@ -133,8 +137,10 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
             if launcher != "basic":
                 raise InputError(f"hydra/launcher={launcher} launches sweeps alone: add -m")
             jobs = [overrides]
-        elif hydra.runtime.choices["hydra/sweeper"] != "basic":
-            jobs = [single]  # another sweeper draws its runs as it goes
+        elif (sweeper := hydra.runtime.choices["hydra/sweeper"]) == "optuna":
+            jobs = []  # it draws and checks its runs as it goes
+        elif sweeper != "basic":
+            raise InputError(f"hydra/sweeper must be one of basic, optuna, got {sweeper!r}")
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
@@ -143,6 +149,8 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
             from experiments import slurm
 
             slurm.prepare(dict(zip(map(tuple, jobs), launches, strict=True)))
+        if not launches:
+            return [], checked(compose("config", single)).folder
     folders = {launch.folder for launch in launches}
     if len(folders) > 1:
         raise InputError("name and results cannot be swept: the runs of one launch belong to one study")
@@ -164,7 +172,7 @@ def _first_line(error: BaseException) -> str:
         group = match[1].rpartition(".")[0]
         node = OmegaConf.select(schema(), group) if group else schema()
         known = [f"{group}.{name}".lstrip(".") for name in node] if isinstance(node, DictConfig) else []
-        return unknown("key", match[1], known)
+        return unknown("key", match[1], known) if known else f"unknown key {match[1]!r}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
     if cause is not None and (detail := str(cause).splitlines()):

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -42,7 +44,7 @@ def signals_passed_on() -> Iterator[None]:
             before[asked[0]](asked[0], None)
 
 
-def run(task: Callable[[], None], count: int) -> None:
+def run(task: Callable[[], T], count: int) -> T | None:
     """Run `task` in this worker, one of `count` (-1: as many as cores), unless it has been told to end.
 
     The first signal raises an exception in `task`, which may wait with that until it has saved; it goes no
@@ -57,10 +59,9 @@ def run(task: Callable[[], None], count: int) -> None:
         signal.signal(asking, _end)
     _at_work = True
     try:
-        if not _told:
-            task()
+        return None if _told else task()
     except _Told:
-        pass
+        return None
     finally:
         _at_work = False
 

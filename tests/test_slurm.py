@@ -29,7 +29,7 @@ def enter(tmp_path_factory):
     """What runs a command where the cluster is."""
     if why := slurm.missing():
         pytest.skip(f"no Slurm: {why}")
-    with slurm.cluster(tmp_path_factory.mktemp("slurm"), cpus=4) as command:
+    with slurm.cluster(tmp_path_factory.mktemp("slurm"), cpus=8) as command:
         yield command
 
 
@@ -85,8 +85,8 @@ def limited(enter, tmp_path_factory):
     process.kill()
 
 
-# Slurm looks at its clock every 30 s, and 30 s ahead: the warning comes 15 to 45 s after the job's start. Slowed
-# down, these epochs take 60 s.
+# Slurm looks at its clock every 30 s, and 30 s ahead: the warning comes 15 to 45 s after the job's start.
+# Slowed down, these epochs take 60 s.
 LONG = ["schedule=plain", "train.epochs=150", "name=limited"]
 
 

@@ -150,8 +150,8 @@ def lay_out(asked: int | str, seeds: int, batch_size: int) -> Layout:
     layout = Layout(seeds, across, 1 if seeds_alone else _divisor(batch_size, count // across))
     if 1 < layout.across * layout.batch < jax.process_count():
         raise InputError(
-            f"train.devices={asked} lays seeds and batch over {layout.across} x {layout.batch} devices, fewer "
-            f"than the {jax.process_count()} processes"
+            f"train.devices={asked} lays seeds and batch over {layout.across} x {layout.batch} devices, "
+            f"fewer than the {jax.process_count()} processes"
         )
     return layout
 

@@ -272,16 +272,11 @@ def test_run_json_says_where_the_numbers_come_from(tmp_path):
     assert set(info["data"]["items"]) == {"train", "validation", "test"}
 
 
-def test_seeds_side_by_side_leave_the_same_record_as_one_after_the_other(tmp_path):
+def test_seeds_side_by_side_leave_the_same_record_as_one_after_the_other(tmp_path, monkeypatch):
     arguments = ["data=offsets", *TINY, "seeds=[0,1]", f"results={tmp_path}"]
-    side = (
-        "import jax; jax.config.update('jax_num_cpu_devices', 2); from experiments.train import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", side, *arguments, "name=side"], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
     assert command("train", *arguments, "name=after").returncode == 0
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    assert command("train", *arguments, "name=side").returncode == 0
     (beside,), (after,) = (records.load(name, tmp_path) for name in ("side", "after"))
     assert beside.run_id == after.run_id
     assert sorted(numbers(beside)) == sorted(numbers(after))

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hdc.errors import InputError
@@ -180,16 +181,20 @@ class Config:
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds={list(self.seeds)} has a seed twice: each counts as one run of its own")
 
-    @property
+    @cached_property
     def dilation(self) -> DilationSchedule:
         """The schedule as the mathematical object, with the network's kernel size."""
         return DilationSchedule(self.schedule.rates, self.net.kernel_size, self.schedule.repeat)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries and lists, as JSON has them, of the fields that are compared."""
-        return json.loads(json.dumps(_compared(self)))
+        return json.loads(self._json)
 
-    @property
+    @cached_property
+    def _json(self) -> str:
+        return json.dumps(_compared(self))
+
+    @cached_property
     def run_id(self) -> str:
         """Short hash of the canonical configuration, seeds included."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
@@ -210,11 +215,16 @@ def _build(kind: type, values: Any, place: str) -> Any:
         raise InputError(
             f"{place.rstrip('.') or 'the configuration'} must be a group of keys, got {values!r}"
         )
-    types = get_type_hints(kind)
+    types = _types(kind)
     for key in values:
         if key not in types:
             raise InputError(unknown("key", f"{place}{key}", [f"{place}{name}" for name in types]))
     return kind(**{key: _typed(types[key], value, f"{place}{key}") for key, value in values.items()})
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _typed(kind: Any, value: Any, place: str) -> Any:

@@ -1,6 +1,7 @@
 """What the entry points share: Hydra's configuration as checked objects, and errors as one line."""
 
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -14,23 +15,31 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from hdc import records
 from hdc.config import Config, from_dict, schema, unknown
 from hdc.errors import InputError
+from hdc.records.files import line
 
 CONF = Path(__file__).parent.parent / "conf"
+EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_slurm": "slurm"}  # of pyproject.toml, by launcher
 
 
 def register_schema() -> None:
-    """Give Hydra the types that configurations are checked against, and our sweeper."""
+    """Give Hydra the types that configurations are checked against, our sweeper, and launchers: a file of
+    `conf/hydra/launcher` takes the place of the plugin's own settings, which it finds under `installed`."""
     from hydra_plugins import optuna_sweeper  # which needs this module
 
-    ConfigStore.instance().store(name="schema", node=schema())
-    optuna_sweeper.register()
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema())
+    optuna_sweeper.register()  # with all plugins that are installed
+    launchers = store.repo["hydra"]["launcher"]
+    for file in (CONF / "hydra" / "launcher").glob("*.yaml"):
+        if plugin := launchers.pop(file.name, None):
+            store.store(group="hydra/launcher/installed", name=file.stem, node=plugin.node)
 
 
 @contextmanager
@@ -56,6 +65,18 @@ def one_line_errors(program: str) -> Iterator[None]:
     raise SystemExit(2)
 
 
+@contextmanager
+def launcher_errors(program: str) -> Iterator[None]:
+    """Turn what ends a launcher early, such as a worker that was killed, into one line on stderr."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints the stack itself, and exits
+    try:
+        yield
+    except (InputError, HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        print(f"{program}: the launcher has given up: {line(error)}", file=sys.stderr)
+
+
 @dataclass(frozen=True)
 class Launch:
     """One run as a command line asks for it.
@@ -71,6 +92,12 @@ class Launch:
     folder: Path
     retry_failed: bool
     checkpoint_seconds: float
+
+    @property
+    def passed_over(self) -> bool:
+        """Whether there is nothing to train: the run is done, or has failed and is not tried again."""
+        state = records.RunFolder(self.folder / self.config.run_id, self.config).state
+        return state == "done" or (state == "failed" and not self.retry_failed)
 
 
 def checked(config: DictConfig) -> Launch:
@@ -105,16 +132,25 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         single = [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
         whole = compose("config", single, return_hydra_config=True)
         hydra = whole.hydra
+        launcher = hydra.runtime.choices["hydra/launcher"]
         if not multirun and hydra.mode != "MULTIRUN" and str(hydra.mode) != "RunMode.MULTIRUN":
+            if launcher != "basic":
+                raise InputError(f"hydra/launcher={launcher} launches sweeps alone: add -m")
             jobs = [overrides]
         elif (sweeper := hydra.runtime.choices["hydra/sweeper"]) == "optuna":
-            return [], checked(compose("config", single)).folder  # it draws and checks its runs as it goes
+            jobs = []  # it draws and checks its runs as it goes
         elif sweeper != "basic":
             raise InputError(f"hydra/sweeper must be one of basic, optuna, got {sweeper!r}")
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
         launches = [checked(compose("config", job)) for job in jobs]
+        if launcher == "submitit_slurm":
+            from experiments import slurm
+
+            slurm.prepare(dict(zip(map(tuple, jobs), launches, strict=True)))
+        if not launches:
+            return [], checked(compose("config", single)).folder
     folders = {launch.folder for launch in launches}
     if len(folders) > 1:
         raise InputError("name and results cannot be swept: the runs of one launch belong to one study")
@@ -125,6 +161,10 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
 def _first_line(error: BaseException) -> str:
     """The part of Hydra's or OmegaConf's message that says what is wrong."""
     cause = error.__cause__
+    if isinstance(error, MissingConfigException) and (
+        match := re.fullmatch(r"hydra/launcher/installed/(\w+)", str(error.missing_cfg_file))
+    ):
+        return f"hydra/launcher={match[1]} is not installed: pip install -e '.[{EXTRAS[match[1]]}]'"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and (
         match := re.match(r"Could not override '(.+?)'", str(error))
     ):

@@ -9,11 +9,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import launch, search
+from experiments import launch, search, workers
 from hdc import memory, records, tables
 from hdc.tables import rendering
-
-console = Console()
 
 
 def main() -> None:
@@ -37,11 +35,13 @@ def main() -> None:
         for config in configs:
             experiment.check(config)
         runs = records.plan(folder, configs)
-        _task()
+        with launch.launcher_errors("experiments.train"), workers.signals_passed_on():
+            _task()
         front = None
         if not configs:
             runs, front = search.found(folder)
         table = tables.build(tables.TableConfig(study=folder.name), runs)
+        console = Console()
         console.print(rendering.render(tables.document(table)))
         if front is not None:
             console.print(front)
@@ -58,6 +58,11 @@ def main() -> None:
 def _task(config: DictConfig) -> tuple[float, float] | None:
     """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
     and ends here, so that the other runs of a sweep go on."""
+    count = HydraConfig.get().launcher.get("n_jobs")
+    return _run(config) if count is None else workers.run(lambda: _run(config), count)
+
+
+def _run(config: DictConfig) -> tuple[float, float] | None:
     memory.keep()  # again, where the launcher has begun a process of its own
     from experiments import objectives
     from hdc import experiment
@@ -66,6 +71,7 @@ def _task(config: DictConfig) -> tuple[float, float] | None:
     with launch.one_line_errors("experiments.train"):
         asked = launch.checked(config)
         (run,) = records.plan(asked.folder, [asked.config])
+        console = Console()  # in here: what a launcher takes to another process must be picklable
         try:
             experiment.run(
                 run, console, retry_failed=asked.retry_failed, checkpoint_seconds=asked.checkpoint_seconds

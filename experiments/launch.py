@@ -20,6 +20,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from experiments import workers
 from hdc import records
 from hdc.config import Config, from_dict, schema, unknown
 from hdc.errors import InputError
@@ -30,15 +31,19 @@ EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_slurm": "slurm"}  # of pyp
 
 
 def register_schema() -> None:
-    """Give Hydra the types that configurations are checked against, those of launchers included: a file of
+    """Give Hydra the types that configurations are checked against, our sweeper, and the launchers: a file of
     `conf/hydra/launcher` takes the place of the plugin's own settings, which it finds under `installed`."""
+    from hydra_plugins import optuna_sweeper  # which needs this module
+
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
+    optuna_sweeper.register()
     Plugins.instance()  # the plugins that are installed register their settings
     launchers = store.repo["hydra"]["launcher"]
     for file in (CONF / "hydra" / "launcher").glob("*.yaml"):
         if plugin := launchers.pop(file.name, None):
             store.store(group="hydra/launcher/installed", name=file.stem, node=plugin.node)
+    workers.prepare()
 
 
 @contextmanager
@@ -119,6 +124,9 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
     Hydra's sweeper composes the same runs one by one as it launches them; composing them here
     first is what lets one bad value in a sweep stop it before anything is trained.
 
+    Returns:
+        The runs, none where Optuna is to draw them, and the folder of their study.
+
     Raises:
         InputError: for bad values.
         HydraException, OmegaConfBaseException: for keys and options that are not there.
@@ -133,8 +141,10 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
             if launcher != "basic":
                 raise InputError(f"hydra/launcher={launcher} launches sweeps alone: add -m")
             jobs = [overrides]
-        elif hydra.runtime.choices["hydra/sweeper"] != "basic":
-            jobs = [single]  # another sweeper draws its runs as it goes
+        elif (sweeper := hydra.runtime.choices["hydra/sweeper"]) == "optuna":
+            return [], checked(compose("config", single)).folder  # it draws and checks its runs as it goes
+        elif sweeper != "basic":
+            raise InputError(f"hydra/sweeper must be one of basic, optuna, got {sweeper!r}")
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
@@ -164,7 +174,7 @@ def _first_line(error: BaseException) -> str:
         group = match[1].rpartition(".")[0]
         node = OmegaConf.select(schema(), group) if group else schema()
         known = [f"{group}.{name}".lstrip(".") for name in node] if isinstance(node, DictConfig) else []
-        return unknown("key", match[1], known)
+        return unknown("key", match[1], known) if known else f"unknown key {match[1]!r}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
     if cause is not None and (detail := str(cause).splitlines()):

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import launch, workers
+from experiments import launch, search, workers
 from hdc import memory, records, tables
 from hdc.tables import rendering
 
@@ -35,32 +35,35 @@ def main() -> None:
         for config in configs:
             experiment.check(config)
         runs = records.plan(folder, configs)
-        with launch.launcher_errors("experiments.train"), workers.signals_passed_on():
+        with launch.launcher_errors("experiments.train"):
             _task()
+        front = None
+        if not configs:
+            runs, front = search.found(folder)
         table = tables.build(tables.TableConfig(study=folder.name), runs)
         Console().print(rendering.render(tables.document(table)))
+        if front is not None:
+            Console().print(front)
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
         error = f": {run.failure['error']}" if run.state == "failed" else ""
-        print(f"experiments.train: {run.state}: {run.folder}{error}", file=sys.stderr)
+        print(f"experiments.train: {run.state}: {folder / run.run_id}{error}", file=sys.stderr)
     if unfinished:
         print(f"experiments.train: {len(unfinished)} of {len(runs)} runs are not done", file=sys.stderr)
     raise SystemExit(1 if unfinished else 0)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
-def _task(config: DictConfig) -> None:
+def _task(config: DictConfig) -> tuple[float, float] | None:
     """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
     and ends here, so that the other runs of a sweep go on."""
     count = HydraConfig.get().launcher.get("n_jobs")
-    if count is None:
-        _run(config)
-    else:
-        workers.run(lambda: _run(config), count)
+    return _run(config) if count is None else workers.run(lambda: _run(config), count)
 
 
-def _run(config: DictConfig) -> None:
+def _run(config: DictConfig) -> tuple[float, float] | None:
     memory.keep()  # again, where the launcher has begun a process of its own
+    from experiments import objectives
     from hdc import experiment
 
     experiment.enable_compilation_cache()
@@ -75,6 +78,9 @@ def _run(config: DictConfig) -> None:
         except Exception as error:
             name = f"{asked.config.dilation.label} ({run.run_id})"
             console.print(f"{name}: failed: {error}", highlight=False, markup=False, soft_wrap=True)
+        if HydraConfig.get().runtime.choices["hydra/sweeper"] == "optuna":
+            return objectives.of(run, console)
+    return None
 
 
 if __name__ == "__main__":

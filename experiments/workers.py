@@ -4,15 +4,26 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _told = False  # whether this worker has been told to end
 _at_work = False  # whether it is at a run
+
+
+@cache
+def prepare() -> None:
+    """Have the joblib launcher, where it is installed, wait for its workers when a signal comes."""
+    with suppress(ImportError):
+        from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+
+        JoblibLauncher.launch = signals_passed_on()(JoblibLauncher.launch)  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -42,11 +53,15 @@ def signals_passed_on() -> Iterator[None]:
             before[asked[0]](asked[0], None)
 
 
-def run(task: Callable[[], None], count: int) -> None:
-    """Run `task` in this worker, one of `count` (-1: as many as cores), unless it has been told to end.
+def run(task: Callable[[], T], count: int) -> T | None:
+    """What `task` returns, run in this worker; None where the worker is told to end.
 
     The first signal raises an exception in `task`, which may wait with that until it has saved; it goes no
     further. In a process that is no worker, `task` is just run.
+
+    Args:
+        task: a run.
+        count: of workers; -1: as many as there are cores.
     """
     global _at_work
     number = multiprocessing.current_process().name.rpartition("-")[2]
@@ -57,10 +72,9 @@ def run(task: Callable[[], None], count: int) -> None:
         signal.signal(asking, _end)
     _at_work = True
     try:
-        if not _told:
-            task()
+        return None if _told else task()
     except _Told:
-        pass
+        return None
     finally:
         _at_work = False
 

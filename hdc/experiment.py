@@ -70,7 +70,7 @@ def run(
         case "failed" if not retry_failed:
             error = record.failure["error"]
             return say(f"{name}: failed before, skipped ({error}); --retry-failed tries again")
-    dataset = _dataset(config.data)
+    dataset = data_of(config.data)
     for warning in warnings(config, dataset):
         say(f"warning: {warning}")
     trainer = Trainer(config, dataset)
@@ -179,7 +179,7 @@ def served(config: Config) -> list[Served]:
         InputError: as `check`.
     """
     with ops.backend(config.ops.backend), backends.served() as found:
-        trainer = Trainer(config, _dataset(config.data))
+        trainer = Trainer(config, data_of(config.data))
         found.clear()  # what the trainer traced to know its shapes
         images = jax.ShapeDtypeStruct((config.train.batch_size, *trainer.dataset.image_shape), jnp.float32)
         nnx.eval_shape(lambda model, images: model(images), trainer.abstract, images)
@@ -187,7 +187,7 @@ def served(config: Config) -> list[Served]:
 
 
 @lru_cache(maxsize=2)
-def _dataset(config: DataConfig) -> Dataset:
+def data_of(config: DataConfig) -> Dataset:
     """The data set, kept between the runs of a sweep."""
     return data.load(config)
 
@@ -233,8 +233,8 @@ def _seeds(
         trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
     )
     test = dataset.test
-    chosen = _spread(len(test), config.gridding.images)
-    samples = _spread(len(test), SAMPLES)
+    chosen = spread(len(test), config.gridding.images)
+    samples = spread(len(test), SAMPLES)
     about = {
         "config": config.to_dict(),
         "task": dataset.task,
@@ -271,7 +271,7 @@ def _seeds(
             keep(epoch.after)
 
 
-def _spread(length: int, count: int) -> np.ndarray:
+def spread(length: int, count: int) -> np.ndarray:
     """`count` positions spread evenly over `length`, or all of them."""
     return np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))
 

@@ -51,7 +51,7 @@ WITH_JAX = (
     "receptive",
     "data",
 )
-PYTHON = sorted([*ROOT.glob("hdc/**/*.py"), *ROOT.glob("experiments/*.py")])
+PYTHON = sorted([*ROOT.glob("hdc/**/*.py"), *ROOT.glob("experiments/*.py"), *ROOT.glob("hydra_plugins/*.py")])
 
 
 def imported(path: Path) -> set[str]:

@@ -15,10 +15,12 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from experiments import workers
 from hdc import records
 from hdc.config import Config, from_dict, schema, unknown
 from hdc.errors import InputError
@@ -29,17 +31,19 @@ EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_slurm": "slurm"}  # of pyp
 
 
 def register_schema() -> None:
-    """Give Hydra the types that configurations are checked against, our sweeper, and launchers: a file of
+    """Give Hydra the types that configurations are checked against, our sweeper, and the launchers: a file of
     `conf/hydra/launcher` takes the place of the plugin's own settings, which it finds under `installed`."""
     from hydra_plugins import optuna_sweeper  # which needs this module
 
     store = ConfigStore.instance()
     store.store(name="schema", node=schema())
-    optuna_sweeper.register()  # with all plugins that are installed
+    optuna_sweeper.register()
+    Plugins.instance()  # the plugins that are installed register their settings
     launchers = store.repo["hydra"]["launcher"]
     for file in (CONF / "hydra" / "launcher").glob("*.yaml"):
         if plugin := launchers.pop(file.name, None):
             store.store(group="hydra/launcher/installed", name=file.stem, node=plugin.node)
+    workers.prepare()
 
 
 @contextmanager
@@ -138,7 +142,7 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
                 raise InputError(f"hydra/launcher={launcher} launches sweeps alone: add -m")
             jobs = [overrides]
         elif (sweeper := hydra.runtime.choices["hydra/sweeper"]) == "optuna":
-            jobs = []  # it draws and checks its runs as it goes
+            return [], checked(compose("config", single)).folder  # it draws and checks its runs as it goes
         elif sweeper != "basic":
             raise InputError(f"hydra/sweeper must be one of basic, optuna, got {sweeper!r}")
         else:
@@ -149,8 +153,6 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
             from experiments import slurm
 
             slurm.prepare(dict(zip(map(tuple, jobs), launches, strict=True)))
-        if not launches:
-            return [], checked(compose("config", single)).folder
     folders = {launch.folder for launch in launches}
     if len(folders) > 1:
         raise InputError("name and results cannot be swept: the runs of one launch belong to one study")

@@ -35,16 +35,15 @@ def main() -> None:
         for config in configs:
             experiment.check(config)
         runs = records.plan(folder, configs)
-        with launch.launcher_errors("experiments.train"), workers.signals_passed_on():
+        with launch.launcher_errors("experiments.train"):
             _task()
         front = None
         if not configs:
             runs, front = search.found(folder)
         table = tables.build(tables.TableConfig(study=folder.name), runs)
-        console = Console()
-        console.print(rendering.render(tables.document(table)))
+        Console().print(rendering.render(tables.document(table)))
         if front is not None:
-            console.print(front)
+            Console().print(front)
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
         error = f": {run.failure['error']}" if run.state == "failed" else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import synthetic
 
 from hdc import records
 from hdc.config import from_dict
@@ -125,9 +126,7 @@ def test_load_names_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="there are study"):
         records.load("stduy", tmp_path)
     path = run.folder / "run.json"
-    content = json.loads(path.read_text())
-    content["config"]["seeds"] = [9]
-    path.write_text(json.dumps(content))
+    synthetic.rewrite(path, config=run.config.to_dict() | {"seeds": [9]})
     with pytest.raises(InputError, match="named after"):
         records.load("study", tmp_path)
     for damaged in ("{", "[]", '"x"'):
@@ -139,7 +138,7 @@ def test_load_names_what_is_wrong(tmp_path):
 @pytest.mark.parametrize("config", [None, [], {"nett": {}}, {"net": {"width": "x"}}])
 def test_a_configuration_that_cannot_be_used_is_named_with_its_file(tmp_path, config):
     path = planned(tmp_path).folder / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config, "planned": 5}))
+    synthetic.rewrite(path, config=config, planned=5)
     with pytest.raises(InputError, match=r"run\.json: "):
         records.load("study", tmp_path)
 

@@ -1,7 +1,6 @@
 """Tables: the statistics by hand, and nothing dropped."""
 
 import io
-import json
 import math
 from dataclasses import replace
 
@@ -368,8 +367,7 @@ def test_runs_of_several_commits_or_devices_are_named(tmp_path):
     runs = study(tmp_path, ("plain", [0], 6), ("dilated", [0], 6))
     for run, commit, device in zip(runs, "ab", ("cpu", "gpu"), strict=True):
         about = {"git": {"commit": 40 * commit, "dirty": False}, "device": {"kind": device}}
-        path = run.folder / "run.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | about))
+        synthetic.rewrite(run.folder / "run.json", **about)
     notes = built(records.load("tiny", tmp_path)).notes
     assert "runs of more than one commit: aaaaaaaaaa, bbbbbbbbbb" in notes
     assert "rows differ in device.kind: cpu, gpu" in notes

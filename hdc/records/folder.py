@@ -1,8 +1,9 @@
 """The run directory: written safely, read tolerantly. No JAX: a table is made on any laptop.
 
 `<results>/<study>/<run_id>/` holds `run.json` (configuration and where it ran), `metrics.jsonl`
-(one measurement a line), `artifacts/*.npz`, and at the end `done.json` or `failed.json`. A run
-whose folder holds none of the two was planned and not started (no metrics), or was interrupted.
+(one measurement a line), `artifacts/*.npz`, and at the end `done.json`, with the SHA-256 of what was
+measured, or `failed.json`. A run whose folder holds none of the two was planned and not started (no
+metrics), or was interrupted.
 Studies packed small, see `findings`, are read just the same.
 """
 
@@ -26,8 +27,8 @@ import polars as pl
 from hdc.config import Config, from_dict
 from hdc.errors import InputError
 from hdc.records import findings
-from hdc.records.files import line, read_json, to_json, write
-from hdc.records.run import METRICS, TIMES, Run, State
+from hdc.records.files import line, read, read_arrays, read_json, sha256, to_json, write
+from hdc.records.run import METRICS, Run, State, check_info, check_metrics
 
 
 def study_folder(results: str | Path, study: str) -> Path:
@@ -65,7 +66,8 @@ class RunFolder:
 
     @cached_property
     def _info(self) -> dict[str, Any]:
-        return read_json(self.folder / "run.json")
+        path = self.folder / "run.json"
+        return check_info(path, read_json(path))
 
     @property
     def failure(self) -> dict[str, Any]:
@@ -86,26 +88,47 @@ class RunFolder:
     def metrics(self) -> pl.DataFrame:
         """The measurements so far, one a row, columns as `METRICS`; a torn last line is left out."""
         path = self.folder / "metrics.jsonl"
-        content = path.read_bytes() if path.exists() else b""
+        content = self._content("metrics.jsonl") if path.exists() or self.state == "done" else b""
         whole = content[: content.rfind(b"\n") + 1]
         if not whole:
             return pl.DataFrame(schema=METRICS)
         try:
-            return pl.read_ndjson(io.BytesIO(whole), schema=METRICS)
+            frame = pl.read_ndjson(io.BytesIO(whole), schema=METRICS)
         except pl.exceptions.PolarsError as error:
             raise InputError(f"{path} is damaged: {line(error)}") from None
+        check_metrics(path, frame, self.config)
+        return frame
 
     def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
         """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
         path = self.folder / "artifacts" / f"{name}-seed{seed}.npz"
+        content = self._content(f"artifacts/{path.name}")
         try:
-            # Read whole first: NumPy leaves the file open where the archive is damaged.
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except FileNotFoundError:
-            raise InputError(f"{path} is not there: the run is {self.state}") from None
+            return read_arrays(content)
         except Exception as error:  # zip, zlib and NumPy each raise their own
             raise InputError(f"{path} is damaged: {line(error)}") from None
+
+    def _content(self, name: str) -> bytes:
+        """A file's content; InputError where it is not there, or not as it was when the run was done."""
+        path = self.folder / name
+        try:
+            content = read(path)
+        except FileNotFoundError:
+            raise InputError(f"{path} is not there: the run is {self.state}") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {line(error)}") from None
+        if self.state == "done" and self._digests and self._digests.get(name) != sha256(content):
+            raise InputError(f"{path} is damaged: it is not as it was when the run was done, by its SHA-256")
+        return content
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """Of a run that is done, by file; empty where an older version wrote none."""
+        path = self.folder / "done.json"
+        digests = _having(path, "finished").get("files", {})
+        if not isinstance(digests, dict):
+            raise InputError(f"{path} is damaged: its files are no group of digests")
+        return digests
 
     def start(self, about: Mapping[str, Any]) -> "Writer":
         """Begin the run, anew where it was begun before. `about` goes into `run.json`.
@@ -164,11 +187,13 @@ class Writer:
         write(self._folder / "artifacts" / f"{name}-seed{seed}.npz", buffer.getvalue())
 
     def done(self) -> None:
-        """Mark the run finished, once everything before is on disk."""
+        """Mark the run finished, once everything before is on disk, whose digests are kept with the mark."""
         self._ours()
         with self._metrics.open("rb") as lines:
             os.fsync(lines.fileno())
-        write(self._folder / "done.json", to_json({"finished": _now()}))
+        kept = [self._metrics, *sorted(self._folder.glob("artifacts/*"))]
+        digests = {str(path.relative_to(self._folder)): sha256(path.read_bytes()) for path in kept}
+        write(self._folder / "done.json", to_json({"finished": _now(), "files": digests}))
 
 
 def plan(folder: Path, configs: list[Config]) -> list[RunFolder]:
@@ -209,7 +234,7 @@ def times(study: str, results: str | Path = "results") -> pl.DataFrame:
     path = study_folder(results, study) / findings.TIMES_FILE
     if not path.exists():
         raise InputError(f"{path} is not there: python -m experiments.time study={study} measures it")
-    return findings.read_csv(path, TIMES)
+    return findings.read_times(path.parent)
 
 
 def studies(results: str | Path) -> list[str]:

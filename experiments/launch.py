@@ -1,11 +1,12 @@
 """What the entry points share: Hydra's configuration as checked objects, and errors as one line."""
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -18,7 +19,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from hdc import records
 from hdc.config import Config, from_dict, schema, unknown
-from hdc.errors import InputError
+from hdc.errors import InputError, printable
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -37,18 +38,41 @@ def one_line_errors(program: str) -> Iterator[None]:
         message = str(error)
     except (HydraException, OmegaConfBaseException) as error:
         message = _first_line(error)
-    except ValueError as error:
-        # What Hydra raises for `GROUP=null`; any other is a fault of the program.
-        if "Config group override" not in str(error):
-            raise
-        message = "a group such as study=null cannot be null: leave it out"
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     else:
         return
-    print(f"{program}: error: {message}", file=sys.stderr)
+    print(f"{program}: error: {printable(message)}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line as Hydra's parser reads it.
+
+    Raises:
+        InputError: for an option that is not there, or is not for this program; for an override that
+            names code for Hydra to run.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError(f"{message} (--help shows what there is)")
+
+    parser.error = refuse
+    arguments = parser.parse_args()
+    for name in ("config_name", "config_path", "config_dir", "package", "experimental_rerun", "run"):
+        if getattr(arguments, name):
+            refuse(f"--{name.replace('_', '-')} is not for this program")
+    for override in arguments.overrides:
+        if "_target_" in override:
+            raise InputError(f"{override!r} names code to run: choose a launcher or sweeper by its name")
+        if re.match(r"\+*hydra\.job\.chdir", override):
+            raise InputError(
+                f"{override!r}: runs are kept in results=FOLDER, whatever the folder they run in"
+            )
+    return arguments
 
 
 def checked(config: DictConfig) -> tuple[Config, Path]:
@@ -75,7 +99,7 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         single = [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
-        whole = compose("config", single, return_hydra_config=True)
+        whole = _composed(single, return_hydra_config=True)
         hydra = whole.hydra
         if not multirun and hydra.mode != "MULTIRUN" and str(hydra.mode) != "RunMode.MULTIRUN":
             jobs = [overrides]
@@ -84,12 +108,31 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
-        pairs = [checked(compose("config", job)) for job in jobs]
+        pairs = [checked(_composed(job)) for job in jobs]
     folders = {folder for _, folder in pairs}
     if len(folders) > 1:
         raise InputError("name and results cannot be swept: the runs of one launch belong to one study")
     unique = {config.run_id: config for config, _ in pairs}
     return list(unique.values()), folders.pop()
+
+
+def _composed(overrides: list[str], **options: bool) -> DictConfig:
+    """The configuration that overrides ask for.
+
+    Raises:
+        InputError: for a group that is null, and for what Hydra trips over without an error of its own.
+        HydraException, OmegaConfBaseException: for the rest.
+    """
+    try:
+        return compose("config", overrides, **options)
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        # What Hydra raises for a group of null, without its name.
+        null = next((one for one in overrides if re.fullmatch(r"[\w/]+=(null|~)?", one, re.IGNORECASE)), None)
+        if null and "Config group override" in str(error):
+            raise InputError(f"{null}: a group cannot be null, leave it out") from None
+        raise InputError(f"{' '.join(overrides)} cannot be composed: {str(error).splitlines()[0]}") from None
 
 
 def _first_line(error: BaseException) -> str:
@@ -103,7 +146,8 @@ def _first_line(error: BaseException) -> str:
         node = OmegaConf.select(schema(), group) if group else schema()
         known = [f"{group}.{name}".lstrip(".") for name in node] if isinstance(node, DictConfig) else []
         return unknown("key", match[1], known)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = str(error).partition("Config search path:")[0]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
     if cause is not None and (detail := str(cause).splitlines()):
         kept.append(detail[0])

@@ -18,12 +18,14 @@ def main() -> None:
     """The command. Exit code 0: all runs done, 1: some failed, 2: bad input, 130: interrupted."""
     memory.keep()
     launch.register_schema()
-    arguments = get_args_parser().parse_args()
-    shows_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
-    if shows_only or arguments.shell_completion:
-        _task()
-        return
     with launch.one_line_errors("experiments.train"):
+        arguments = launch.parsed(get_args_parser())
+        shows_only = arguments.help or arguments.hydra_help or arguments.shell_completion
+        if shows_only or arguments.cfg or arguments.info:
+            if not shows_only:
+                launch.expand(arguments.overrides, arguments.multirun)  # says what is wrong in one line
+            _task()
+            return
         from hdc import experiment
 
         experiment.enable_compilation_cache()
@@ -40,7 +42,7 @@ def main() -> None:
     raise SystemExit(1 if unfinished else 0)
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+@hydra.main(version_base="1.3", config_path=str(launch.CONF), config_name="config")
 def _task(config: DictConfig) -> None:
     """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
     and ends here, so that the other runs of a sweep go on."""

@@ -31,7 +31,7 @@ LAYERS = {
     "timing": {"errors", "config", "data", "ops", "records", "training"},
     "records": {"errors", "config"},
     "statistics": set(),
-    "tables": {"errors", "check", "config", "path_counts", "published", "records", "statistics"},
+    "tables": {"errors", "check", "config", "path_counts", "published", "records", "schedules", "statistics"},
     "claims": {"errors", "config", "records", "schedules", "statistics", "tables"},
     "figures": {"errors", "path_maps", "records", "statistics", "tables"},
 }

@@ -5,6 +5,7 @@ import difflib
 import io
 import logging
 import os
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -61,6 +62,9 @@ def load(name: str) -> Dataset:
 def prepare(name: str) -> Path:
     """Downloads a data set and writes it as ArrayRecord files; returns its folder.
 
+    Every file is compared with the checksum that tensorflow-datasets knows; one that it knows none of is
+    refused.
+
     Raises:
         InputError: the name is unknown, TensorFlow is needed and not there, or the download failed.
     """
@@ -68,7 +72,8 @@ def prepare(name: str) -> Path:
     folder = Path(builder.data_dir)
     if not is_complete(folder):
         with preparing(name, folder):
-            builder.download_and_prepare(file_format="array_record")
+            checked = tfds.download.DownloadConfig(force_checksums_validation=True)
+            builder.download_and_prepare(file_format="array_record", download_config=checked)
     return folder
 
 
@@ -94,7 +99,9 @@ def preparing(name: str, folder: Path) -> Iterator[None]:
             yield
     except ImportError as error:
         raise InputError(f"preparing {name} needs the extra 'prepare': pip install 'hdc[prepare]'") from error
-    except (NonMatchingChecksumError, tfds.download.DownloadError, OSError) as error:
+    except (NonMatchingChecksumError, tfds.download.DownloadError, OSError, ValueError) as error:
+        if isinstance(error, ValueError) and not str(error).startswith("Missing checksums"):
+            raise
         raise InputError(f"{name} cannot be prepared: {_first_line(error)}") from error
     finally:
         downloader.MAX_RETRIES = retries
@@ -160,6 +167,11 @@ def _read(name: str, builder: Any, image: str, label: str) -> Dataset:
 
 
 def _builder(name: str) -> Any:
+    # Names with a namespace, such as huggingface:x, would fetch code and run it.
+    if not re.fullmatch(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?", name, re.ASCII):
+        raise InputError(
+            f"{name!r} is no name of a data set: write NAME, NAME/CONFIG or NAME:1.2.3 ('hdc data list')"
+        )
     try:
         return tfds.builder(name, data_dir=data_dir())
     except tfds.core.DatasetNotFoundError as error:

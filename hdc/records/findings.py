@@ -228,13 +228,48 @@ def _entry(run: Run, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def _artifacts(run: Run, seed: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """The maps of gridding in single precision, its spectra, and the sample that figures show."""
-    gridding = run.artifact("gridding", seed)
-    maps = {key: array.astype(np.float32) for key, array in gridding.items() if key == "erf"}
-    yield f"gridding-seed{seed}", maps | {key: a for key, a in gridding.items() if a.ndim <= 1}
-    predictions = run.artifact("predictions", seed)
-    chosen = slice(sample := shown_sample(predictions), sample + 1)
-    one = {key: predictions[key][chosen] for key in ("images", "labels", "predictions")}
-    yield f"predictions-seed{seed}", one | {key: predictions[key] for key in ("confusion", "classes")}
+    measured = gridding(run, seed)
+    maps = {key: array.astype(np.float32) for key, array in measured.items() if key == "erf"}
+    yield f"gridding-seed{seed}", maps | {key: a for key, a in measured.items() if a.ndim <= 1}
+    kept = predictions(run, seed)
+    chosen = slice(sample := shown_sample(kept), sample + 1)
+    one = {key: kept[key][chosen] for key in ("images", "labels", "predictions")}
+    yield f"predictions-seed{seed}", one | {key: kept[key] for key in ("confusion", "classes")}
+
+
+def gridding(run: Run, seed: int) -> dict[str, np.ndarray]:
+    """What was measured of gridding: `erf` `[h, w]`, and spectra.
+
+    Raises:
+        InputError: where it is not there, or the map is not one.
+    """
+    arrays = run.artifact("gridding", seed)
+    erf = arrays.get("erf")
+    if erf is None or erf.ndim != 2 or not erf.size or erf.dtype.kind != "f":
+        raise InputError(f"gridding of seed {seed} of run {run.run_id} is damaged: it has no map named erf")
+    return arrays
+
+
+def predictions(run: Run, seed: int) -> dict[str, np.ndarray]:
+    """Test images with truth and prediction: `images` `[n, h, w, c]`, `labels` and `predictions` `[n]` or
+    `[n, h, w]`, `confusion` `[k, k]` and the names of the `classes` `[k]`.
+
+    Raises:
+        InputError: where they are not there, or do not fit one another.
+    """
+    arrays = run.artifact("predictions", seed)
+    names = ("images", "labels", "predictions", "confusion", "classes")
+    if all(name in arrays for name in names):
+        images, labels, predicted, confusion, classes = (arrays[name] for name in names)
+        k = classes.size
+        maps = (images, labels, predicted)
+        fit = all(array.size and len(array) == len(images) for array in maps)
+        fit &= images.ndim == 4 and images.dtype == np.uint8 and labels.ndim == predicted.ndim in (1, 3)
+        fit &= labels.dtype.kind in "iu" and predicted.dtype.kind in "iu"
+        fit &= classes.shape == (k,) and classes.dtype.kind == "U" and confusion.shape == (k, k)
+        if fit and (labels.ndim == 3 or all(a.min() >= 0 and a.max() < k for a in (labels, predicted))):
+            return arrays
+    raise InputError(f"predictions of seed {seed} of run {run.run_id} are damaged: they do not fit together")
 
 
 def shown_sample(predictions: Mapping[str, np.ndarray]) -> int:

@@ -25,6 +25,7 @@ class Row:
         others: what else differs between the rows, as key=value; of keys that differ together, one.
         runs: the runs behind it, in every state.
         values: value per seed, by column; a metric that was not finite is NaN.
+        tested: the seeds of finished runs that have measurements of the test split.
     """
 
     schedule: str
@@ -32,6 +33,7 @@ class Row:
     others: tuple[str, ...]
     runs: tuple[Run, ...]
     values: Mapping[str, Mapping[int, float]]
+    tested: frozenset[int]
 
     @property
     def label(self) -> str:
@@ -47,8 +49,7 @@ class Row:
     def seeds(self) -> str:
         """How many seeds are done, of how many planned where some are not."""
         planned = {seed for run in self.runs for seed in run.config.seeds}
-        done = {seed for run in self.runs if run.state == "done" for seed in run.config.seeds}
-        return str(len(done)) if done == planned else f"{len(done)} of {len(planned)}"
+        return str(len(planned)) if self.tested == planned else f"{len(self.tested)} of {len(planned)}"
 
     @cached_property
     def keys(self) -> dict[str, str]:
@@ -89,7 +90,7 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
         schedule = labels.setdefault(run.config.dilation.layer_rates, run.config.dilation.label)
         groups.setdefault((schedule, *others), []).append(run)
     rows = tuple(
-        Row(key[0], members[0].config.dilation.kind, key[1:], tuple(members), _values(members, columns))
+        Row(key[0], members[0].config.dilation.kind, key[1:], tuple(members), *_values(members, columns))
         for key, members in groups.items()
     )
     for row in rows:
@@ -159,8 +160,10 @@ def _refuse_mixed(row: Row) -> None:
             )
 
 
-def _values(runs: Sequence[Run], columns: Sequence[str]) -> dict[str, dict[int, float]]:
-    """Value per seed, for each measured column, of the runs that are done."""
+def _values(
+    runs: Sequence[Run], columns: Sequence[str]
+) -> tuple[dict[str, dict[int, float]], frozenset[int]]:
+    """Value per seed, for each measured column, of the runs that are done; and the seeds that were tested."""
     frames = [run.metrics() for run in runs if run.state == "done"]
     values: dict[str, dict[int, float]] = {column: {} for column in columns if column not in DESCRIBED}
     for column in values:
@@ -172,4 +175,5 @@ def _values(runs: Sequence[Run], columns: Sequence[str]) -> dict[str, dict[int, 
             value = value.median() if metric == "seconds" else value.sort_by("step").last()
             for seed, number in chosen.group_by("seed", maintain_order=True).agg(value).iter_rows():
                 values[column].setdefault(seed, number)
-    return values
+    tested = [frame.filter(pl.col("split") == "test")["seed"].unique() for frame in frames]
+    return values, frozenset(seed for seeds in tested for seed in seeds)

@@ -132,7 +132,9 @@ def _composed(overrides: list[str], **options: bool) -> DictConfig:
         null = next((one for one in overrides if re.fullmatch(r"[\w/]+=(null|~)?", one, re.IGNORECASE)), None)
         if null and "Config group override" in str(error):
             raise InputError(f"{null}: a group cannot be null, leave it out") from None
-        raise InputError(f"{' '.join(overrides)} cannot be composed: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{' '.join(overrides)} cannot be composed: {str(error) or type(error).__name__}"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:

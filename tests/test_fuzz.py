@@ -6,23 +6,33 @@ as many, others each time.
 
 import collections
 import contextlib
+import csv
+import functools
 import importlib
 import io
+import json
 import os
+import random
+import shutil
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 import synthetic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import launch
-from hdc import cli, data, experiment
+from experiments import launch, report
+from hdc import cli, data, experiment, records, search, timing
 from hdc.data.dataset import Dataset, Split
 from hdc.errors import InputError
+from hdc.records import findings
+from hdc.records.run import METRICS
 
 CODES = collections.Counter()
 TIMES = int(os.environ.get("HDC_FUZZ", "1"))
@@ -38,9 +48,14 @@ def cases(count: int):
     )
 
 
+def _text(stream: io.TextIOWrapper) -> str:
+    return stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+
+
 def call(module: str, arguments: list[str]) -> SimpleNamespace:
     """Run a command line in this process: `code`, `out` and `err`. A traceback fails the test."""
-    out, err = io.StringIO(), io.StringIO()
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace", write_through=True)
     before = sys.argv
     sys.argv = [module, *arguments]
     try:
@@ -52,7 +67,7 @@ def call(module: str, arguments: list[str]) -> SimpleNamespace:
                 code = ended.code
     finally:
         sys.argv = before
-    done = SimpleNamespace(code=code or 0, out=out.getvalue(), err=err.getvalue())
+    done = SimpleNamespace(code=code or 0, out=_text(out), err=_text(err))
     said = done.out + done.err
     assert "Traceback" not in said, said
     assert "\x1b" not in said
@@ -67,100 +82,18 @@ def call(module: str, arguments: list[str]) -> SimpleNamespace:
 
 # Pieces of override grammars and file formats that something once stumbled over, or may.
 WORDS = [
-    *("", " ", "0", "1", "2", "-1", "3.5", "1e3", "1e999", "nan", "inf", "-inf", "null", "~", "true", "None"),
-    *(
-        "9" * 30,
-        "9" * 5000,
-        "0x10",
-        "1_000",
-        "٣",
-        "a",
-        "x" * 300,
-        "[red]",
-        "[/]",
-        "[/red]x",
-        "é",
-        "日本",
-        "😀",
-    ),
-    *("\x1b[31m", "\u202e", "\x00", "\n", "a\nb", "\ud800", "'", '"', "'a", '"a b"', "\\", "a=b", "=", "a:b"),
-    *(
-        "[",
-        "]",
-        "{",
-        "}",
-        "[]",
-        "{}",
-        "[[]]",
-        "[1",
-        "[1,2,5]",
-        "[[1],[2]]",
-        "[1,null]",
-        "{a: 1}",
-        "{a:{b:c}}",
-    ),
-    *(
-        "1,2",
-        "a,b",
-        "[1],[2]",
-        "choice(1,2)",
-        "range(1,4)",
-        "glob(*)",
-        "sort(3,1)",
-        "int(3)",
-        "f(",
-        "tag(t,1)",
-    ),
-    *(
-        "${study}",
-        "${a.b}",
-        "${oc.env:HOME}",
-        "${oc.env:NOT_THERE}",
-        "${now:%Y}",
-        "${",
-        "???",
-        "${hydra:job}",
-    ),
-    *(
-        "..",
-        "../x",
-        "../../etc/passwd",
-        ".",
-        "a/b",
-        "a\\b",
-        "-",
-        "--",
-        "*",
-        "?",
-        "%s",
-        "{0}",
-        "$x$",
-        "<b>",
-        "&",
-    ),
-    *(
-        "plain",
-        "hdc",
-        "quickstart",
-        "tiny",
-        "csv",
-        "markdown",
-        "latex",
-        "test/accuracy",
-        "gridding",
-        "dilated",
-    ),
-    *(
-        "terrain",
-        "offsets",
-        "mnist",
-        "lei2019",
-        "context",
-        "published",
-        "claims",
-        "!!python/object:os.system",
-    ),
-    *("&a [*a]", "*a", "<<: x", "2001-01-01", "0o7", "- a", "!x", "@x", "`x`", "|", ">", "#c", "a #c"),
+    *("", " ", "0", "1", "2", "-1", "3.5", "1e3", "1e999", "nan", "inf", "-inf", "null", "~", "true"),
+    *("None", "9" * 30, "9" * 5000, "0x10", "1_000", "٣", "a", "x" * 300, "[red]", "[/]", "[/red]x", "é"),
+    *("日本", "😀", "\x1b[31m", "\u202e", "\x00", "\n", "a\nb", "\ud800", "'", '"', "'a", '"a b"', "\\"),
+    *("a=b", "=", "a:b", "[", "]", "{", "}", "[]", "{}", "[[]]", "[1", "[1,2,5]", "[[1],[2]]"),
+    *("[1,null]", "{a: 1}", "{a:{b:c}}", "1,2", "a,b", "[1],[2]", "choice(1,2)", "range(1,4)", "glob(*)"),
+    *("sort(3,1)", "int(3)", "f(", "tag(t,1)", "${study}", "${a.b}", "${oc.env:HOME}"),
+    *("${oc.env:NOT_THERE}", "${now:%Y}", "${", "???", "${hydra:job}", "..", "../x", "../../etc/passwd"),
+    *(".", "a/b", "a\\b", "-", "--", "*", "?", "%s", "{0}", "$x$", "<b>", "&", "plain", "hdc"),
+    *("quickstart", "tiny", "csv", "markdown", "latex", "test/accuracy", "gridding", "dilated"),
+    *("terrain", "offsets", "mnist", "lei2019", "context", "published", "claims"),
+    *("!!python/object:os.system", "&a [*a]", "*a", "<<: x", "2001-01-01", "0o7", "- a", "!x", "@x"),
+    *("`x`", "|", ">", "#c", "a #c"),
 ]
 WORD = st.sampled_from(WORDS) | st.text(max_size=6) | st.integers().map(str) | st.floats().map(str)
 VALUE = st.recursive(
@@ -175,10 +108,16 @@ VALUE = st.recursive(
 )
 
 
-def arguments(good: dict[str, list[str]], flags: list[str]) -> st.SearchStrategy[list[str]]:
+def pairs(values: dict[str, list[str]]) -> st.SearchStrategy[str]:
+    return st.sampled_from([f"{key}={value}" for key, some in values.items() for value in some])
+
+
+def arguments(
+    good: dict[str, list[str]], flags: list[str], refused: dict[str, list[str]] | None = None
+) -> st.SearchStrategy[list[str]]:
     """Override lists: mostly keys with values that they can have, so that the others are read at all."""
     key = st.sampled_from(sorted(good))
-    valid = key.flatmap(lambda k: st.sampled_from(good[k]).map(lambda value: f"{k}={value}"))
+    valid = pairs(good)
     hostile = st.builds(lambda k, value: f"{k}={value}", key, VALUE)
     prefix = st.sampled_from(["+", "++", "~", "~~", "@", ""])
     other = st.one_of(
@@ -188,7 +127,9 @@ def arguments(good: dict[str, list[str]], flags: list[str]) -> st.SearchStrategy
         key.map(lambda k: f"~{k}"),
     )
     mixed = st.lists(valid, max_size=3).flatmap(
-        lambda some: st.one_of(hostile, hostile, valid, other).map(lambda one: [*some, one])
+        lambda some: st.one_of(hostile, valid, valid, other, pairs(refused or good)).map(
+            lambda one: [*some, one]
+        )
     )
     return mixed.map(harmless)
 
@@ -250,33 +191,32 @@ def test_figures(given):
 
 
 TRAIN = {
-    **{"name": ["mine"], "results": ["results"], "seeds": ["[0]", "[0,1]", "0"]},
-    **{"data": ["terrain", "offsets", "tfds", "coast"], "data.name": ["mnist", "x"], "data.tile": ["16"]},
-    **{"data.offset": ["1", "-1"], "data.train_size": ["8", "null"], "data.flips": ["[]", "[horizontal]"]},
-    **{"net": ["context", "lei2019"], "net.width": ["2", "1,2"], "net.kernel_size": ["3", "5"]},
+    **{"name": ["mine"], "results": ["results"], "seeds": ["[0]", "[0,1]"], "data": ["terrain", "coast"]},
+    **{"data.name": ["mnist"], "data.tile": ["16"], "data.offset": ["1"], "data.train_size": ["8", "null"]},
     **{
-        "net.separable": ["true", "false,true"],
-        "net.norm": ["batch"],
-        "net.padding": ["VALID", "SAME,VALID"],
+        "data.flips": ["[]", "[horizontal]"],
+        "net": ["context"],
+        "net.width": ["2"],
+        "net.kernel_size": ["5"],
     },
-    **{"schedule": ["hdc", "plain,hdc", "searched"], "schedule.rates": ["[1,2,5]", "[1],[2]", "[40]"]},
-    **{"schedule.repeat": ["1", "300"], "optim": ["sgd"], "optim.learning_rate": ["1e-3"]},
-    **{
-        "optim.clip_norm": ["null", "1"],
-        "train": ["quick"],
-        "train.epochs": ["1"],
-        "train.batch_size": ["2"],
-    },
-    **{"arm": ["rate5", "null", "deep,dense"], "study": ["quickstart", "terrain", "null"]},
+    **{"net.separable": ["true"], "net.norm": ["batch"], "schedule": ["hdc", "searched"]},
+    **{"schedule.rates": ["[1,2,5]", "[1,1]"], "schedule.repeat": ["1"], "optim": ["sgd"]},
+    **{"optim.learning_rate": ["1e-3"], "optim.clip_norm": ["null", "1"], "train": ["quick"]},
+    **{"train.batch_size": ["2"], "arm": ["rate5", "deep"], "study": ["quickstart", "terrain"]},
     **{"ops.backend": ["lax"], "gridding.images": ["2"], "hydra.mode": ["RUN", "MULTIRUN"]},
-    **{"hydra/launcher": ["basic"], "hydra/sweeper": ["basic"], "hydra.sweeper.params": ["null", "{a: 1}"]},
-    **{"hydra.launcher._target_": ["os.system"], "hydra.run.dir": ["x"], "hydra.sweep.dir": ["y"]},
-    **{"hydra.job.chdir": ["true"], "hydra.output_subdir": ["z"], "hydra.verbose": ["true"]},
+    **{"hydra/launcher": ["basic"], "hydra/sweeper": ["basic"], "retry_failed": ["true"]},
     **{
-        "hydra.callbacks": ["{a: {_target_: os.system}}"],
+        "hydra.run.dir": ["x"],
+        "hydra.sweep.dir": ["y"],
+        "hydra.output_subdir": ["z"],
         "hydra.job.name": ["a"],
-        "hydra.searchpath": ["[x]"],
     },
+}
+REFUSED = {
+    **{"hydra.launcher._target_": ["os.system"], "hydra.callbacks": ["{a: {_target_: os.system}}"]},
+    **{"hydra.sweeper.params": ["{a: 1}", "null"], "hydra.job.chdir": ["true"], "data.offset": ["-1"]},
+    **{"net": ["lei2019"], "net.width": ["1,2"], "schedule.repeat": ["300"], "schedule.rates": ["[40]"]},
+    **{"hydra.verbose": ["true"], "arm": ["null", "deep,dense"], "data": ["tfds"], "hydra.sweep": ["{}"]},
 }
 FLAGS = [
     *("--help", "-m", "--multirun", "--cfg=job", "--cfg=hydra", "--cfg", "--resolve", "--info", "--info=all"),
@@ -315,6 +255,277 @@ def without_training(monkeypatch):
 
 
 @cases(60)
-@given(arguments(TRAIN, FLAGS))
+@given(arguments(TRAIN, FLAGS, REFUSED))
 def test_training(without_training, given):
     call("train", ["train=quick", *given])
+
+
+@cases(25)
+@given(arguments({"results": ["results"], "study": ["tiny", "null"], "check": ["true", "false"]}, HELP))
+def test_reports(given):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "HOME", Path("home").absolute())
+        report.HOME.mkdir(exist_ok=True)
+        (report.HOME / "README.md").write_text("<!-- generated: tiny -->\n<!-- end -->\n")
+        call("report", ["results=results", *given])
+
+
+@cases(15)
+@given(arguments({"results": ["results"], "study": ["tiny", "no"], "repeats": ["1", "0"]}, HELP))
+def test_times(given):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "measure", lambda runs, repeats: pl.DataFrame(schema=METRICS))
+        call("time", ["study=tiny", *given])
+
+
+RATES = st.sampled_from(["1,2,5", "2,2,2", "1x2,2x2", "1-2-5x2", "tusimple-res5", "[1,2]", "1,64"])
+CHECK = st.lists(
+    RATES | WORD | VALUE | st.sampled_from(["--json", "--named", "--axes=1", "--axes=3", "--size=32", "-h"])
+    | st.builds("--{}={}".format, st.sampled_from(["kernel-size", "size", "axes", "figure"]), WORD),
+    max_size=4,
+)  # fmt: skip
+
+
+@cases(90)
+@given(CHECK.map(harmless))
+def test_check(given):
+    call("hdc", ["check", *given])
+
+
+NUMBER = st.integers(1, 6).map(str) | WORD
+SEARCH = st.lists(
+    st.builds("--{}={}".format, st.sampled_from(["layers", "field", "kernel-size", "top"]), NUMBER)
+    | st.sampled_from(["--at-least", "--json", "--sweep", "--layers=3", "--field=15", "--max-rate=9"])
+    | WORD,
+    max_size=5,
+)  # fmt: skip
+
+
+@cases(60)
+@given(SEARCH.map(harmless))
+def test_search(given):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "WORK", 10**6)  # what is refused as too much, sooner
+        patch.setattr(search, "LIMIT", 10**4)
+        call("hdc", ["search", *given])
+
+
+@cases(25)
+@given(st.lists(st.sampled_from(["list", "prepare", "mnist10k", "terrain", "--from=x"]) | WORD, max_size=3))
+def test_data(given):
+    call("hdc", ["data", *harmless(given)])
+
+
+OPS = {key: values for key, values in TRAIN.items() if "." in key and not key.startswith("hydra")}
+
+
+@cases(25)
+@given(arguments(OPS, ["--json", "--help"]))
+def test_ops(without_training, given):
+    call("hdc", ["ops", "data.flips=[]", *given])
+
+
+# Records: a study with digests, the same as an older version wrote it, and packed.
+
+
+def table_of(results: Path) -> SimpleNamespace:
+    return call("table", ["study=tiny", f"results={results}", "format=csv"])
+
+
+def rows_of(text: str) -> dict[tuple[str, str], dict[str, str]]:
+    return {(row["row"], row["column"]): row for row in csv.DictReader(io.StringIO(text))}
+
+
+@functools.cache
+def study(kind: str) -> Path:
+    """A results folder with the study `tiny`, made once."""
+    results = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=Path.cwd()))
+    synthetic.synthetic_study(results)
+    if kind == "old":
+        for path in results.glob("*/*/*.json"):
+            values = json.loads(path.read_text())
+            path.write_text(json.dumps({k: v for k, v in values.items() if k not in ("sha256", "files")}))
+    if kind == "packed":
+        packed = findings.pack(records.load("tiny", results), None)
+        shutil.rmtree(results / "tiny")
+        findings.save(packed, results / "tiny")
+    return results
+
+
+HOSTILE = [
+    *(None, True, False, 0, -1, 1.5, 1e308, 10**40, "", "x", "9" * 50, "\x1b[31m[red]", [], {}, [[]]),
+    *({"a": {}}, [None], ["x"] * 3, "2001-01-01", "done", "dense", float("nan")),
+    functools.reduce(lambda inner, _: [inner], range(80)),
+]
+
+
+def places(values: object, at: tuple = ()) -> list[tuple]:
+    """The path to every value of a JSON tree."""
+    inner = (
+        values.items() if isinstance(values, dict) else enumerate(values if isinstance(values, list) else ())
+    )
+    return [at, *(place for key, value in inner for place in places(value, (*at, key)))]
+
+
+def change(values: object, chance: random.Random) -> object:
+    """A JSON tree with one value changed, renamed or gone."""
+    place = chance.choice(places(values))
+    if not place:
+        return chance.choice(HOSTILE)
+    parent = functools.reduce(lambda inner, key: inner[key], place[:-1], values)
+    match chance.randrange(4):
+        case 0:
+            del parent[place[-1]]
+        case 1 if isinstance(parent, dict):
+            parent[f"{place[-1]}_"] = parent.pop(place[-1])
+        case _:
+            parent[place[-1]] = chance.choice(HOSTILE)
+    return values
+
+
+def change_bytes(content: bytes, chance: random.Random) -> bytes:
+    """Truncated, flipped, emptied, overwritten, doubled, with another digit."""
+    at = chance.randrange(len(content) + 1)
+    digits = [i for i, byte in enumerate(content) if chr(byte).isdigit()]
+    match chance.randrange(8):
+        case 0:
+            return content[:at]
+        case 1 if at < len(content):
+            return content[:at] + bytes([content[at] ^ 1 << chance.randrange(8)]) + content[at + 1 :]
+        case 2:
+            return b""
+        case 3:
+            return chance.randbytes(200)
+        case 4:
+            return content[:at] + chance.randbytes(9) + content[at:]
+        case 5:
+            return content[:at] + content
+        case 6:
+            return content.replace(b"1", b"9" * chance.choice((1, 30, 400)), 1)
+    if not digits:
+        return b"\0" * 40
+    i = chance.choice(digits)
+    return content[:i] + str(chance.randrange(10)).encode() + content[i + 1 :]
+
+
+def change_arrays(content: bytes, chance: random.Random) -> bytes:
+    """An archive with an array gone, renamed or another, pickled, or said to be larger than any memory."""
+    with np.load(io.BytesIO(content)) as found:
+        arrays = dict(found)
+    name = chance.choice(sorted(arrays))
+    array, other = arrays[name], io.BytesIO()
+    match chance.randrange(7):
+        case 0:
+            del arrays[name]
+        case 1:
+            arrays["x"] = arrays.pop(name)
+        case 2:
+            arrays[name] = np.array([{}], dtype=object)
+        case 3:
+            arrays[name] = chance.choice([array[..., None], array.ravel(), array[:0], array.astype(str)])
+        case 4:
+            arrays[name] = np.full_like(array, -1 if array.dtype.kind in "if" else 0)
+        case 5:
+            arrays[name] = np.full(array.shape, np.nan)
+        case _:
+            np.lib.format.write_array_header_1_0(
+                other, {"descr": "<f8", "fortran_order": False, "shape": (10**11,)}
+            )
+            with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+                archive.writestr(f"{name}.npy", other.getvalue())
+            return buffer.getvalue()
+    np.savez(buffer := io.BytesIO(), **arrays)
+    return buffer.getvalue()
+
+
+def mutate(path: Path, chance: random.Random) -> None:
+    """Change one file of the records in structure or bytes, or put something else in its place."""
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    match chance.randrange(10):
+        case 0:
+            path.unlink()
+            match chance.randrange(5):
+                case 0:
+                    path.mkdir()
+                case 1:
+                    os.mkfifo(path)
+                case 2:
+                    path.symlink_to("/dev/zero")
+                case 3:
+                    path.symlink_to(path)
+        case 1 | 2 | 3:
+            path.write_bytes(change_bytes(content, chance))
+        case _ if path.suffix == ".json":
+            path.write_text(json.dumps(change(json.loads(content), chance)))
+        case _ if path.suffix == ".npz":
+            path.write_bytes(change_arrays(content, chance))
+        case _ if lines:
+            i, j = chance.randrange(len(lines)), chance.randrange(len(lines))
+            if path.suffix == ".jsonl" and chance.random() < 0.7:
+                lines[i] = json.dumps(change(json.loads(lines[i]), chance)).encode() + b"\n"
+            elif chance.random() < 0.5:
+                lines[i] = lines[j]
+            else:
+                del lines[i]
+            path.write_bytes(b"".join(lines))
+
+
+@contextlib.contextmanager
+def mutated(kind: str, seed: int):
+    """A copy of a study of which one file is another; gives its results folder and that file."""
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        results = Path(folder) / "results"
+        shutil.copytree(study(kind), results)
+        path = chance.choice(sorted(path for path in results.rglob("*") if path.is_file()))
+        mutate(path, chance)
+        yield results, path
+
+
+SEEDS = st.integers(0, 2**32)
+
+
+@functools.cache
+def clean(kind: str) -> dict[tuple[str, str], dict[str, str]]:
+    done = table_of(study(kind))
+    assert done.code == 0
+    return rows_of(done.out)
+
+
+@cases(90)
+@given(st.sampled_from(["new", "packed"]), SEEDS)
+def test_a_changed_record_is_refused_or_changes_no_number(kind, seed):
+    with mutated(kind, seed) as (results, path):
+        done = table_of(results)
+        if done.code == 2:
+            assert path.name in done.err or path.parent.name in done.err
+            return
+        found, expected = rows_of(done.out), clean(kind)
+        assert found.keys() == expected.keys()
+        states = {row: line["runs"] for (row, _), line in found.items()}
+        if states == {row: line["runs"] for (row, _), line in expected.items()}:
+            assert found == expected
+            return
+        for place, line in found.items():
+            if states[place[0]] == expected[place]["runs"]:
+                for name in ("n", "mean", "low", "high"):
+                    assert line[name] == expected[place][name]
+
+
+@cases(40)
+@given(SEEDS)
+def test_records_of_an_older_version_never_end_in_a_traceback(seed):
+    with mutated("old", seed) as (results, _):
+        table_of(results)
+
+
+@cases(25)
+@given(st.sampled_from(["new", "old", "packed"]), SEEDS)
+def test_figures_and_reports_of_changed_records(kind, seed):
+    with mutated(kind, seed) as (results, _), pytest.MonkeyPatch.context() as patch:
+        call("figure", ["study=tiny", f"results={results}", "formats=[svg]", f"out={results}/drawn"])
+        patch.setattr(report, "HOME", results.parent / "home")
+        report.HOME.mkdir()
+        (report.HOME / "README.md").write_text("<!-- generated: tiny -->\n<!-- end -->\n")
+        call("report", [f"results={results}", "study=tiny"])

@@ -1,10 +1,12 @@
 """What the entry points share: Hydra's configuration as checked objects, and errors as one line."""
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,15 +77,35 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return arguments
 
 
-def checked(config: DictConfig) -> tuple[Config, Path]:
-    """The checked configuration of one run, and the folder of its study.
+@dataclass(frozen=True)
+class Launch:
+    """One run as a command line asks for it.
+
+    Attributes:
+        config: the run.
+        folder: of its study.
+        retry_failed: whether it is tried again where it has failed.
+        checkpoint_seconds: least time between two checkpoints, in seconds.
+    """
+
+    config: Config
+    folder: Path
+    retry_failed: bool
+    checkpoint_seconds: float
+
+
+def checked(config: DictConfig) -> Launch:
+    """The run that a composed configuration asks for.
 
     Raises:
         InputError: for a value out of its range, or a key that the schema does not have.
     """
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     folder = records.study_folder(values.pop("results"), values.pop("name"))
-    return from_dict(values), folder
+    retry, seconds = values.pop("retry_failed"), values.pop("checkpoint_seconds")
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"checkpoint_seconds must be at least 0, got {seconds}")
+    return Launch(from_dict(values), folder, retry, seconds)
 
 
 def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
@@ -108,11 +130,11 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
-        pairs = [checked(_composed(job)) for job in jobs]
-    folders = {folder for _, folder in pairs}
+        launches = [checked(_composed(job)) for job in jobs]
+    folders = {launch.folder for launch in launches}
     if len(folders) > 1:
         raise InputError("name and results cannot be swept: the runs of one launch belong to one study")
-    unique = {config.run_id: config for config, _ in pairs}
+    unique = {launch.config.run_id: launch.config for launch in launches}
     return list(unique.values()), folders.pop()
 
 

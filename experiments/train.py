@@ -1,5 +1,6 @@
 """Train and measure one network, or sweep over many: `python -m experiments.train --help`."""
 
+import signal
 import sys
 
 import hydra
@@ -9,15 +10,20 @@ from rich.console import Console
 
 from experiments import launch
 from hdc import memory, records, tables
+from hdc.errors import printable
 from hdc.tables import rendering
 
 console = Console()
 
 
 def main() -> None:
-    """The command. Exit code 0: all runs done, 1: some failed, 2: bad input, 130: interrupted."""
+    """The command. Exit code 0: all runs done, 1: some are not, 2: bad input, 130 and 143: interrupted by
+    Ctrl-C and by another signal."""
     memory.keep()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     launch.register_schema()
+    if "--retry-failed" in sys.argv:
+        sys.argv = [argument for argument in sys.argv if argument != "--retry-failed"] + ["retry_failed=true"]
     with launch.one_line_errors("experiments.train"):
         arguments = launch.parsed(get_args_parser())
         shows_only = arguments.help or arguments.hydra_help or arguments.shell_completion
@@ -38,7 +44,10 @@ def main() -> None:
         console.print(rendering.render(tables.document(table)))
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
-        print(f"experiments.train: {run.state}: {run.folder}", file=sys.stderr)
+        error = f": {printable(run.failure['error'])}" if run.state == "failed" else ""
+        print(f"experiments.train: {run.state}: {run.folder}{error}", file=sys.stderr)
+    if unfinished:
+        print(f"experiments.train: {len(unfinished)} of {len(runs)} runs are not done", file=sys.stderr)
     raise SystemExit(1 if unfinished else 0)
 
 
@@ -51,12 +60,17 @@ def _task(config: DictConfig) -> None:
 
     experiment.enable_compilation_cache()
     with launch.one_line_errors("experiments.train"):
-        checked, folder = launch.checked(config)
-        (run,) = records.plan(folder, [checked])
+        asked = launch.checked(config)
+        (run,) = records.plan(asked.folder, [asked.config])
         try:
-            experiment.run(run, console)
+            experiment.run(
+                run, console, retry_failed=asked.retry_failed, checkpoint_seconds=asked.checkpoint_seconds
+            )
         except Exception as error:
-            console.print(f"{checked.dilation.label} ({run.run_id}): failed: {error}", highlight=False)
+            name = f"{asked.config.dilation.label} ({run.run_id})"
+            console.print(
+                f"{name}: failed: {printable(str(error))}", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 if __name__ == "__main__":

@@ -227,14 +227,16 @@ def _typed(kind: Any, value: Any, place: str) -> Any:
 
 @dataclass(frozen=True)
 class _Launch(Config):
-    """What a command line says: a run, and where it is kept."""
+    """What a command line says: a run, and what cannot change its numbers."""
 
     name: str = "default"
     results: str = "results"
+    retry_failed: bool = False
+    checkpoint_seconds: float = 30.0
 
 
 def schema() -> Any:
-    """The types of a command line as an OmegaConf node for Hydra: `Config`'s keys, `name` and `results`.
+    """The types of a command line as an OmegaConf node for Hydra: `Config`'s keys, and those beside them.
 
     OmegaConf makes frozen dataclasses read-only, which would refuse every override, so the flag
     is cleared; `from_dict` makes the frozen, checked object in the end.

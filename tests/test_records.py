@@ -25,13 +25,15 @@ def planned(tmp_path, **values):
 def test_states_follow_a_run_through_its_life(tmp_path):
     run = planned(tmp_path)
     assert run.state == "planned"
-    writer = run.start({"network": {"parameters": 3}})
+    with run.start({"network": {"parameters": 3}}) as writer:
+        assert run.state == "running"
+        writer.log(seed=0, step=4, epoch=1, split="train", metrics={"loss": 0.5})
+        assert run.metrics().rows() == [(run.run_id, 0, 4, 1, "train", "loss", 0.5)]
     assert run.state == "interrupted"
-    writer.log(seed=0, step=4, epoch=1, split="train", metrics={"loss": 0.5})
-    assert run.metrics().rows() == [(run.run_id, 0, 4, 1, "train", "loss", 0.5)]
-    writer.done()
-    assert run.state == "done"
-    assert run.info["network"] == {"parameters": 3}
+    with run.start({"network": {"parameters": 4}}) as writer:
+        writer.done()
+        assert run.state == "done"
+    assert run.info["network"] == {"parameters": 4}
     assert run.info["config"] == run.config.to_dict()
     assert not [path for path in run.folder.rglob("*") if path.name.startswith(".")]
 
@@ -46,15 +48,17 @@ def test_every_line_is_on_disk_before_the_next(tmp_path):
 
 def test_failed_run_keeps_what_it_measured_and_starts_anew(tmp_path):
     run = planned(tmp_path)
-    writer = run.start({})
-    writer.log(seed=0, step=1, epoch=1, split="train", metrics={"loss": 2.0})
-    writer.artifact("gridding", 0, {"erf": np.ones(2)})
+    with run.start({}) as writer:
+        writer.log(seed=0, step=1, epoch=1, split="train", metrics={"loss": 2.0})
+        writer.artifact("gridding", 0, {"erf": np.ones(2)})
     run.failed(ValueError("two\nlines"), "Traceback ...")
     assert run.state == "failed"
     assert run.failure["error"] == "two lines"
     assert run.failure["traceback"] == "Traceback ..."
     assert run.metrics().height == 1
-    run.start({})
+    with run.start({}) as writer:
+        assert run.metrics().height == 1
+        writer.begin_anew()
     assert run.state == "interrupted"
     assert run.metrics().height == 0
     with pytest.raises(InputError, match="is not there"):
@@ -174,7 +178,8 @@ def test_frame_has_every_run_with_its_schedule_and_state(tmp_path):
         [from_dict({"schedule": {"rates": rates, "repeat": 2}}) for rates in ([1, 2], [2])],
     )
     for run in runs:
-        run.start({}).log(seed=0, step=1, epoch=1, split="test", metrics={"accuracy": 0.5})
+        with run.start({}) as writer:
+            writer.log(seed=0, step=1, epoch=1, split="test", metrics={"accuracy": 0.5})
     frame = records.frame(runs)
     assert frame.select("label", "kind", "state", "value").rows() == [
         ("1-2x2", "hdc", "interrupted", 0.5),
@@ -189,23 +194,33 @@ def test_reading_and_tabulating_need_no_jax():
     assert out.stdout.split() == ["False", "False"]
 
 
-def test_a_run_that_another_process_began_anew_is_left_to_it(tmp_path):
+def test_a_run_that_another_process_has_taken_over_is_left_to_it(tmp_path):
     run = planned(tmp_path)
     first = run.start({})
     first.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 1.0})
+    with pytest.raises(records.Taken, match=r"process \d+ on .+ is at it"):
+        run.start({})
+    assert run.state == "running"
+    (run.folder / "lock.json").unlink()  # as another does that has not heard from the first for too long
     second = run.start({})
     for write in (
         lambda: first.log(seed=1, step=1, epoch=1, split="test", metrics={"loss": 2.0}),
         lambda: first.artifact("gridding", 0, {"erf": np.ones(2)}),
+        lambda: first.weights(0, b""),
+        first.begin_anew,
+        lambda: first.go_on({"metrics": 0, "seconds": 0.0}),
         first.done,
     ):
         with pytest.raises(records.Superseded, match="by another process"):
             write()
-    assert run.state == "interrupted"
+    second.begin_anew()
     second.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 3.0})
     second.done()
     assert run.state == "done"
     assert run.metrics()["value"].to_list() == [3.0]
+    second.close()
+    with pytest.raises(records.Taken, match="just finished"):
+        run.start({})
 
 
 @pytest.mark.parametrize("name", [".", "/", ""])

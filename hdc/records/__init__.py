@@ -1,6 +1,7 @@
 """The records of runs: written safely, read tolerantly, packed small. No JAX."""
 
 from hdc.records.folder import RunFolder, Superseded, Writer, frame, load, plan, studies, study_folder, times
+from hdc.records.lock import Taken
 from hdc.records.run import METRICS, TIMES, Run
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "Superseded",
+    "Taken",
     "Writer",
     "frame",
     "load",

@@ -25,7 +25,7 @@ from hdc.records.run import METRICS, TIMES, Run, State, check_info, check_metric
 MANIFEST, METRICS_FILE, SECONDS_FILE = "manifest.json", "metrics.csv", "seconds.csv"
 TIMES_FILE, ARTIFACTS_FILE = "times.csv", "artifacts.npz"
 
-_BOOKKEEPING = {"run_id", "config", "planned", "started", "attempt"}  # of run.json, not of interest here
+_BOOKKEEPING = {"run_id", "config", "planned", "started", "resumed"}  # of run.json, not of interest here
 _WALL = pl.col("metric") == "seconds"
 # What a run's part of the manifest must be like.
 _FORMS: dict[str, Callable[[Any], bool]] = {
@@ -167,6 +167,11 @@ class _PackedRun:
             return {key: arrays[stored] for key, stored in kept.items()}
         except Exception as error:  # zip, zlib and NumPy each raise their own
             raise InputError(f"{self._archive} is damaged: {line(error)}") from None
+
+    def weights(self, seed: int) -> Path:
+        raise InputError(
+            f"{self._archive.parent} is packed without weights: train run {self.run_id} to have them"
+        )
 
 
 def _run(

@@ -1,9 +1,10 @@
 """The run directory: written safely, read tolerantly. No JAX: a table is made on any laptop.
 
 `<results>/<study>/<run_id>/` holds `run.json` (configuration and where it ran), `metrics.jsonl`
-(one measurement a line), `artifacts/*.npz`, and at the end `done.json`, with the SHA-256 of what was
-measured, or `failed.json`. A run whose folder holds none of the two was planned and not started (no
-metrics), or was interrupted.
+(one measurement a line), `artifacts/` (arrays, trained weights), while it is trained `lock.json` and
+`checkpoints/`, and at the end `done.json`, with the SHA-256 of what was measured, or `failed.json`. A run
+whose folder holds none of the two was planned and not started (no metrics), is running (its lock's owner
+lives), or was interrupted.
 Studies packed small, see `findings`, are read just the same.
 """
 
@@ -13,13 +14,13 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -28,6 +29,7 @@ from hdc.config import Config, from_dict
 from hdc.errors import InputError
 from hdc.records import findings
 from hdc.records.files import line, read, read_arrays, read_json, sha256, to_json, write
+from hdc.records.lock import Lock, Taken, live_owner
 from hdc.records.run import METRICS, Run, State, check_info, check_metrics
 
 
@@ -57,6 +59,8 @@ class RunFolder:
             return "done"
         if (self.folder / "failed.json").exists():
             return "failed"
+        if live_owner(self.folder) is not None:
+            return "running"
         return "interrupted" if (self.folder / "metrics.jsonl").exists() else "planned"
 
     @property
@@ -76,10 +80,13 @@ class RunFolder:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of a run that is done, from its start to its end, in seconds."""
+        """Wall time of a run that is done, in seconds, without its interruptions."""
         if self.state != "done":
             return None
-        started, finished = (
+        values = read_json(self.folder / "done.json")
+        if "seconds" in values:
+            return _number(self.folder / "done.json", values["seconds"])
+        started, finished = (  # of a record before runs could be resumed
             _moment(self.folder / file, key)
             for file, key in (("run.json", "started"), ("done.json", "finished"))
         )
@@ -130,17 +137,25 @@ class RunFolder:
             raise InputError(f"{path} is damaged: its files are no group of digests")
         return digests
 
-    def start(self, about: Mapping[str, Any]) -> "Writer":
-        """Begin the run, anew where it was begun before. `about` goes into `run.json`.
+    def weights(self, seed: int) -> Path:
+        """The file with the trained network of one seed; InputError where it is not there or damaged."""
+        self._content(f"artifacts/{_weights_file(seed)}")
+        return self.folder / "artifacts" / _weights_file(seed)
 
-        A process that begun it earlier and still works on it finds that out with its next measurement.
+    def start(self, about: Mapping[str, Any]) -> "Writer":
+        """Take the run, to begin it anew or to go on with it. `about` goes into `run.json`.
+
+        Raises:
+            Taken: where another process is at it, or has finished it in the meantime.
         """
-        for name in ("failed.json", "metrics.jsonl"):
-            (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
-        attempt = uuid4().hex
-        _write_run(self.folder, self.config, {**about, "started": _now(), "attempt": attempt})
-        return Writer(self.folder, attempt)
+        lock = Lock(self.folder)
+        try:
+            if self.state == "done":
+                raise Taken("another process has just finished it")
+            return Writer(self.folder, self.config, about, lock)
+        except BaseException:
+            lock.release()
+            raise
 
     def failed(self, error: BaseException, traceback: str) -> None:
         """Mark the run failed, however far it came."""
@@ -148,27 +163,100 @@ class RunFolder:
         write(self.folder / "failed.json", to_json(values))
 
 
+def _weights_file(seed: int) -> str:
+    return f"weights-seed{seed}.safetensors"
+
+
 class Superseded(Exception):
-    """Another process has begun the same run anew; what there is of it is now that one's."""
+    """Another process has taken the run over; what there is of it is now that one's."""
 
     def __init__(self, folder: Path):
-        super().__init__(f"{folder} was begun anew by another process, to which it is left")
+        super().__init__(f"{folder} was taken over by another process, to which it is left")
 
 
 class Writer:
-    """Appends to a run that has begun. Every measurement is on disk before the next step is taken.
+    """Appends to a run that has been taken. Every measurement is on disk before the next step is taken.
 
-    Its methods raise `Superseded` where another process has begun the run anew.
+    As a context manager it gives the run back at the end. Its methods raise `Superseded` where another
+    process has taken the run over, as one may when this one's machine has slept for too long.
+
+    Attributes:
+        changed: what is not as it was when the run was begun, `[before, now]` by name.
     """
 
-    def __init__(self, folder: Path, attempt: str):
-        self._folder, self._attempt = folder, attempt
+    def __init__(self, folder: Path, config: Config, about: Mapping[str, Any], lock: Lock):
+        self._folder, self._lock = folder, lock
         self._metrics = folder / "metrics.jsonl"
+        self._seconds, self._begun = 0.0, time.perf_counter()
+        for path in (folder, self._metrics, folder / "artifacts", folder / "checkpoints"):
+            if path.is_symlink():  # who planted it would have this process write elsewhere
+                raise InputError(f"{path} is a symbolic link: a run is written into a folder of its own")
+        (folder / "failed.json").unlink(missing_ok=True)
+        for part in (folder, folder / "artifacts"):
+            for left in part.glob(".*"):  # by a process that was killed while it wrote
+                left.unlink(missing_ok=True)
+        before = read_json(folder / "run.json")
+        started: dict[str, Any] = {"started": before.get("started", _now())}
+        self.changed = _changed(before, about) if "started" in before else {}
+        if "started" in before:
+            started["resumed"] = [*before.get("resumed", []), {"at": _now(), "changed": self.changed}]
+        _write_run(folder, config, {**about, **started})
         self._metrics.touch()
 
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the run back."""
+        self._lock.release()
+
     def _ours(self) -> None:
-        if read_json(self._folder / "run.json").get("attempt") != self._attempt:
+        if not self._lock.held:
             raise Superseded(self._folder)
+
+    def begin_anew(self) -> None:
+        """Drop all that was measured before."""
+        self._ours()
+        write(self._metrics, b"")
+        shutil.rmtree(self._folder / "artifacts", ignore_errors=True)
+        self._seconds, self._begun = 0.0, time.perf_counter()
+
+    def position(self) -> dict[str, Any]:
+        """What is on disk now, to `go_on` from."""
+        with self._metrics.open("rb") as lines:
+            os.fsync(lines.fileno())
+            size = os.fstat(lines.fileno()).st_size
+        seconds = self._seconds + time.perf_counter() - self._begun
+        return {"metrics": size, "seconds": seconds, "files": self._digests(size)}
+
+    def _digests(self, size: int) -> dict[str, str]:
+        """SHA-256 of the first `size` bytes of measurements, and of every artifact, by file."""
+        with self._metrics.open("rb") as lines:
+            digests = {self._metrics.name: sha256(lines.read(size))}
+        for path in sorted(self._folder.glob("artifacts/*")):
+            digests[f"artifacts/{path.name}"] = sha256(path.read_bytes())
+        return digests
+
+    def go_on(self, position: Mapping[str, Any]) -> None:
+        """Go on from a position: what was measured after it will be measured again.
+
+        Raises:
+            ValueError: where less was measured, or what was has been changed since.
+        """
+        self._ours()
+        now = self._digests(position["metrics"])
+        for name, digest in position["files"].items():
+            if now.get(name) != digest:
+                raise ValueError(f"{self._folder / name} is not as it was then")
+        with self._metrics.open("r+b") as lines:
+            if os.fstat(lines.fileno()).st_size < position["metrics"]:
+                raise ValueError(f"{self._metrics} has fewer measurements than it should have")
+            lines.truncate(position["metrics"])
+            os.fsync(lines.fileno())
+        self._seconds = float(position["seconds"])
 
     def log(self, *, seed: int, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
         """Add measurements; a value that is not finite becomes null."""
@@ -186,14 +274,18 @@ class Writer:
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write(self._folder / "artifacts" / f"{name}-seed{seed}.npz", buffer.getvalue())
 
+    def weights(self, seed: int, content: bytes) -> None:
+        """Save the trained network of one seed."""
+        self._ours()
+        write(self._folder / "artifacts" / _weights_file(seed), content)
+
     def done(self) -> None:
         """Mark the run finished, once everything before is on disk, whose digests are kept with the mark."""
         self._ours()
-        with self._metrics.open("rb") as lines:
-            os.fsync(lines.fileno())
+        seconds = self.position()["seconds"]
         kept = [self._metrics, *sorted(self._folder.glob("artifacts/*"))]
         digests = {str(path.relative_to(self._folder)): sha256(path.read_bytes()) for path in kept}
-        write(self._folder / "done.json", to_json({"finished": _now(), "files": digests}))
+        write(self._folder / "done.json", to_json({"finished": _now(), "seconds": seconds, "files": digests}))
 
 
 def plan(folder: Path, configs: list[Config]) -> list[RunFolder]:
@@ -298,6 +390,28 @@ def _moment(path: Path, key: str) -> datetime:
         return datetime.fromisoformat(_having(path, key)[key]).astimezone(UTC)
     except ValueError as error:
         raise InputError(f"{path} is damaged: {line(error)}") from None
+
+
+def _number(path: Path, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{path} is damaged: {value!r} is no number of seconds")
+    return float(value)
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not as it was when the run was begun: `[before, now]` by name."""
+
+    def flat(about: Mapping[str, Any]) -> dict[str, Any]:
+        found = {}
+        for part in ("versions", "device", "native", "git"):
+            value = about.get(part)
+            found |= (
+                {f"{part}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {part: value}
+            )
+        return found
+
+    was, has = flat(before), flat(now)
+    return {key: [was.get(key), has.get(key)] for key in {**was, **has} if was.get(key) != has.get(key)}
 
 
 def _now() -> str:

@@ -10,7 +10,7 @@ import polars as pl
 from hdc.config import Config
 from hdc.errors import InputError
 
-State = Literal["planned", "interrupted", "failed", "done"]
+State = Literal["planned", "running", "interrupted", "failed", "done"]
 
 METRICS = {
     "run_id": pl.String,
@@ -65,6 +65,10 @@ class Run(Protocol):
 
     def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
         """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
+        ...
+
+    def weights(self, seed: int) -> Path:
+        """The file with the trained network of one seed; InputError where it is not there."""
         ...
 
 

@@ -345,7 +345,9 @@ def _notes(table: Table) -> Iterator[str]:
             case "failed":
                 yield f"failed: {name}: {run.failure.get('error')}"
             case "interrupted":
-                yield f"not finished: {name}: interrupted or still running"
+                yield f"not finished: {name}: interrupted"
+            case "running":
+                yield f"not finished: {name}: still running"
             case "planned":
                 yield f"missing: {name}: planned and never started"
     for row in table.rows:

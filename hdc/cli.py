@@ -271,6 +271,7 @@ def _add_ops(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 def _ops(args: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from rich.markup import escape
     from rich.table import Table
     from yaml import YAMLError
@@ -283,7 +284,7 @@ def _ops(args: argparse.Namespace) -> int:
             raise InputError(f"{key!r} is not KEY=VALUE, such as net.separable=true")
         try:
             values.merge_with_dotlist([key])
-        except (ValueError, YAMLError) as error:
+        except (ValueError, YAMLError, OmegaConfBaseException) as error:
             raise InputError(f"{key!r} cannot be read: {str(error).splitlines()[0]}") from None
     config = from_dict(OmegaConf.to_container(values))  # type: ignore[arg-type]
 

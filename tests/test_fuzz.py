@@ -24,11 +24,14 @@ import numpy as np
 import polars as pl
 import pytest
 import synthetic
+from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments import launch, report
-from hdc import cli, data, experiment, records, search, timing
+from hdc import cli, data, experiment, networks, records, search, timing, weights
+from hdc.checkpoints import Checkpoints
+from hdc.config import from_dict
 from hdc.data.dataset import Dataset, Split
 from hdc.errors import InputError
 from hdc.records import findings
@@ -248,7 +251,13 @@ def without_training(monkeypatch):
         return Dataset(config.name, "dense" if dense else "classification", ("a", "b"), split, split, split)
 
     monkeypatch.setattr(data, "load", load)
-    monkeypatch.setattr(experiment, "run", lambda run, *_, **__: run.start({}).done())
+
+    def finish(run, *_, **__):
+        if run.state != "done":
+            with run.start({}) as writer:
+                writer.done()
+
+    monkeypatch.setattr(experiment, "run", finish)
     experiment._dataset.cache_clear()
     yield
     experiment._dataset.cache_clear()
@@ -257,7 +266,7 @@ def without_training(monkeypatch):
 @cases(60)
 @given(arguments(TRAIN, FLAGS, REFUSED))
 def test_training(without_training, given):
-    call("train", ["train=quick", *given])
+    call("train", ["train=quick", "optim.warmup_steps=1", *given])
 
 
 @cases(25)
@@ -529,3 +538,88 @@ def test_figures_and_reports_of_changed_records(kind, seed):
         report.HOME.mkdir()
         (report.HOME / "README.md").write_text("<!-- generated: tiny -->\n<!-- end -->\n")
         call("report", [f"results={results}", "study=tiny"])
+
+
+# Weights and checkpoints.
+
+
+@functools.cache
+def exported() -> tuple[bytes, dict]:
+    """The weights of a small network, with what their header says."""
+    config = from_dict({"net": {"width": 2}, "schedule": {"rates": [1], "repeat": 1}})
+    about = {"config": config.to_dict(), "seed": 0, "task": "dense", "classes": ["a", "b"]}
+    about["image_shape"] = [8, 8, 1]
+    model = networks.build(
+        *(config.net, config.dilation), image_shape=(8, 8, 1), classes=2, task="dense", rngs=nnx.Rngs(0)
+    )
+    normalise = networks.Normaliser(np.zeros(1, np.float32), np.ones(1, np.float32))
+    content = networks.export(nnx.state(model), about, normalise)
+    return content, about | {"offset": [0.0], "scale": [1.0]}
+
+
+def weights_in(content: bytes) -> tuple[dict[str, np.ndarray], dict] | None:
+    """What a weights file holds; None where it is refused."""
+    path = Path("weights.safetensors").absolute()
+    path.write_bytes(content)
+    try:
+        return weights.read(path)
+    except InputError as error:
+        assert "\n" not in str(error)
+        return None
+
+
+@cases(60)
+@given(SEEDS)
+def test_changed_weights_are_refused_or_the_same(seed):
+    content, about = exported()
+    found = weights_in(change_bytes(content, random.Random(seed)))
+    if found is not None:
+        whole = weights_in(content)
+        assert found[1] == about
+        assert found[0].keys() == whole[0].keys()
+        for name, array in whole[0].items():
+            np.testing.assert_array_equal(found[0][name], array)
+
+
+@cases(20)
+@given(SEEDS)
+def test_weights_of_another_network_are_one_line(seed):
+    content, about = exported()
+    arrays = weights_in(content)[0]
+    with contextlib.suppress(ValueError, TypeError, KeyError):  # what is not written
+        changed = change({"it": json.loads(json.dumps(about))}, random.Random(seed))
+        content = weights.to_bytes(arrays, changed["it"])
+    Path("weights.safetensors").write_bytes(content)
+    try:
+        networks.load(Path("weights.safetensors").absolute())
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@functools.cache
+def checkpointed() -> Path:
+    """A folder with two checkpoints, of which each holds its number."""
+    folder = Path(tempfile.mkdtemp(dir=Path.cwd())) / "checkpoints"
+    kept = Checkpoints(folder)
+    for number in (1, 2):
+        kept.save({"a.b": np.full(9, number, np.float32)}, {"number": number})
+    kept.wait()
+    kept.close(clear=False)
+    return folder
+
+
+@cases(15)
+@given(SEEDS)
+def test_a_changed_checkpoint_is_passed_over_or_the_same(seed):
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as home:
+        folder = Path(home) / "checkpoints"
+        shutil.copytree(checkpointed(), folder)
+        path = chance.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+        path.write_bytes(change_bytes(path.read_bytes(), chance))
+        kept, said = Checkpoints(folder), []
+        found = kept.restore(lambda arrays, about: (arrays["a.b"].tolist(), about["number"]), said.append)
+        kept.close(clear=False)
+        assert found in (([2.0] * 9, 2), ([1.0] * 9, 1), None)
+        assert len(said) == {2: 0, 1: 1, None: 2}[found and found[1]]
+        assert all("\n" not in line for line in said)

@@ -352,6 +352,9 @@ def frame(runs: Sequence[Run]) -> pl.DataFrame:
 
 
 def _runs(folder: Path) -> Iterator[RunFolder]:
+    for path in folder.glob("*/done.json"):
+        if not path.with_name("run.json").exists():
+            raise InputError(f"{path.parent} is damaged: a run is done there, and its run.json is gone")
     for path in sorted(
         folder.glob("*/run.json"), key=lambda path: (str(read_json(path).get("planned", "")), path)
     ):

@@ -67,6 +67,8 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     for name in ("config_name", "config_path", "config_dir", "package", "experimental_rerun", "run"):
         if getattr(arguments, name):
             refuse(f"--{name.replace('_', '-')} is not for this program")
+    if arguments.resolve and not (arguments.cfg or arguments.help):
+        refuse("--resolve goes with --cfg or --help")
     for override in arguments.overrides:
         if "_target_" in override:
             raise InputError(f"{override!r} names code to run: choose a launcher or sweeper by its name")
@@ -101,6 +103,9 @@ def checked(config: DictConfig) -> Launch:
         InputError: for a value out of its range, or a key that the schema does not have.
     """
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    for key in ("name", "results", "retry_failed", "checkpoint_seconds"):
+        if key not in values:
+            raise InputError(f"~{key}: it cannot be left out")
     folder = records.study_folder(values.pop("results"), values.pop("name"))
     retry, seconds = values.pop("retry_failed"), values.pop("checkpoint_seconds")
     if not 0 <= seconds < math.inf:

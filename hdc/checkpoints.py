@@ -53,7 +53,8 @@ class Checkpoints:
             use: called with arrays and what was said about them; ValueError where they do not fit.
             warn: told of each that is damaged or does not fit, which is moved aside.
         """
-        for step in sorted(self._manager.all_steps(read=True), reverse=True):
+        self._manager.reload()
+        for step in sorted(self._manager.all_steps(), reverse=True):
             path = self._folder / str(step)
             try:
                 arrays, about = self._read(step)

@@ -132,7 +132,8 @@ def load(source: Run | str | Path, seed: int | None = None) -> Trained:
         if task not in get_args(Task):
             raise ValueError(f"its task is {task!r}")
         shape, classes, trained = tuple(about["image_shape"]), tuple(about["classes"]), about["seed"]
-        normalise = Normaliser(*(np.array(about[name], np.float32) for name in ("offset", "scale")))
+        with np.errstate(over="raise"):
+            normalise = Normaliser(*(np.array(about[name], np.float32) for name in ("offset", "scale")))
         model = build(
             config.net,
             config.dilation,
@@ -149,7 +150,7 @@ def load(source: Run | str | Path, seed: int | None = None) -> Trained:
             if (array := arrays[_dotted(path)]).shape != variable.shape:
                 raise ValueError(f"{_dotted(path)} is {list(array.shape)}")
             variable.set_value(jnp.asarray(array))
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{source} does not fit: {type(error).__name__} {error}") from None
     nnx.update(model, state)
     return Trained(evaluation(model), normalise, classes, shape, config, trained)

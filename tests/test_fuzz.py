@@ -263,7 +263,7 @@ def without_training(monkeypatch):
     experiment._dataset.cache_clear()
 
 
-@cases(60)
+@cases(30)
 @given(arguments(TRAIN, FLAGS, REFUSED))
 def test_training(without_training, given):
     call("train", ["train=quick", "optim.warmup_steps=1", *given])
@@ -328,7 +328,7 @@ def test_data(given):
 OPS = {key: values for key, values in TRAIN.items() if "." in key and not key.startswith("hydra")}
 
 
-@cases(25)
+@cases(12)
 @given(arguments(OPS, ["--json", "--help"]))
 def test_ops(without_training, given):
     call("hdc", ["ops", "data.flips=[]", *given])
@@ -529,7 +529,7 @@ def test_records_of_an_older_version_never_end_in_a_traceback(seed):
         table_of(results)
 
 
-@cases(25)
+@cases(12)
 @given(st.sampled_from(["new", "old", "packed"]), SEEDS)
 def test_figures_and_reports_of_changed_records(kind, seed):
     with mutated(kind, seed) as (results, _), pytest.MonkeyPatch.context() as patch:

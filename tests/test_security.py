@@ -118,6 +118,8 @@ def ends(monkeypatch, capsys, module, *arguments: str) -> str:
         (["--cfg", "job", "net.widht=3"], "did you mean net.width?"),
         (["arm=null", "data.train_size=3"], "arm=null: a group cannot be null, leave it out"),
         (["hydra.sweeper.params={a: 1}"], "cannot be composed: "),
+        (["~name"], "~name: it cannot be left out"),
+        (["--resolve"], "--resolve goes with --cfg or --help"),
         (["name=../../x"], "study name '../../x'"),
     ],
 )

@@ -1,6 +1,5 @@
 """Checkpoints of a run in training: the newest two, written in the background, read with suspicion."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ class Checkpoints:
         """Begin to write a checkpoint, once the one before is on disk."""
         self.wait()
         names = sorted(arrays)
-        values = {"about": about, "names": names, "sha256": _digest(arrays, about)}
+        values = {"about": about, "names": names, "sha256": digest(arrays, about)}
         # Numbers for names: Orbax gives some characters of a name a meaning.
         state = {str(number): arrays[name] for number, name in enumerate(names)}
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(values))
@@ -50,10 +49,10 @@ class Checkpoints:
         """What `use` makes of the newest checkpoint that is whole, None where there is none.
 
         Args:
-            use: called with arrays and what was said about them; ValueError where they do not fit.
+            use: called with arrays and what was said about them; KeyError, TypeError or ValueError where
+                they do not fit.
             warn: told of each that is damaged or does not fit, which is moved aside.
         """
-        self._manager.reload()
         for step in sorted(self._manager.all_steps(), reverse=True):
             path = self._folder / str(step)
             try:
@@ -63,7 +62,7 @@ class Checkpoints:
             else:
                 try:
                     return use(arrays, about)
-                except ValueError as error:
+                except (KeyError, TypeError, ValueError) as error:
                     problem = f"does not fit ({line(error)})"
             warn(f"checkpoint {path} {problem}: the one before it serves")
             aside = self._folder / f"unusable-{step}"
@@ -77,7 +76,7 @@ class Checkpoints:
         found = self._manager.restore(step, args=wanted)
         values, state = found["about"], found["state"]
         arrays = {name: np.asarray(state[str(number)]) for number, name in enumerate(values["names"])}
-        if _digest(arrays, values["about"]) != values["sha256"]:
+        if digest(arrays, values["about"]) != values["sha256"]:
             raise ValueError("its content is not what was written")
         return arrays, values["about"]
 
@@ -86,8 +85,3 @@ class Checkpoints:
         self._manager.close()
         if clear:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _digest(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> str:
-    said = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
-    return digest({**arrays, "about": said})

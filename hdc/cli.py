@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_check(commands)
     _add_search(commands)
+    _add_runs(commands)
     _add_ops(commands)
     _add_data(commands)
     return parser
@@ -252,6 +253,70 @@ def _print_json(values: Any) -> None:
     import json
 
     print(json.dumps(values, indent=2, allow_nan=False))
+
+
+def _add_runs(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    runs = commands.add_parser(
+        "runs",
+        help="where the runs of a study stand",
+        description="The runs of a study: planned, running, interrupted, failed or done, how far they came "
+        "and what ended them. Exit code 0: all done, 1: some are not, 2: bad input.",
+    )
+    runs.add_argument("study", nargs="?", metavar="STUDY", help="all studies are counted without one")
+    runs.add_argument(
+        "--results", default="results", metavar="DIR", help="where they are, results by default"
+    )
+    runs.add_argument(
+        "--failed", action="store_true", help="only failed runs: the error, where the traceback is"
+    )
+    runs.add_argument("--json", action="store_true", help="print JSON")
+    runs.set_defaults(run=_runs)
+
+
+def _runs(args: argparse.Namespace) -> int:
+    import shutil
+    from datetime import UTC, datetime
+
+    from hdc import runs
+
+    if not Path(args.results).is_dir():
+        raise InputError(f"--results {args.results} is no folder")
+    width = shutil.get_terminal_size().columns
+    if args.study is None:
+        if args.failed:
+            raise InputError("--failed needs STUDY ('hdc runs' lists them)")
+        return _studies(args, width)
+    found = runs.standings(args.study, args.results)
+    counted = runs.counts(one.state for one in found)
+    shown = [one for one in found if one.state == "failed"] if args.failed else found
+    if args.json:
+        told = [one.to_dict() for one in shown]
+        _print_json({"study": args.study, "counts": counted, "runs": told})
+    else:
+        _print(runs.failures(shown) if args.failed else runs.report(shown, datetime.now(UTC), width))
+        print(runs.summary(counted))
+    return 0 if set(counted) == {"done"} else 1
+
+
+def _studies(args: argparse.Namespace, width: int) -> int:
+    from hdc import records, runs
+
+    counted: dict[str, dict[str, int] | str] = {}
+    for study in records.studies(args.results):
+        try:
+            counted[study] = runs.counts(run.state for run in records.load(study, args.results))
+        except InputError as error:
+            counted[study] = str(error)
+    if not counted:
+        raise InputError(f"there is no study in {args.results}: nothing has been run there yet")
+    if args.json:
+        named = {
+            study: {"counts" if isinstance(one, dict) else "error": one} for study, one in counted.items()
+        }
+        _print_json([{"study": study, **one} for study, one in named.items()])
+    else:
+        _print(runs.overview(counted, width))
+    return 0 if all(isinstance(one, dict) and set(one) == {"done"} for one in counted.values()) else 1
 
 
 def _add_ops(commands: "argparse._SubParsersAction[_Parser]") -> None:

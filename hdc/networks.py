@@ -128,32 +128,38 @@ def load(source: Run | str | Path, seed: int | None = None) -> Trained:
         source = source.weights(source.config.seeds[0] if seed is None else seed)
     arrays, about = weights.read(Path(source))
     try:
-        config, task = from_dict(about["config"]), about["task"]
-        if task not in get_args(Task):
-            raise ValueError(f"its task is {task!r}")
-        shape, classes, trained = tuple(about["image_shape"]), tuple(about["classes"]), about["seed"]
-        with np.errstate(over="raise"):
-            normalise = Normaliser(*(np.array(about[name], np.float32) for name in ("offset", "scale")))
-        model = build(
-            config.net,
-            config.dilation,
-            image_shape=shape,
-            classes=len(classes),
-            task=task,
-            rngs=nnx.Rngs(0),
-        )
-        state = nnx.state(model, _KEPT)
-        paths = {_dotted(path): path for path, _ in nnx.to_flat_state(state)}
-        if paths.keys() != arrays.keys():
-            raise ValueError("its arrays are those of another network")
-        for path, variable in nnx.to_flat_state(state):
-            if (array := arrays[_dotted(path)]).shape != variable.shape:
-                raise ValueError(f"{_dotted(path)} is {list(array.shape)}")
-            variable.set_value(jnp.asarray(array))
+        return _trained(arrays, about)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{source} does not fit: {type(error).__name__} {error}") from None
+        raise InputError(f"{source} does not fit: {type(error).__name__}: {error}") from None
+
+
+def _trained(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Trained:
+    config, task, seed = from_dict(about["config"]), about["task"], about["seed"]
+    shape, classes = tuple(about["image_shape"]), tuple(about["classes"])
+    with np.errstate(over="raise"):
+        normalise = Normaliser(*(np.array(about[name], np.float32) for name in ("offset", "scale")))
+    if not (
+        task in get_args(Task)
+        and type(seed) is int
+        and len(shape) == 3
+        and all(type(side) is int and side > 0 for side in shape)
+        and all(type(name) is str for name in classes)
+        and normalise.offset.shape == normalise.scale.shape == shape[2:]
+    ):
+        raise ValueError("what its header says of images, classes or seed is not possible")
+    model = build(
+        config.net, config.dilation, image_shape=shape, classes=len(classes), task=task, rngs=nnx.Rngs(0)
+    )
+    state = nnx.state(model, _KEPT)
+    flat = {_dotted(path): variable for path, variable in nnx.to_flat_state(state)}
+    if flat.keys() != arrays.keys():
+        raise ValueError("its arrays are those of another network")
+    for name, variable in flat.items():
+        if arrays[name].shape != variable.shape:
+            raise ValueError(f"{name} is {list(arrays[name].shape)} and must be {list(variable.shape)}")
+        variable.set_value(jnp.asarray(arrays[name]))
     nnx.update(model, state)
-    return Trained(evaluation(model), normalise, classes, shape, config, trained)
+    return Trained(evaluation(model), normalise, classes, shape, config, seed)
 
 
 def export(state: nnx.State, about: Mapping[str, Any], normalise: Normaliser) -> bytes:

@@ -13,9 +13,9 @@ import safetensors.numpy
 from hdc.errors import InputError, printable
 
 
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of arrays with their names, types and shapes, in the order of the names."""
-    hashed = hashlib.sha256()
+def digest(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values and of arrays with their names, types and shapes."""
+    hashed = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]
         hashed.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -25,7 +25,7 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 def to_bytes(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> bytes:
     """A safetensors file of arrays, with `about` (JSON values) under `hdc` in its header."""
-    header = json.dumps({**about, "sha256": _digest(arrays, about)}, sort_keys=True, allow_nan=False)
+    header = json.dumps({**about, "sha256": digest(arrays, about)}, sort_keys=True, allow_nan=False)
     return safetensors.numpy.save(dict(arrays), {"hdc": header})
 
 
@@ -47,15 +47,9 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise InputError(f"{path} does not say which network it is of: its header has no 'hdc'")
     try:
         about = json.loads(header)
-        whole = about.pop("sha256") == _digest(arrays, about)
+        whole = about.pop("sha256") == digest(arrays, about)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise InputError(f"{path} is damaged: its content is not what was written")
     return arrays, about
-
-
-def _digest(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> str:
-    """Of both: a mean in the header changes what comes out as much as a weight does."""
-    said = np.frombuffer(json.dumps(about, sort_keys=True, allow_nan=False).encode(), np.uint8)
-    return digest({**arrays, "": said})

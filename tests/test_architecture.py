@@ -33,6 +33,7 @@ LAYERS = {
     "data": {"errors", "config", "folders"},
     "timing": {"errors", "config", "data", "ops", "records", "training"},
     "records": {"errors", "config"},
+    "runs": {"errors", "records"},
     "statistics": set(),
     "tables": {"errors", "check", "config", "path_counts", "published", "records", "schedules", "statistics"},
     "claims": {"errors", "config", "records", "schedules", "statistics", "tables"},

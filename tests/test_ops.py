@@ -150,7 +150,9 @@ def test_forward_and_gradients_equal_the_loops(
     size=pairs(1, 9),
     kernel_size=pairs(1, 5),
     rate=pairs(1, 9),
-    channels=st.sampled_from([(1, 1), (3, 2), (2, 37), (5, 16), (17, 3), (19, 32), (33, 6)]),
+    channels=st.sampled_from(
+        [(1, 1), (1, 48), (3, 2), (3, 16), (2, 37), (4, 32), (5, 16), (17, 3), (19, 32), (33, 6)]
+    ),
     kind=st.sampled_from(["dense", "depthwise", "separable"]),
     padding=st.sampled_from(["SAME", ((9, 0), (3, 20))]),
     relu=st.booleans(),
@@ -375,12 +377,16 @@ def test_backends_work_under_every_transformation(name: str, groups: int, wide) 
 
 
 @pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
-@pytest.mark.parametrize("kind", ["dense", "depthwise", "separable"])
+@pytest.mark.parametrize("kind", ["1 channel", "2 channels", "3 channels", "dense", "depthwise", "separable"])
 def test_gradients_that_nobody_asks_for_are_not_computed_and_the_others_are_the_same(kind, wide) -> None:
     x, kernel = wide
     bias = jnp.linspace(-1, 1, 70)
     if kind == "dense":
         arrays, apply = (x, kernel, bias), partial(conv2d, relu=True)
+    elif "channel" in kind:  # as of a first layer: all at once where the images' gradient is not wanted
+        few = int(kind[0])
+        arrays = (x[..., :few], kernel[:, :, :few, :48], bias[:48])
+        apply = partial(conv2d, relu=True)
     elif kind == "depthwise":
         arrays, apply = (x, kernel[:, :, :1, :33], bias[:33]), partial(conv2d, relu=True, groups=33)
     else:
@@ -594,17 +600,20 @@ import jax, jax.numpy as jnp, numpy as np
 from hdc.ops import backend, conv2d, max_pool, native_build, separable_conv2d
 assert native_build.unavailable() == ""
 rng = np.random.default_rng(0)
-for groups, ins, outs in ((1, 5, 37), (19, 19, 19), (1, 33, 8), (1, 3, 20)):
+few = [(1, 1, 24), (1, 3, 8), (1, 3, 20), (1, 4, 16)]
+for groups, ins, outs in [(1, 5, 37), (19, 19, 19), (1, 33, 8), *few]:
     x = jnp.asarray(rng.standard_normal((3, 10, 9, ins), np.float32))
     k = jnp.asarray(rng.standard_normal((3, 5, ins // groups, outs), np.float32))
     found = []
     for name in ("native", "lax"):
         with backend(name):
             bias, depthwise, pointwise = jnp.ones(outs), jnp.ones((3, 3, 1, ins)), jnp.ones((1, 1, ins, 7))
-            y, pullback = jax.vjp(
-                lambda x, k: max_pool(conv2d(x, k, bias, relu=True, rate=(1, 2), groups=groups)), x, k)
+            def apply(x, k, bias):
+                return max_pool(conv2d(x, k, bias, relu=True, rate=(1, 2), groups=groups))
+            y, pullback = jax.vjp(apply, x, k, bias)
+            first = jax.vjp(lambda k, bias: apply(x, k, bias), k, bias)[1]
             z, pull = jax.vjp(lambda x: separable_conv2d(x, depthwise, pointwise), x)
-        found.append((y, z, *pullback(jnp.cos(y)), *pull(jnp.cos(z))))
+        found.append((y, z, *pullback(jnp.cos(y)), *first(jnp.cos(y)), *pull(jnp.cos(z))))
     for one, other in zip(*found):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 print(native_build.instruction_set())

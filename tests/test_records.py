@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 import synthetic
 
-from hdc import records
+from hdc import records, tables
 from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.records import files
+from hdc.records import files, together
 
 
 def planned(tmp_path, **values):
@@ -121,6 +121,42 @@ def test_load_reads_back_every_run_in_the_order_of_planning(tmp_path):
     records.plan(tmp_path / "study", configs)
     records.plan(tmp_path / "study", configs[::-1])  # planning again changes nothing
     assert [run.config for run in records.load("study", tmp_path)] == configs
+
+
+def test_every_file_of_a_study_is_read_once(tmp_path, monkeypatch):
+    synthetic.large_study(tmp_path, rows=20, runs_of_row=2, seeds=2, epochs=3)
+    opened = []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path) or real(path))
+    runs = records.load("large", tmp_path)
+    assert sorted(opened) == sorted((tmp_path / "large").glob("*/run.json"))
+    opened.clear()
+    tables.document(tables.build(tables.TableConfig(study="large"), runs))
+    assert sorted(opened) == sorted((tmp_path / "large").glob("*/metrics.jsonl"))
+    opened.clear()
+    frame = records.frame(runs)
+    assert sorted(opened) == sorted((tmp_path / "large").glob("*/metrics.jsonl"))
+    assert frame["run_id"].unique(maintain_order=True).to_list() == [run.run_id for run in runs]
+
+
+def test_measurements_read_together_are_those_read_one_by_one(tmp_path, monkeypatch):
+    folder = synthetic.large_study(tmp_path, rows=5, seeds=2, epochs=3)
+    records.plan(folder, [synthetic.configuration("hdc", [9])])  # without any
+    runs = records.load("large", tmp_path)
+    with (runs[1].folder / "metrics.jsonl").open("a") as lines:
+        lines.write('{"run_id": "torn')
+    one_by_one = [run.metrics().with_columns(run=pl.lit(place)) for place, run in enumerate(runs)]
+    for size in (1, 10**9):  # a part for each run, and one for all
+        monkeypatch.setattr(together, "_AT_ONCE", size)
+        assert pl.concat(records.measurements(runs)).equals(pl.concat(one_by_one))
+    (copied,) = (run.folder / "metrics.jsonl" for run in runs if run is runs[2])
+    copied.write_bytes((runs[0].folder / "metrics.jsonl").read_bytes())  # it stays that of its folder
+    places = pl.concat(records.measurements(runs)).filter(pl.col("run_id") == runs[0].run_id)["run"]
+    assert places.unique().to_list() == [0, 2]
+    copied.write_bytes(b"{\n")
+    with pytest.raises(InputError, match=rf"{runs[2].run_id}/metrics.jsonl is damaged"):
+        records.frame(runs)
+    assert records.frame([]).columns == records.frame(runs[:1]).columns
 
 
 def test_load_names_what_is_wrong(tmp_path):

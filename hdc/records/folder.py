@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -70,8 +70,11 @@ class RunFolder:
 
     @cached_property
     def _info(self) -> dict[str, Any]:
-        path = self.folder / "run.json"
-        return check_info(path, read_json(path))
+        return check_info(self.folder / "run.json", self._said)
+
+    @cached_property
+    def _said(self) -> dict[str, Any]:
+        return read_json(self.folder / "run.json")
 
     @property
     def failure(self) -> dict[str, Any]:
@@ -94,17 +97,21 @@ class RunFolder:
 
     def metrics(self) -> pl.DataFrame:
         """The measurements so far, one a row, columns as `METRICS`; a torn last line is left out."""
-        path = self.folder / "metrics.jsonl"
-        content = self._content("metrics.jsonl") if path.exists() or self.state == "done" else b""
-        whole = content[: content.rfind(b"\n") + 1]
+        whole = self.lines()
         if not whole:
             return pl.DataFrame(schema=METRICS)
         try:
             frame = pl.read_ndjson(io.BytesIO(whole), schema=METRICS)
         except pl.exceptions.PolarsError as error:
-            raise InputError(f"{path} is damaged: {line(error)}") from None
-        check_metrics(path, frame, self.config)
+            raise InputError(f"{self.folder / 'metrics.jsonl'} is damaged: {line(error)}") from None
+        check_metrics(self.folder / "metrics.jsonl", frame, self.config)
         return frame
+
+    def lines(self) -> bytes:
+        """The whole lines of `metrics.jsonl`; InputError as `artifact`."""
+        there = (self.folder / "metrics.jsonl").exists() or self.state == "done"
+        content = self._content("metrics.jsonl") if there else b""
+        return content[: content.rfind(b"\n") + 1]
 
     def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
         """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
@@ -338,33 +345,20 @@ def studies(results: str | Path) -> list[str]:
     )
 
 
-def frame(runs: Sequence[Run]) -> pl.DataFrame:
-    """The measurements of all runs with `state`, `label` and `kind` of the schedule beside each."""
-    frames = [
-        run.metrics().with_columns(
-            pl.lit(run.state).alias("state"),
-            pl.lit(run.config.dilation.label).alias("label"),
-            pl.lit(run.config.dilation.kind).alias("kind"),
-        )
-        for run in runs
-    ]
-    return pl.concat(frames)
-
-
 def _runs(folder: Path) -> Iterator[RunFolder]:
     for path in folder.glob("*/done.json"):
         if not path.with_name("run.json").exists():
             raise InputError(f"{path.parent} is damaged: a run is done there, and its run.json is gone")
-    for path in sorted(
-        folder.glob("*/run.json"), key=lambda path: (str(read_json(path).get("planned", "")), path)
-    ):
-        values = read_json(path)
+    found = [(path, read_json(path)) for path in folder.glob("*/run.json")]
+    for path, values in sorted(found, key=lambda one: (str(one[1].get("planned", "")), one[0])):
         try:
             run = RunFolder(path.parent, from_dict(values.get("config", {})))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         if run.config.run_id != run.run_id:
             raise InputError(f"{path} does not hold the configuration that its folder is named after")
+        if "started" in values:  # else there is more to come
+            vars(run)["_said"] = values
         yield run
 
 

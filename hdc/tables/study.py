@@ -11,12 +11,13 @@ import polars as pl
 
 from hdc.config import unknown
 from hdc.errors import InputError
+from hdc.records.apart import varying
 from hdc.records.run import Run
 from hdc.schedules import Kind
 from hdc.statistics import ALPHA, CONFIDENCE, POWER, Correlation, Estimate, Paired, holm, least_pairs
 from hdc.tables.columns import DESCRIBED, difference_text, number, style, title
 from hdc.tables.rendering import FORMATS, Document, Section
-from hdc.tables.rows import Row, differing, group, varying
+from hdc.tables.rows import Row, differing, group
 
 SOURCES = ("study", "published", "offsets", "claims")
 
@@ -125,14 +126,27 @@ class Table:
 
         Of several, the one with as many layers; None where that is not one, and for a baseline itself.
         """
-        wanted = self.config.baseline
-        if named := [other for other in self.rows if other.label == wanted and other.others]:
-            return None if row is named[0] else named[0]
-        some = [o for o in self.rows if o.others == row.others and wanted in (o.kind, o.schedule)]
+        if named := self._named:
+            return None if row is named else named
+        some = self._alike.get(row.others, [])
         if row in some:
             return None
         deep = [other for other in some if other.layers == row.layers] or some
         return deep[0] if len(deep) == 1 else None
+
+    @cached_property
+    def _named(self) -> Row | None:
+        """The row whose whole label the baseline is."""
+        return next((row for row in self.rows if row.label == self.config.baseline and row.others), None)
+
+    @cached_property
+    def _alike(self) -> dict[tuple[str, ...], list[Row]]:
+        """The rows that the baseline's kind or schedule names, by what else differs."""
+        alike: dict[tuple[str, ...], list[Row]] = {}
+        for row in self.rows:
+            if self.config.baseline in (row.kind, row.schedule):
+                alike.setdefault(row.others, []).append(row)
+        return alike
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -142,12 +156,13 @@ class Table:
     @cached_property
     def differences(self) -> dict[tuple[str, str], Difference]:
         """By the row's label and the column: all cells of the difference block."""
-        paired = {
-            (row.label, column): Paired.of(row.differences(column, other))
+        cells = {
+            (row.label, column): row.differences(column, other)
             for row in self.rows
             if (other := self.baseline(row))
             for column in self.compared
         }
+        paired = dict(zip(cells, Paired.of_each([*cells.values()]), strict=True))
         adjusted = holm([one.p for one in paired.values()])
         tests = sum(math.isfinite(p) for p in adjusted)
         return {

@@ -4,5 +4,5 @@
 #define WIDE 2
 #define PIXELS_1 10
 #define PIXELS_2 6
-#define FEW 9
+#define SUMS 12
 #include "kernels.inc"

@@ -6,5 +6,5 @@
 #define PIXELS_2 12
 #define PIXELS_3 8
 #define PIXELS_4 6
-#define FEW 9
+#define SUMS 27
 #include "kernels.inc"

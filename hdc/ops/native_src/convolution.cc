@@ -50,12 +50,10 @@ int parts_of(int batch, long size) { return std::min(batch, size <= 1 << 18 ? 16
 
 // Adds up `parts` arrays, each of rows of `from` floats, to rows of `count` floats.
 void add_up(const float* sums, int parts, long size, long rows, int from, int count, float* out) {
-  for (long row = 0; row < rows; ++row)
-    for (int f = 0; f < count; ++f) {
-      float sum = 0;
-      for (int part = 0; part < parts; ++part) sum += sums[part * size + row * from + f];
-      out[row * count + f] = sum;
-    }
+  std::fill(out, out + rows * count, 0.0f);
+  for (long row = 0; row < rows; ++row, sums += from, out += count)
+    for (int part = 0; part < parts; ++part)
+      for (int f = 0; f < count; ++f) out[f] += sums[part * size + f];
 }
 
 struct Call {
@@ -93,17 +91,26 @@ Shape spread(Shape s) {
 // So few channels are quicker with the padding written out than tap by tap.
 bool has_few_channels(const Shape& s) { return s.channels <= 4 && s.kernel_h * s.kernel_w > 1; }
 
+// `count` floats at `from` of a line of `total`, zeros beside them.
+void among_zeros(const float* x, long from, long count, long total, float* line) {
+  std::fill(line, line + from, 0.0f);
+  std::memcpy(line + from, x, count * sizeof(float));
+  std::fill(line + from + count, line + total, 0.0f);
+}
+
 // An image of few channels with its padding written out, in `slot`.
 const float* padded(const Shape& s, const float* image, int slot) {
   const Shape all = spread(s);
   const long line = all.width * (long)s.channels;
   float* out = scratch(slot, all.height * line);
   const int w0 = std::clamp(s.left, 0, all.width), w1 = std::clamp(s.left + s.width, w0, all.width);
-  std::memset(out, 0, all.height * line * sizeof(float));
-  for (int row = std::max(0, s.top); row < std::min(all.height, s.top + s.height) && w0 < w1; ++row)
-    std::memcpy(out + row * line + w0 * (long)s.channels,
-                image + ((row - s.top) * (long)s.width + w0 - s.left) * s.channels,
-                (w1 - w0) * (long)s.channels * sizeof(float));
+  for (int row = 0; row < all.height; ++row) {
+    const int from = row - s.top;
+    if (from < 0 || from >= s.height || w0 == w1) std::fill(out + row * line, out + (row + 1) * line, 0.0f);
+    else
+      among_zeros(image + (from * (long)s.width + w0 - s.left) * s.channels, w0 * (long)s.channels,
+                  (w1 - w0) * (long)s.channels, line, out + row * line);
+  }
   return out;
 }
 
@@ -128,11 +135,8 @@ Image widened(const Shape& s, const float* image, int slot) {
   const long line = wide.width * s.pixel, row = s.width * s.pixel;
   float* out = scratch(slot, s.height * line);
   const int w0 = std::clamp(s.left, 0, wide.width), w1 = std::clamp(s.left + s.width, w0, wide.width);
-  for (int h = 0; h < s.height; ++h, out += line, image += row) {
-    std::memset(out, 0, w0 * s.pixel * sizeof(float));
-    std::memcpy(out + w0 * s.pixel, image + (w0 - s.left) * s.pixel, (w1 - w0) * s.pixel * sizeof(float));
-    std::memset(out + w1 * s.pixel, 0, (wide.width - w1) * s.pixel * sizeof(float));
-  }
+  for (int h = 0; h < s.height; ++h, out += line, image += row)
+    among_zeros(image + (w0 - s.left) * s.pixel, w0 * s.pixel, (w1 - w0) * s.pixel, line, out);
   return {wide, out - s.height * line};
 }
 
@@ -293,19 +297,27 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
     return ffi::Error::Success();
   }
   Floats turned_kernel;
+  // Of few channels without their gradient, as in a first layer, nothing needs dy before ReLU but the sums.
+  const bool few = has_few_channels(s), in_one_pass = few && wants_dk && !wants_dx && s.padded == s.features;
   if (wants_dx) turned_kernel = turned(kernel.typed_data(), taps, s.channels, s.features, back.padded);
   parallel(pool, parts, [&](int part) {
     float* sum = sums.get() + part * size;
     for (int n = batch * (long)part / parts; n < batch * (part + 1L) / parts; ++n) {
-      const float* g = dy.typed_data() + n * pixels * s.features;
+      const float *one = x.typed_data() + n * image, *g = dy.typed_data() + n * pixels * s.features;
+      float* bias_sum = sum + rows * s.padded;
+      if (in_one_pass) {
+        kernels.few_channels_kernel_gradient(spread(s), padded(s, one, 1),
+                                             relu ? y.typed_data() + n * pixels * s.features : nullptr, g, sum,
+                                             wants_db ? bias_sum : nullptr);
+        continue;
+      }
       if (relu || wants_db || s.padded != s.features) {
         float* masked = scratch(0, pixels * s.padded);
-        before_relu(n, 0, s.features, s.padded, sum + rows * s.padded, masked);
+        before_relu(n, 0, s.features, s.padded, bias_sum, masked);
         g = masked;
       }
-      const float* one = x.typed_data() + n * image;
-      if (wants_dk && has_few_channels(s))
-        kernels.few_channels_kernel_gradient(spread(s), padded(s, one, 1), g, sum);
+      if (wants_dk && few)
+        kernels.few_channels_kernel_gradient(spread(s), padded(s, one, 1), nullptr, g, sum, nullptr);
       else if (wants_dk) kernels.dense_kernel_gradient(s, one, g, sum);
       if (!wants_dx) continue;
       const Image in = widened(back, g, 1);

@@ -18,8 +18,11 @@ struct Kernels {
   void (*dense)(const Shape&, const float* image, const float* w, const float* bias, bool relu, float* y);
   // Adds to dk, [kernel_h, kernel_w, channels, padded]; dy is [out_height, out_width, padded].
   void (*dense_kernel_gradient)(const Shape&, const float* image, const float* dy, float* dk);
-  // The same, faster, where an image has few channels and its padding is written out.
-  void (*few_channels_kernel_gradient)(const Shape&, const float* image, const float* dy, float* dk);
+  // The same, faster, where an image has at most 4 channels and its padding is written out: of dy where y, [out_height,
+  // out_width, padded], is positive, or all of it where y is null, its sum over the pixels added to db, [padded], if
+  // that is not null.
+  void (*few_channels_kernel_gradient)(const Shape&, const float* image, const float* y, const float* dy, float* dk,
+                                       float* db);
   // One vector of channels of an image with its padding written out; y has `pixel` floats from one pixel to
   // the next. w and dk are [kernel_h, kernel_w, lanes], bias [lanes] or null; dk is added to.
   void (*depthwise)(const Shape&, const float* image, const float* w, const float* bias, bool relu, float* y,

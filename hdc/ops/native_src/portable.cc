@@ -4,5 +4,5 @@
 #define WIDE 2
 #define PIXELS_1 6
 #define PIXELS_2 4
-#define FEW 6
+#define SUMS 12
 #include "kernels.inc"

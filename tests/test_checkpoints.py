@@ -1,0 +1,180 @@
+"""Checkpoints: whole or not used; training goes on from one to the same bits."""
+
+import dataclasses
+import itertools
+import random
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from test_training import config, dense_dataset, parameters
+
+from hdc import training
+from hdc.checkpoints import KEPT, Checkpoints
+from hdc.data.dataset import Dataset, Split
+from hdc.training import Trainer
+
+
+def arrays(number: int) -> dict[str, np.ndarray]:
+    return {
+        "['a'].b/c": np.arange(12.0, dtype=np.float32).reshape(3, 4) + number,
+        "count": np.array(number, np.int32),
+        "key": np.arange(2, dtype=np.uint32),
+    }
+
+
+def filled(folder, count: int = 3) -> None:
+    checkpoints = Checkpoints(folder)
+    for number in range(count):
+        checkpoints.save(arrays(number), {"number": number})
+    checkpoints.close(clear=False)
+
+
+def restored(folder) -> tuple[int | None, list[str]]:
+    said: list[str] = []
+    checkpoints = Checkpoints(folder)
+
+    def use(found, about):
+        for name, array in arrays(about["number"]).items():
+            np.testing.assert_array_equal(found[name], array, strict=True)
+        return about["number"]
+
+    number = checkpoints.restore(use, said.append)
+    checkpoints.close(clear=False)
+    return number, said
+
+
+def test_the_newest_comes_back_and_few_are_kept(tmp_path):
+    filled(tmp_path / "c", 5)
+    assert restored(tmp_path / "c") == (4, [])
+    assert len(list((tmp_path / "c").iterdir())) == KEPT
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(arrays(7), {"number": 7})
+    checkpoints.close(clear=False)
+    assert restored(tmp_path / "c") == (7, [])
+    Checkpoints(tmp_path / "c").close(clear=True)
+    assert not (tmp_path / "c").exists()
+    assert restored(tmp_path / "none") == (None, [])
+
+
+# Orbax leaves what it began to read where another part of it is damaged.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_damage_anywhere_is_found_and_the_one_before_serves(tmp_path):
+    """Every file of the newest cut, emptied, removed, and with a bit changed at two places."""
+    filled(tmp_path / "whole")
+    chance = random.Random(0)
+    newest = max((path for path in (tmp_path / "whole").iterdir()), key=lambda path: int(path.name))
+    files = [path.relative_to(newest) for path in sorted(newest.rglob("*")) if path.is_file()]
+    assert len(files) > 5
+    used = []
+    for number, (file, damage) in enumerate(itertools.product(files, ("cut", "empty", "gone", "bit", "bit"))):
+        folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", folder)
+        path = folder / newest.name / file
+        content = bytearray(path.read_bytes())
+        match damage:
+            case "gone":
+                path.unlink()
+            case "empty":
+                path.write_bytes(b"")
+            case "cut":
+                path.write_bytes(content[: len(content) // 2])
+            case "bit" if content:
+                content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+                path.write_bytes(content)
+        found, said = restored(folder)  # `use` compares every array that is accepted
+        if found == 1:
+            assert len(said) == 1
+            assert str(folder / newest.name) in said[0]
+            assert "\n" not in said[0]
+        else:
+            assert (found, said) == (2, [])
+        used.append(found)
+        shutil.rmtree(folder)
+    assert used.count(1) > 10
+    assert used.count(2) > 10  # files that say nothing of the content
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_where_all_are_damaged_nothing_is_restored(tmp_path):
+    filled(tmp_path)
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"x")
+    number, said = restored(tmp_path)
+    assert number is None
+    assert len(said) == KEPT
+    filled(tmp_path)
+    assert restored(tmp_path) == (2, [])
+
+
+def classes_dataset() -> Dataset:
+    generator = np.random.default_rng(0)
+
+    def split(count: int) -> Split:
+        images = generator.integers(0, 256, (count, 16, 16, 1), dtype=np.uint8)
+        return Split(images, generator.integers(0, 3, count).astype(np.int32))
+
+    return Dataset("noise", "classification", ("a", "b", "c"), split(24), split(5), split(7))
+
+
+LEI = {"net": {"name": "lei2019", "width": 2, "hidden": 4}, "optim": {"name": "sgd"}}
+
+
+@pytest.mark.parametrize(
+    ("groups", "dataset", "device"),
+    [
+        ({"net": {"norm": "batch"}}, dense_dataset, "cpu"),
+        (LEI, classes_dataset, "cpu"),  # dropout: PRNG keys and their counts
+        ({"net": {"norm": "batch"}}, dense_dataset, "gpu"),  # seeds side by side
+        (LEI, classes_dataset, "gpu"),
+    ],
+)
+def test_training_goes_on_to_the_same_bits_from_any_point(groups, dataset, device, monkeypatch, tmp_path):
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    chosen = config(**groups, train={"epochs": 2, "batch_size": 4})
+    chosen = dataclasses.replace(chosen, seeds=(5, 3))
+    trainer = Trainer(chosen, dataset())
+    points: list[training.Snapshot] = []
+    whole = []
+    for epoch in trainer.fit(chosen.seeds, watch=points.append):
+        whole.append(epoch)
+        if epoch.after is not None:
+            points.append(epoch.after)
+    assert len(points) >= 6
+    assert {point.step for point in points} >= {0, 1}
+    for number, point in enumerate([*points[:-1:2], points[-1]]):
+        checkpoints = Checkpoints(tmp_path / str(number))
+        checkpoints.save(point.arrays(), point.about())
+        checkpoints.wait()
+        other = Trainer(chosen, dataset())
+        other._programs = trainer._programs  # compiled alike; not again for each point
+        back = checkpoints.restore(
+            lambda found, about, other=other: other.snapshot(about, found), pytest.fail
+        )
+        checkpoints.close(clear=True)
+        assert back is not None
+        rest = list(other.fit(chosen.seeds, resume=back))
+        expected = whole[len(whole) - len(rest) :]
+        assert [(e.seed, e.number, e.step) for e in rest] == [(e.seed, e.number, e.step) for e in expected]
+        for one, same in zip(rest, expected, strict=True):
+            assert (one.loss, one.accuracy) == (same.loss, same.accuracy)
+            for a, b in zip(parameters(one.state), parameters(same.state), strict=True):
+                np.testing.assert_array_equal(a, b)
+    assert len(rest) == 0  # the last point is the end
+
+
+def test_a_checkpoint_of_another_configuration_does_not_fit():
+    trainer = Trainer(config(), dense_dataset())
+    (first, *_) = trainer.fit([0])
+    about, found = first.after.about(), first.after.arrays()
+    assert trainer.snapshot(about, found).epoch == 2
+    wider = Trainer(config(net={"width": 5}), dense_dataset())
+    deeper = Trainer(config(schedule={"rates": [1, 2, 3]}), dense_dataset())
+    for other in (wider, deeper):
+        with pytest.raises(ValueError, match=r"is float32\[|another network"):
+            other.snapshot(about, found)
+    for wrong in ({"seeds": [9]}, {"seeds": []}, {"step": 3}, {"step": -1}, {"epoch": 0}, {"epoch": 4}):
+        with pytest.raises(ValueError, match=r"seeds are|stands at"):
+            trainer.snapshot({**about, **wrong}, found)

@@ -1,0 +1,135 @@
+"""Killed at any moment, a run ends with the same parameters, to the bit, and the same measurements.
+
+`HDC_KILLS` asks for more kills than the few of every day.
+"""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+KILLS = int(os.environ.get("HDC_KILLS", "6"))
+RUN = [
+    "data=offsets",
+    "data.tile=16",
+    "data.train_size=64",
+    "train.batch_size=4",
+    f"train.epochs={8 + KILLS // 2}",
+    "optim.warmup_steps=1",
+    "net.width=2",
+    "net.norm=batch",
+    "gridding.images=2",
+    "seeds=[0,1]",
+    "checkpoint_seconds=0",
+]
+
+
+def start(results: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", *RUN, f"results={results}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(results: Path) -> str:
+    process = start(results)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert not list(results.glob("*/*/checkpoints"))
+    assert not list(results.glob("*/*/lock.json"))
+    return out
+
+
+def checkpoints(results: Path) -> set[int]:
+    return {int(path.name) for path in results.glob("*/*/checkpoints/*") if path.name.isdigit()}
+
+
+def saving(results: Path) -> bool:
+    return any(not path.name.isdigit() for path in results.glob("*/*/checkpoints/*"))
+
+
+def ends(results: Path) -> tuple[dict[str, str], list[str]]:
+    """SHA-256 of the parameters by seed, and every measurement that has to come back the same."""
+    (run,) = results.glob("*/*/")
+    hashes = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in run.glob("artifacts/weights-*")
+    }
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return hashes, [line for line in lines if '"seconds"' not in line]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    results = tmp_path_factory.mktemp("uninterrupted")
+    finish(results)
+    hashes, lines = ends(results)
+    assert len(hashes) == 2
+    assert len(lines) == len(set(lines)) > 2 * 8
+    return hashes, lines
+
+
+def after_new_checkpoint(results: Path, process: subprocess.Popen, count: int) -> None:
+    """Wait until the process has saved so many times."""
+    before = max(checkpoints(results), default=0)
+    while max(checkpoints(results), default=0) < before + count:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.001)
+
+
+def test_any_number_of_kills_changes_nothing(uninterrupted, tmp_path):
+    chance = random.Random(time.time_ns())
+    during = 0
+    for kill in range(KILLS):
+        process = start(tmp_path)
+        after_new_checkpoint(tmp_path, process, chance.randint(1, 4))
+        if kill % 2:
+            while not saving(tmp_path):
+                assert process.poll() is None
+        else:
+            time.sleep(chance.random() * 0.05)
+        process.kill()
+        out, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert kill == 0 or "goes on with seed" in out
+        assert "unusable" not in out and "damaged" not in out
+        during += saving(tmp_path)
+    assert during >= KILLS // 2
+    finish(tmp_path)
+    assert ends(tmp_path) == uninterrupted
+    print(f"{KILLS} kills, {during} of them during a save")
+
+
+def test_signals_are_heard_saved_and_obeyed(uninterrupted, tmp_path):
+    for number, code in (("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR2", 143)):
+        process = start(tmp_path)
+        after_new_checkpoint(tmp_path, process, 2)
+        process.send_signal(getattr(signal, number))
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert f"{number}: saved, goes on when it is launched again" in out
+        assert "Traceback" not in out
+        assert not list(tmp_path.glob("*/*/lock.json"))
+    assert "goes on with seed" in finish(tmp_path)
+    assert ends(tmp_path) == uninterrupted
+
+
+def test_of_two_processes_one_takes_the_run_and_the_other_passes_on(uninterrupted, tmp_path):
+    first = start(tmp_path)
+    after_new_checkpoint(tmp_path, first, 1)
+    second = start(tmp_path)
+    out, _ = second.communicate(timeout=300)
+    assert f"process {first.pid} on" in out
+    assert "is at it, left to that one" in out
+    first.communicate(timeout=300)
+    assert (first.returncode, second.returncode) == (0, 1)
+    assert ends(tmp_path) == uninterrupted

@@ -27,8 +27,11 @@ CONF = Path(__file__).parent.parent / "conf"
 
 
 def register_schema() -> None:
-    """Give Hydra the types that configurations are checked against."""
+    """Give Hydra the types that configurations are checked against, and our sweeper."""
+    from hydra_plugins import optuna_sweeper  # which needs this module
+
     ConfigStore.instance().store(name="schema", node=schema())
+    optuna_sweeper.register()
 
 
 @contextmanager
@@ -119,6 +122,9 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
     Hydra's sweeper composes the same runs one by one as it launches them; composing them here
     first is what lets one bad value in a sweep stop it before anything is trained.
 
+    Returns:
+        The runs, none where Optuna is to draw them, and the folder of their study.
+
     Raises:
         InputError: for bad values.
         HydraException, OmegaConfBaseException: for keys and options that are not there.
@@ -130,8 +136,10 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         hydra = whole.hydra
         if not multirun and hydra.mode != "MULTIRUN" and str(hydra.mode) != "RunMode.MULTIRUN":
             jobs = [overrides]
-        elif hydra.runtime.choices["hydra/sweeper"] != "basic":
-            jobs = [single]  # another sweeper draws its runs as it goes
+        elif (sweeper := hydra.runtime.choices["hydra/sweeper"]) == "optuna":
+            return [], checked(compose("config", single)).folder  # it draws and checks its runs as it goes
+        elif sweeper != "basic":
+            raise InputError(f"hydra/sweeper must be one of basic, optuna, got {sweeper!r}")
         else:
             params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
             (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
@@ -174,7 +182,7 @@ def _first_line(error: BaseException) -> str:
         group = match[1].rpartition(".")[0]
         node = OmegaConf.select(schema(), group) if group else schema()
         known = [f"{group}.{name}".lstrip(".") for name in node] if isinstance(node, DictConfig) else []
-        return unknown("key", match[1], known)
+        return unknown("key", match[1], known) if known else f"unknown key {match[1]!r}"
     message = str(error).partition("Config search path:")[0]
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]

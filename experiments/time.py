@@ -46,7 +46,10 @@ def main() -> None:
         experiment.enable_compilation_cache()
         times = timing.measure(runs, config.repeats)
         path = folder / findings.TIMES_FILE
-        files.write(path, times.write_csv().encode())
+        try:
+            files.write(path, times.write_csv().encode())
+        except OSError as error:
+            raise InputError(files.unwritable(error)) from None
         Console().print(f"{path}: {times.height} measurements", highlight=False, soft_wrap=True)
 
 

@@ -5,10 +5,11 @@ import sys
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import launch
+from experiments import launch, search
 from hdc import memory, records, tables
 from hdc.errors import printable
 from hdc.tables import rendering
@@ -40,22 +41,28 @@ def main() -> None:
             experiment.check(config)
         runs = records.plan(folder, configs)
         _task()
+        front = None
+        if not configs:
+            runs, front = search.found(folder)
         table = tables.build(tables.TableConfig(study=folder.name), runs)
         console.print(rendering.render(tables.document(table)))
+        if front is not None:
+            console.print(front)
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
         error = f": {printable(run.failure['error'])}" if run.state == "failed" else ""
-        print(f"experiments.train: {run.state}: {run.folder}{error}", file=sys.stderr)
+        print(f"experiments.train: {run.state}: {folder / run.run_id}{error}", file=sys.stderr)
     if unfinished:
         print(f"experiments.train: {len(unfinished)} of {len(runs)} runs are not done", file=sys.stderr)
     raise SystemExit(1 if unfinished else 0)
 
 
 @hydra.main(version_base="1.3", config_path=str(launch.CONF), config_name="config")
-def _task(config: DictConfig) -> None:
+def _task(config: DictConfig) -> tuple[float, float] | None:
     """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
     and ends here, so that the other runs of a sweep go on."""
     memory.keep()  # again, where the launcher has begun a process of its own
+    from experiments import objectives
     from hdc import experiment
 
     experiment.enable_compilation_cache()
@@ -71,6 +78,9 @@ def _task(config: DictConfig) -> None:
             console.print(
                 f"{name}: failed: {printable(str(error))}", highlight=False, markup=False, soft_wrap=True
             )
+        if HydraConfig.get().runtime.choices["hydra/sweeper"] == "optuna":
+            return objectives.of(run, console)
+    return None
 
 
 if __name__ == "__main__":

@@ -163,11 +163,14 @@ def _check(args: argparse.Namespace) -> int:
 
 def _draw(found: "Sequence[Certificate]", path: Path) -> None:
     from hdc import path_maps
+    from hdc.records import files
 
     titles = [f"{one.name}: {one.seen:.0%} seen, G {one.gridding.index:.2f}" for one in found]
     drawn = path_maps.figure([(title, one.paths) for title, one in zip(titles, found, strict=True)])
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format=path.suffix[1:])
     try:
-        drawn.savefig(path)
+        files.write(path, buffer.getvalue())
     except OSError as error:
         raise InputError(f"--figure {path} cannot be written: {error.strerror}") from None
 

@@ -121,14 +121,19 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, and in what batches."""
+    """How long, in what batches, and on how many devices; the last is no part of what a run is."""
 
     epochs: int = 8
     batch_size: int = 8
+    devices: int | str = field(default="auto", compare=False)  # at most, or all: see `hdc.devices`
 
     def __post_init__(self) -> None:
         _in_range("train.epochs", self.epochs, 1, MAX_EPOCHS)
         _at_least("train.batch_size", self.batch_size, 1)
+        if isinstance(self.devices, int):
+            _at_least("train.devices", self.devices, 1)
+        elif self.devices != "auto":
+            raise InputError(f"train.devices must be auto or a number, got {self.devices!r}")
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,10 @@ class OpsConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run: everything that can change its numbers. Where they are written is not part of it."""
+    """One run: everything that can change its numbers. Where they are written is not part of it.
+
+    A field that is not compared says how they are computed: it is in no record and not in the run_id.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
@@ -182,12 +190,12 @@ class Config:
         return DilationSchedule(self.schedule.rates, self.net.kernel_size, self.schedule.repeat)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionaries and lists, as JSON has them."""
+        """Plain nested dictionaries and lists, as JSON has them, of the fields that are compared."""
         return json.loads(self._json)
 
     @cached_property
     def _json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(_compared(self))
 
     @cached_property
     def run_id(self) -> str:
@@ -272,6 +280,11 @@ def unknown(what: str, given: str, known: list[str]) -> str:
     near = difflib.get_close_matches(given, known, n=1)
     guess = f"; did you mean {near[0]}?" if near else ""
     return f"unknown {what} {given!r}{guess} (there are: {', '.join(known)})"
+
+
+def _compared(config: Any) -> dict[str, Any]:
+    values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config) if item.compare}
+    return {k: _compared(v) if dataclasses.is_dataclass(v) else v for k, v in values.items()}
 
 
 def _tuples(config: Any) -> None:

@@ -27,7 +27,8 @@ LAYERS = {
     "cost": {"errors", "ops"},
     "gridding": {"errors", "networks", "receptive"},
     "metrics": {"errors", "networks", "data.dataset"},
-    "training": {"errors", "networks", "config", "cost", "ops", "data.dataset"},
+    "devices": {"errors"},
+    "training": {"errors", "networks", "config", "cost", "devices", "ops", "data.dataset"},
     "checkpoints": {"weights", "records.files"},
     "signals": set(),
     "data": {"errors", "config", "folders"},
@@ -46,12 +47,13 @@ WITH_JAX = (
     "cost",
     "gridding",
     "metrics",
+    "devices",
     "training",
     "timing",
     "receptive",
     "data",
 )
-PYTHON = sorted([*ROOT.glob("hdc/**/*.py"), *ROOT.glob("experiments/*.py")])
+PYTHON = sorted([*ROOT.glob("hdc/**/*.py"), *ROOT.glob("experiments/*.py"), *ROOT.glob("hydra_plugins/*.py")])
 
 
 def imported(path: Path) -> set[str]:

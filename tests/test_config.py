@@ -158,6 +158,29 @@ def test_what_has_no_place_is_refused_and_the_nearest_suggested(values: Any, men
     assert all(mention in message for mention in mentions), message
 
 
+def test_how_many_devices_is_no_part_of_a_run() -> None:
+    chosen = from_dict({"train": {"devices": 4}})
+    assert chosen.train.devices == 4
+    assert (chosen, chosen.run_id, chosen.to_dict()) == (Config(), Config().run_id, Config().to_dict())
+    assert "devices" not in chosen.to_dict()["train"]
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [
+        ("all", "auto or a number"),
+        ("4", "auto or a number"),
+        (0, "at least 1"),
+        (True, "int or str"),
+        (None, "int or str"),
+        (2.0, "int or str"),
+    ],
+)
+def test_what_is_no_number_of_devices_is_refused(value: Any, allowed: str) -> None:
+    message = refused({"train": {"devices": value}})
+    assert message.startswith(f"train.devices must be {allowed}, got {value!r}")
+
+
 def test_run_ids_do_not_change_between_versions() -> None:
     # Legitimate only together with a change of the fields or their defaults: runs on disk are found by it.
     assert Config().run_id == "6c61763e8c"

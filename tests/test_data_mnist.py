@@ -60,6 +60,10 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
+def written(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
 def pairs(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]]:
     return sorted((image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True))
 
@@ -123,7 +127,7 @@ def test_a_wrong_file_is_refused(stem: str, change, message: str, source: Path, 
         mnist.prepare("mnist", source)
     assert "\n" not in str(caught.value)
     assert not mnist.is_prepared("mnist")
-    assert [path for path in small.rglob("*") if path.is_file()] == []
+    assert written(small) == []
 
 
 def test_an_interrupted_preparation_leaves_nothing(source: Path, small: Path, monkeypatch) -> None:
@@ -137,7 +141,7 @@ def test_an_interrupted_preparation_leaves_nothing(source: Path, small: Path, mo
         patch.setattr(mnist, "_examples", interrupted)
         mnist.prepare("mnist", source)
     assert not mnist.is_prepared("mnist")
-    assert [path for path in small.rglob("*") if path.is_file()] == []
+    assert written(small) == []
     mnist.prepare("mnist", source)
     assert len(mnist.load("mnist").train) == 55
 
@@ -230,7 +234,7 @@ def test_a_download_with_the_wrong_checksum_is_refused_and_can_be_repeated(serve
         mnist.prepare("mnist")
     assert "\n" not in str(caught.value)
     assert not mnist.is_prepared("mnist")
-    assert [path for path in small.rglob("*") if path.is_file()] == []
+    assert written(small) == []
     (served / f"{stem}.gz").write_bytes(gzip.compress(FILES[stem], mtime=0))
     assert len(mnist.load("mnist").test) == 10
 

@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_written(package: Path) -> None:
 
 def test_the_process_that_comes_second_takes_the_first_ones_result(package: Path, monkeypatch) -> None:
     first = mnist10k.prepare(package)
-    answers = iter([False, True])
+    answers = iter([False, False, True])
     monkeypatch.setattr(mnist10k, "is_prepared", lambda: next(answers))
     assert mnist10k.prepare(package) == first
-    assert [path.name for path in first.parent.iterdir()] == ["mnist10k"]
+    assert sorted(path.name for path in first.parent.iterdir()) == [".mnist10k.lock", "mnist10k"]

@@ -216,6 +216,32 @@ def test_a_truncated_shard(data_dir: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        (
+            "dataset_info.json",
+            '"30"',
+            '"20"',
+            r"damaged \(30 examples in split 'train', 20 in dataset_info.json",
+        ),
+        ("dataset_info.json", '"label"', '"laben"', r"not one uint8 image .* label: ClassLabel"),
+        ("dataset_info.json", '"splits"', '"splitt"', "cannot be used: "),
+        ("features.json", '"label"', '"laben"', "it has laben: ClassLabel"),
+        ("label.labels.txt", "yes\n", "", r"damaged \(split 'train' has labels beyond the 1 classes"),
+    ],
+)
+def test_damage_to_the_description_is_found(data_dir: Path, file, old, new, message: str) -> None:
+    folder = write(data_dir)
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=message) as caught:
+        tfds_source.load("hdc_tiny")
+    assert "\n" not in str(caught.value)
+    assert "hdc_tiny" in str(caught.value)
+
+
 def test_a_format_that_only_tensorflow_reads(data_dir: Path) -> None:
     folder = write(data_dir)
     info = folder / "dataset_info.json"
@@ -285,6 +311,16 @@ def test_preparing_what_needs_tensorflow_names_the_extra(monkeypatch: pytest.Mon
     monkeypatch.setattr(HdcRegistered, "make", arrays)
     with pytest.raises(InputError, match=r"preparing hdc_registered needs .* pip install 'hdc\[prepare\]'"):
         tfds_source.prepare("hdc_registered")
+
+
+def test_preparing_on_a_full_disk_says_so(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+    def full(*_: object) -> None:  # as the writer of ArrayRecord files does
+        raise RuntimeError("write() failed: No space left on device; writing somewhere")
+
+    monkeypatch.setattr(HdcRegistered, "_split_generators", full)
+    with pytest.raises(InputError, match=r"hdc_registered cannot be prepared: .*No space left") as caught:
+        tfds_source.prepare("hdc_registered")
+    assert "\n" not in str(caught.value)
 
 
 def test_preparing_without_a_network_fails_soon(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:

@@ -23,6 +23,7 @@ from tensorflow_datasets.image_classification import mnist as stock
 
 from hdc.data.cache import cached
 from hdc.data.dataset import Dataset, Split
+from hdc.data.lock import PART, only_maker
 from hdc.data.tfds_source import data_dir, is_complete, preparing, read_split
 from hdc.errors import InputError
 
@@ -108,16 +109,22 @@ def prepare(name: str, source: Path | None = None) -> Path:
             prepared data sets cannot be written.
     """
     folder = _folder(name)
-    if is_prepared(name):
-        return folder
-    files = None if source is None else {stem: _find(source, stem) for stem in PAYLOADS[name]}
+    if not is_prepared(name):
+        files = None if source is None else {stem: _find(source, stem) for stem in PAYLOADS[name]}
+        with only_maker(folder, name):
+            if not is_prepared(name):
+                _prepare(name, folder, files)
+    return folder
+
+
+def _prepare(name: str, folder: Path, files: dict[str, Path] | None) -> None:
     if files is None:
         _check_reachable(name)
     with preparing(name, folder):
-        data_dir().mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         # Downloads go to a temporary folder, so that nothing half-written outlives a failure.
         with tempfile.TemporaryDirectory(
-            prefix=f".{name}-", dir=data_dir(), ignore_cleanup_errors=True
+            prefix=f".{folder.name}.", suffix=PART, dir=folder.parent, ignore_cleanup_errors=True
         ) as downloads:
             builder = _BUILDERS[name](data_dir=data_dir())
             builder.files = files
@@ -126,7 +133,6 @@ def prepare(name: str, source: Path | None = None) -> Path:
             except OSError:
                 if not is_prepared(name):  # else another process finished first, with the same content
                     raise
-    return folder
 
 
 def is_prepared(name: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from hdc.data.cache import cached
 from hdc.data.dataset import Dataset, Split
+from hdc.data.lock import PART, only_maker
 from hdc.data.tfds_source import data_dir
 from hdc.errors import InputError
 
@@ -63,14 +64,20 @@ def prepare(source: Path | None) -> Path:
             prepared data sets cannot be written.
     """
     folder = _folder()
-    if is_prepared():
-        return folder
-    if source is None:
-        raise InputError(f"mnist10k is not downloaded: {HOW}")
-    digits = [_digit(source, digit) for digit in range(10)]
+    if not is_prepared():
+        if source is None:
+            raise InputError(f"mnist10k is not downloaded: {HOW}")
+        digits = [_digit(source, digit) for digit in range(10)]
+        with only_maker(folder, "mnist10k"):
+            if not is_prepared():
+                _write(folder, digits)
+    return folder
+
+
+def _write(folder: Path, digits: list[np.ndarray]) -> None:
     labels = np.repeat(np.arange(10, dtype=np.uint8), [len(images) for images in digits])
     contents = (_idx(np.concatenate(digits)), _idx(labels))
-    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}{PART}")
     try:
         temporary.mkdir(parents=True)
         for name, content in zip(FILES, contents, strict=True):
@@ -81,7 +88,6 @@ def prepare(source: Path | None) -> Path:
             raise InputError(f"mnist10k cannot be prepared in {folder}: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
 def is_prepared() -> bool:

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core import FileFormat
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from hdc.data.cache import cached
 from hdc.data.dataset import Dataset, Split
+from hdc.data.lock import only_maker
 from hdc.errors import InputError
 
 _CHUNK = 1024  # examples per read: far faster than one by one
@@ -71,8 +73,9 @@ def prepare(name: str) -> Path:
     builder = _builder(name)
     folder = Path(builder.data_dir)
     if not is_complete(folder):
-        with preparing(name, folder):
-            checked = tfds.download.DownloadConfig(force_checksums_validation=True)
+        checked = tfds.download.DownloadConfig(force_checksums_validation=True)
+        # tensorflow-datasets leaves alone what another process has made meanwhile.
+        with only_maker(folder, name), preparing(name, folder):
             builder.download_and_prepare(file_format="array_record", download_config=checked)
     return folder
 
@@ -99,7 +102,14 @@ def preparing(name: str, folder: Path) -> Iterator[None]:
             yield
     except ImportError as error:
         raise InputError(f"preparing {name} needs the extra 'prepare': pip install 'hdc[prepare]'") from error
-    except (NonMatchingChecksumError, tfds.download.DownloadError, OSError, ValueError) as error:
+    except (
+        NonMatchingChecksumError,
+        tfds.download.DownloadError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        # RuntimeError: what the writer of ArrayRecord files makes of a full disk
         if isinstance(error, ValueError) and not str(error).startswith("Missing checksums"):
             raise
         raise InputError(f"{name} cannot be prepared: {_first_line(error)}") from error
@@ -121,6 +131,8 @@ def read_split(builder: Any, split: str, image: str, label: str) -> Split:
     skipped = {key: tfds.decode.SkipDecoding() for key in features if _is_image(features[key])}
     try:
         source = builder.as_data_source(split, decoders=skipped)
+        if (written := _written(builder, split)) not in (len(source), None):
+            raise ValueError(f"{written} examples in split '{split}', {len(source)} in dataset_info.json")
         images = np.empty((len(source), *features[image].shape), np.uint8)
         labels = np.empty(len(source), np.int32)
         for start in range(0, len(source), _CHUNK):
@@ -139,7 +151,23 @@ def read_split(builder: Any, split: str, image: str, label: str) -> Split:
         ) from error
     if (labels < 0).any():
         raise InputError(f"split '{split}' of {builder.name} has examples without a label")
+    if (labels >= len(features[label].names)).any():
+        raise InputError(
+            f"{builder.data_dir} is damaged (split '{split}' has labels beyond the"
+            f" {len(features[label].names)} classes): delete it and prepare it again"
+        )
     return Split(images, labels)
+
+
+def _written(builder: Any, split: str) -> int | None:
+    """How many examples the files of a split hold, whatever `dataset_info.json` says; None if not known."""
+    if builder.info.file_format != FileFormat.ARRAY_RECORD:
+        return None
+    from array_record.python.array_record_data_source import (
+        ArrayRecordDataSource,
+    )  # which Linux has
+
+    return len(ArrayRecordDataSource([str(path) for path in builder.info.splits[split].filepaths]))
 
 
 def _read(name: str, builder: Any, image: str, label: str) -> Dataset:
@@ -189,14 +217,14 @@ def _builder(name: str) -> Any:
         ) from error
     except Exception as error:  # every way in which a version or a configuration is wrong has its own type
         reason = _first_line(error).rpartition('}": ')[2]  # without the arguments of the builder
-        raise InputError(f"the data set '{name}' cannot be used: {reason}") from error
+        raise InputError(f"in {data_dir()}, the data set '{name}' cannot be used: {reason}") from error
 
 
 def _keys(name: str, info: tfds.core.DatasetInfo) -> tuple[str, str]:
     """The names of the image and of the label among the features."""
     features: Any = info.features
     supervised = info.supervised_keys
-    keys = list(features) if supervised is None else [key for key in supervised if isinstance(key, str)]
+    keys = [key for key in features if supervised is None or key in supervised]
     images = [key for key in keys if _is_image(features[key])]
     labels = [key for key in keys if isinstance(features[key], tfds.features.ClassLabel)]
     if len(images) == len(labels) == 1:

@@ -11,9 +11,11 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import numpy as np
 from numpy.lib import format as npy
@@ -27,19 +29,50 @@ _DIGEST = "sha256"
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: a temporary name, to disk, then renamed."""
-    if not path.name:
-        raise InputError(f"{path} is a folder, not a file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a whole file or nothing; raises as `write_all`."""
+    write_all({path: content})
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Write whole files, or none of them where one cannot be: temporary names, to disk, then renamed.
+
+    Raises:
+        OSError: which names the file that cannot be written, and why.
+        InputError: for a path that can only be a folder.
+    """
+    for path in contents:
+        if not path.name:
+            raise InputError(f"{path} is a folder, not a file to write")
+    temporary = {path: path.with_name(f".{path.name}.{uuid4().hex[:8]}") for path in contents}
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, content in contents.items():
+            with naming(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with temporary[path].open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+        for path in contents:
+            with naming(path):
+                temporary[path].replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for left in temporary.values():
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError name the file that it is about, as one of a write, or of a temporary name, does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def unwritable(error: OSError) -> str:
+    """Which file cannot be written and why, as one line."""
+    return f"{error.filename} cannot be written: {error.strerror}"
 
 
 def read(path: Path) -> bytes:

@@ -19,7 +19,7 @@ import polars as pl
 
 from hdc.config import Config, from_dict
 from hdc.errors import InputError
-from hdc.records.files import line, read, read_arrays, read_json, sha256, to_json, write
+from hdc.records.files import line, read, read_arrays, read_json, sha256, to_json, write_all
 from hdc.records.run import METRICS, TIMES, Run, State, check_info, check_metrics
 
 MANIFEST, METRICS_FILE, SECONDS_FILE = "manifest.json", "metrics.csv", "seconds.csv"
@@ -66,9 +66,8 @@ def pack(runs: Sequence[Run], times: pl.DataFrame | None) -> dict[str, bytes]:
 
 
 def save(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write a packed study in place of the one that was there."""
-    for name, content in files.items():
-        write(folder / name, content)
+    """Write a packed study in place of the one that was there, which stays where that fails."""
+    write_all({folder / name: content for name, content in files.items()})
     if TIMES_FILE not in files:
         (folder / TIMES_FILE).unlink(missing_ok=True)
 

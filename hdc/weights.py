@@ -36,7 +36,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         InputError: where it cannot be read, is damaged, or was not written by `to_bytes`.
     """
     if not path.is_file():
-        raise InputError(f"{path} is not there, or is no file")
+        raise InputError(f"{path} cannot be read: there is no such file")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get("hdc")

@@ -247,7 +247,7 @@ def test_weights_are_data(tmp_path):
     path.write_bytes(whole.replace(b"1.25", b"9.25"))
     with pytest.raises(InputError, match="is damaged"):
         weights.read(path)
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="no such file"):
         weights.read(tmp_path)
 
 

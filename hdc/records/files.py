@@ -20,7 +20,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.lib import format as npy
 
-from hdc.errors import InputError, printable
+from hdc.errors import InputError
 
 MAX_BYTES = 2**30  # of an archive's arrays
 MAX_DEPTH = 32  # of JSON
@@ -154,4 +154,4 @@ def _not_finite(name: str) -> NoReturn:
 
 def line(error: BaseException) -> str:
     """An error's message as one line."""
-    return printable(str(error)) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

@@ -137,7 +137,7 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
         if not multirun and hydra.mode != "MULTIRUN" and str(hydra.mode) != "RunMode.MULTIRUN":
             jobs = [overrides]
         elif (sweeper := hydra.runtime.choices["hydra/sweeper"]) == "optuna":
-            return [], checked(compose("config", single)).folder  # it draws and checks its runs as it goes
+            return [], checked(_composed(single)).folder  # it draws and checks its runs as it goes
         elif sweeper != "basic":
             raise InputError(f"hydra/sweeper must be one of basic, optuna, got {sweeper!r}")
         else:

@@ -522,11 +522,15 @@ def test_a_changed_record_is_refused_or_changes_no_number(kind, seed):
                     assert line[name] == expected[place][name]
 
 
+WAYS = ["--failed", "--json", "--"]
+
+
 @cases(40)
 @given(SEEDS)
 def test_records_of_an_older_version_never_end_in_a_traceback(seed):
     with mutated("old", seed) as (results, _):
         table_of(results)
+        call("hdc", ["runs", "--results", str(results), "tiny", random.Random(seed).choice(WAYS)])
 
 
 @cases(12)

@@ -13,6 +13,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 from hdc.errors import InputError
 from hdc.schedules import DilationSchedule
 
+# Bounds that no network comes near: what is above them would end in the machine's memory or in years.
+MAX_WIDTH, MAX_EPOCHS, MAX_PERIOD = 65536, 10**6, 4096
+
 FLIPS = ("horizontal", "vertical")
 BACKENDS = ("auto", "lax", "jax", "native")
 
@@ -62,7 +65,7 @@ class NetConfig:
 
     def __post_init__(self) -> None:
         _one_of("net.name", self.name, ("context", "lei2019"))
-        _at_least("net.width", self.width, 1)
+        _in_range("net.width", self.width, 1, MAX_WIDTH)
         _at_least("net.kernel_size", self.kernel_size, 2)
         if self.kernel_size % 2 == 0:
             raise InputError(
@@ -71,7 +74,7 @@ class NetConfig:
             )
         _one_of("net.norm", self.norm, ("none", "batch", "group"))
         _one_of("net.padding", self.padding, ("SAME", "VALID"))
-        _at_least("net.hidden", self.hidden, 1)
+        _in_range("net.hidden", self.hidden, 1, MAX_WIDTH)
         _in_range("net.dropout", self.dropout, 0.0, 0.95)
         if self.name == "lei2019" and self.residual:
             raise InputError("net.residual=true is for net=context; lei2019 has no residual connections")
@@ -112,7 +115,7 @@ class OptimConfig:
         _in_range("optim.weight_decay", self.weight_decay, 0.0, 10.0)
         _one_of("optim.decay", self.decay, ("cosine", "constant"))
         _at_least("optim.warmup_steps", self.warmup_steps, 0)
-        if self.clip_norm is not None and not self.clip_norm > 0:
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise InputError(f"optim.clip_norm must be above 0 or null, got {self.clip_norm}")
 
 
@@ -125,7 +128,7 @@ class TrainConfig:
     devices: int | str = field(default="auto", compare=False)  # at most, or all: see `hdc.devices`
 
     def __post_init__(self) -> None:
-        _at_least("train.epochs", self.epochs, 1)
+        _in_range("train.epochs", self.epochs, 1, MAX_EPOCHS)
         _at_least("train.batch_size", self.batch_size, 1)
         if isinstance(self.devices, int):
             _at_least("train.devices", self.devices, 1)
@@ -142,7 +145,7 @@ class GriddingConfig:
 
     def __post_init__(self) -> None:
         _at_least("gridding.images", self.images, 1)
-        _at_least("gridding.max_period", self.max_period, 2)
+        _in_range("gridding.max_period", self.max_period, 2, MAX_PERIOD)
 
 
 @dataclass(frozen=True)

@@ -66,14 +66,12 @@ class RayLauncher(Launcher):
         ray = _ray()
         setup_globals()
         own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        settings = own if self._address == "local" else {}
         before: Any = signal.getsignal(signal.SIGTERM)
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", r"os\.fork\(\) was called"
-            )  # JAX's, of a fork that execs at once
-            ray.init(
-                address=self._address, logging_level="error", **(own if self._address == "local" else {})
-            )
+            # JAX's, of the fork of a program with threads; this one starts another program at once.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called")
+            ray.init(address=self._address, logging_level="error", **settings)
         asked: list[int] = []
 
         def interrupt(number: int, frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ submitit learns from Slurm's accounting (`sacct`) that a job has ended without a
 where there is none; the launcher gives up the whole sweep at the first such job.
 """
 
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ ENDED = {
     "OUT_OF_MEMORY",
     "REVOKED",
     "TIMEOUT",
-    "ENDED",  # ours, for a job that Slurm has forgotten
+    "ENDED",  # ours, for a job that Slurm does not know any more, such as one of an array that never started
 }
 POLL_SECONDS = 60  # between two questions to Slurm, at most; results are looked for every second
 
@@ -48,6 +49,8 @@ def prepare(launches: Mapping[tuple[str, ...], launch.Launch]) -> None:
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise InputError("hydra/launcher=submitit_slurm: sbatch is not found, there is no Slurm here")
 
+    by_overrides = {_of_task(overrides): found for overrides, found in launches.items()}
+
     def launch_missing(
         launcher: SlurmLauncher, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
@@ -60,7 +63,7 @@ def prepare(launches: Mapping[tuple[str, ...], launch.Launch]) -> None:
         )
         returned: dict[int, JobReturn] = {}
         for number, overrides in enumerate(job_overrides):
-            found = launches.get(tuple(overrides))
+            found = by_overrides.get(_of_task(overrides))
             if found is not None and found.passed_over:
                 (returned[number],) = basic.launch([overrides], initial_job_idx + number)
         missing = [number for number in range(len(job_overrides)) if number not in returned]
@@ -75,8 +78,13 @@ def prepare(launches: Mapping[tuple[str, ...], launch.Launch]) -> None:
     SlurmExecutor._submit_command = _accepted  # type: ignore[method-assign]
 
 
+def _of_task(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Without Hydra's own, which a launcher does not get to see."""
+    return tuple(text for text in overrides if not re.match(r"[+~]*hydra[./]", text))
+
+
 class _Controller(SlurmInfoWatcher):
-    """Asks the controller how the jobs are, which forgets them some minutes after their end."""
+    """Asks the controller, which is always there. It forgets jobs some minutes after their end."""
 
     def _make_command(self) -> list[str] | None:
         waiting = self._registered - self._finished
@@ -96,11 +104,10 @@ def _result_or_line(job: SlurmJob) -> list[Any]:
         if job.state != "COMPLETED":
             job._results_timeout_s = 0  # what is not there now will not come
         return _results(job)
-    except UncompletedJobError:
-        print(
-            f"experiments.train: job {job.job_id} {job.state.lower()}, see {job.paths.stderr}",
-            file=sys.stderr,
-        )
+    except UncompletedJobError as error:
+        how = "failed" if isinstance(error, FailedJobError) else job.state.lower()
+        log = f", see {job.paths.stderr}" if job.paths.stderr.exists() else ""
+        print(f"experiments.train: job {job.job_id} {how}{log}", file=sys.stderr)
         return [JobReturn(status=JobStatus.COMPLETED)]
     except KeyboardInterrupt:
         array, _, _ = job.job_id.partition("_")
@@ -109,12 +116,11 @@ def _result_or_line(job: SlurmJob) -> list[Any]:
 
 
 def _accepted(executor: SlurmExecutor, command: str) -> Any:
-    """The job that Slurm made of a command; its refusal is one line and exit code 2."""
-    with launch.one_line_errors("experiments.train"):
-        try:
-            with redirect_stderr(StringIO()):  # submitit repeats there what is in the error
-                job = _submit(executor, command)
-        except FailedJobError as error:
-            raise InputError("; ".join(str(error).split("\n"))) from None
+    """The job that Slurm made of a command; InputError for what it refuses."""
+    try:
+        with redirect_stderr(StringIO()):  # submitit repeats there what is in the error
+            job = _submit(executor, command)
+    except FailedJobError as error:
+        raise InputError("; ".join(str(error).splitlines())) from None
     print(f"Slurm job {job.job_id}, its output is in {job.paths.folder.parent}", flush=True)
     return job

@@ -25,6 +25,7 @@ from hdc import cost, data, gridding, metrics, networks, ops, records, signals
 from hdc.checkpoints import Checkpoints
 from hdc.config import Config, DataConfig
 from hdc.data.dataset import Dataset
+from hdc.errors import InputError
 from hdc.folders import cache_dir
 from hdc.ops import backends, native_build
 from hdc.ops.backends import Served
@@ -55,10 +56,13 @@ def run(
         checkpoint_seconds: least time between two checkpoints, in seconds.
 
     Raises:
-        InputError: where configuration and data do not fit one another; nothing has begun then.
+        InputError: where configuration and data do not fit one another, or in one of several processes that
+            train together; nothing has begun then.
         KeyboardInterrupt, SystemExit: for a signal that has come, once it can be gone on from here.
         Exception: whatever ends the run early, after it has been written down as failed.
     """
+    if jax.process_count() > 1:
+        raise InputError("a run is kept by one process: several that train together call Trainer.fit")
     config, name = record.config, f"{record.config.dilation.label} ({record.run_id})"
 
     def say(text: str) -> None:
@@ -182,7 +186,8 @@ def served(config: Config) -> list[Served]:
         trainer = Trainer(config, data_of(config.data))
         found.clear()  # what the trainer traced to know its shapes
         images = jax.ShapeDtypeStruct((config.train.batch_size, *trainer.dataset.image_shape), jnp.float32)
-        nnx.eval_shape(lambda model, images: model(images), trainer.abstract, images)
+        with trainer.layout(len(config.seeds)).tracing():
+            nnx.eval_shape(lambda model, images: model(images), trainer.abstract, images)
     return found
 
 
@@ -278,7 +283,7 @@ def spread(length: int, count: int) -> np.ndarray:
 
 def _about(trainer: Trainer) -> dict[str, Any]:
     dataset = trainer.dataset
-    device = jax.devices()[0]
+    device, layout = jax.devices()[0], trainer.layout(len(trainer.config.seeds))
     return {
         "network": {
             "parameters": cost.count_parameters(trainer.abstract),
@@ -295,7 +300,13 @@ def _about(trainer: Trainer) -> dict[str, Any]:
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in _PACKAGES},
         },
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "seeds": layout.across,
+            "batch": layout.batch,
+        },
         "native": native_build.unavailable() or native_build.instruction_set(),
         "git": _git(),
         "command": sys.argv,

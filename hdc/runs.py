@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hdc import records
-from hdc.errors import InputError
+from hdc.errors import InputError, printable
 from hdc.records import Run, RunFolder, apart
 
 T = TypeVar("T")
@@ -240,7 +240,7 @@ def _ranges(seeds: Sequence[int]) -> str:
 
 def _text(words: str) -> Text:
     """Words from a file: neither markup nor what would steer a terminal."""
-    return Text("".join(c if c.isprintable() else "�" for c in words), overflow="fold")
+    return Text(printable(words), overflow="fold")
 
 
 def _indented(words: str) -> RenderableType:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -65,15 +66,20 @@ class RayLauncher(Launcher):
         ray = _ray()
         setup_globals()
         own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
-        handler = signal.getsignal(signal.SIGTERM)
+        settings = own if self._address == "local" else {}
+        before: Any = signal.getsignal(signal.SIGTERM)
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", r"os\.fork\(\) was called"
-            )  # JAX's, of a fork that execs at once
-            ray.init(
-                address=self._address, logging_level="error", **(own if self._address == "local" else {})
-            )
-        signal.signal(signal.SIGTERM, handler)  # Ray's would end this process before the runs have saved
+            # JAX's, of the fork of a program with threads; this one starts another program at once.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called")
+            ray.init(address=self._address, logging_level="error", **settings)
+        asked: list[int] = []
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            asked.append(number)
+            raise KeyboardInterrupt
+
+        # Ray's handler would end this process before the runs have saved, and its loops lose an exit code.
+        signal.signal(signal.SIGTERM, interrupt)
         try:
             run = ray.remote(**self._takes)(_run)
             shared = ray.put((self._context, self._task, Singleton.get_state(), Path.cwd()))
@@ -83,6 +89,9 @@ class RayLauncher(Launcher):
             return _results([run.remote(shared, config) for config in configs])
         finally:
             ray.shutdown()
+            signal.signal(signal.SIGTERM, before)
+            if asked:
+                before(signal.SIGTERM, None)
 
     def _job(self, overrides: Sequence[str], number: int) -> DictConfig:
         config = self._context.config_loader.load_sweep_config(self._config, list(overrides))

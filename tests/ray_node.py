@@ -6,6 +6,7 @@ can reach them, and all that was started there ends with it.
 
 import importlib.util
 import os
+import secrets
 import select
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 ADDRESS = "127.0.0.1:6379"
@@ -40,15 +42,19 @@ def place(*, with_ray: bool) -> Iterator[list[str]]:
         RuntimeError: where Ray does not start.
     """
     inside = [sys.executable, __file__, *(["ray"] if with_ray else [])]
-    with subprocess.Popen([*UNSHARE, *inside], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with TemporaryDirectory() as home:  # Ray keeps a token there
+        setting = ["env", f"HOME={home}", "RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN={secrets.token_hex()}"]
+        command = [*setting, *UNSHARE, *inside]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             assert process.stdout is not None
             if process.stdout.readline() != b"ready\n":
                 raise RuntimeError("Ray did not start")
             first = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().strip()
-            yield ["nsenter", f"--target={first}", "--net", "--mount", "--pid"]
+            yield ["nsenter", f"--target={first}", "--net", "--mount", "--pid", *setting]
         finally:
             process.kill()  # and with it, by --kill-child, all that is in its namespaces
+            process.communicate()
 
 
 def _inside(with_ray: bool) -> None:

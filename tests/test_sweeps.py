@@ -109,7 +109,7 @@ def test_a_launcher_that_is_not_installed_names_what_to_install(monkeypatch, cap
 def start(where: list[str], *overrides: str, mark: Path, cwd: Path = sweep.ROOT) -> subprocess.Popen:
     """The command, begun, in a process group of its own."""
     return subprocess.Popen(
-        [*where, sys.executable, "-m", "experiments.train", "-m", *overrides],
+        [*where, "env", f"--chdir={cwd}", sys.executable, "-m", "experiments.train", "-m", *overrides],
         env={**os.environ, "PYTHONPATH": str(sweep.ROOT), "HDC_TEST": str(mark)},
         cwd=cwd,
         stdout=subprocess.PIPE,

@@ -126,6 +126,8 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
         (["net=lei2019"], "one label per image"),
         (["train.batch_size=5000"], "train.batch_size=5000 is larger than"),
         (["seeds=[1,1]"], "has a seed twice"),
+        (["train.devices=99"], "train.devices=99 is more than there are: "),
+        (["train.devices=all"], "train.devices must be auto or a number, got 'all'"),
         (["name=../x"], "study name '../x'"),
         (["data=tfds"], "data.name"),
         (["data=offsets", "data.offset=32"], "data.offset=32 must be less than data.tile=32"),
@@ -268,6 +270,20 @@ def test_run_json_says_where_the_numbers_come_from(tmp_path):
     assert info["device"]["platform"] == "cpu"
     assert info["config"]["seeds"] == [0]
     assert set(info["data"]["items"]) == {"train", "validation", "test"}
+
+
+def test_seeds_side_by_side_leave_the_same_record_as_one_after_the_other(tmp_path, monkeypatch):
+    arguments = ["data=offsets", *TINY, "seeds=[0,1]", f"results={tmp_path}"]
+    assert command("train", *arguments, "name=after").returncode == 0
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    assert command("train", *arguments, "name=side").returncode == 0
+    (beside,), (after,) = (records.load(name, tmp_path) for name in ("side", "after"))
+    assert beside.run_id == after.run_id
+    assert sorted(numbers(beside)) == sorted(numbers(after))
+    for run, across in ((beside, 2), (after, 1)):
+        device = run.info["device"]
+        assert (device["count"], device["seeds"], device["batch"]) == (across, across, 1)
+        assert "devices" not in run.info["config"]["train"]
 
 
 def test_a_study_gives_way_to_the_command_line():

@@ -2,8 +2,9 @@
 
 `<results>/<study>/<run_id>/` holds `run.json` (configuration and where it ran), `metrics.jsonl`
 (one measurement a line), `artifacts/` (arrays, trained weights), while it is trained `lock.json` and
-`checkpoints/`, and at the end `done.json` or `failed.json`. A run whose folder holds none of the two was
-planned and not started (no metrics), is running (its lock's owner lives), or was interrupted.
+`checkpoints/`, and at the end `done.json`, with the SHA-256 of what was measured, or `failed.json`. A run
+whose folder holds none of the two was planned and not started (no metrics), is running (its lock's owner
+lives), or was interrupted.
 Studies packed small, see `findings`, are read just the same.
 """
 
@@ -27,9 +28,9 @@ import polars as pl
 from hdc.config import Config, from_dict
 from hdc.errors import InputError
 from hdc.records import findings
-from hdc.records.files import line, read_json, to_json, write
+from hdc.records.files import line, naming, read, read_arrays, read_json, sha256, to_json, write
 from hdc.records.lock import Lock, Taken, live_owner
-from hdc.records.run import METRICS, TIMES, Run, State
+from hdc.records.run import METRICS, Run, State, check_info, check_metrics
 
 
 def study_folder(results: str | Path, study: str) -> Path:
@@ -69,6 +70,10 @@ class RunFolder:
 
     @cached_property
     def _info(self) -> dict[str, Any]:
+        return check_info(self.folder / "run.json", self._said)
+
+    @cached_property
+    def _said(self) -> dict[str, Any]:
         return read_json(self.folder / "run.json")
 
     @property
@@ -96,40 +101,60 @@ class RunFolder:
         if not whole:
             return pl.DataFrame(schema=METRICS)
         try:
-            return pl.read_ndjson(io.BytesIO(whole), schema=METRICS)
+            frame = pl.read_ndjson(io.BytesIO(whole), schema=METRICS)
         except pl.exceptions.PolarsError as error:
             raise InputError(f"{self.folder / 'metrics.jsonl'} is damaged: {line(error)}") from None
+        check_metrics(self.folder / "metrics.jsonl", frame, self.config)
+        return frame
 
     def lines(self) -> bytes:
-        """The whole lines of `metrics.jsonl`."""
-        path = self.folder / "metrics.jsonl"
-        content = path.read_bytes() if path.exists() else b""
+        """The whole lines of `metrics.jsonl`; InputError as `artifact`."""
+        there = (self.folder / "metrics.jsonl").exists() or self.state == "done"
+        content = self._content("metrics.jsonl") if there else b""
         return content[: content.rfind(b"\n") + 1]
 
     def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
         """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
         path = self.folder / "artifacts" / f"{name}-seed{seed}.npz"
+        content = self._content(f"artifacts/{path.name}")
         try:
-            # Read whole first: NumPy leaves the file open where the archive is damaged.
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except FileNotFoundError:
-            raise InputError(f"{path} is not there: the run is {self.state}") from None
+            return read_arrays(content)
         except Exception as error:  # zip, zlib and NumPy each raise their own
             raise InputError(f"{path} is damaged: {line(error)}") from None
 
+    def _content(self, name: str) -> bytes:
+        """A file's content; InputError where it is not there, or not as it was when the run was done."""
+        path = self.folder / name
+        try:
+            content = read(path)
+        except FileNotFoundError:
+            raise InputError(f"{path} is not there: the run is {self.state}") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {line(error)}") from None
+        if self.state == "done" and self._digests and self._digests.get(name) != sha256(content):
+            raise InputError(f"{path} is damaged: it is not as it was when the run was done, by its SHA-256")
+        return content
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """Of a run that is done, by file; empty where an older version wrote none."""
+        path = self.folder / "done.json"
+        digests = _having(path, "finished").get("files", {})
+        if not isinstance(digests, dict):
+            raise InputError(f"{path} is damaged: its files are no group of digests")
+        return digests
+
     def weights(self, seed: int) -> Path:
-        """The file with the trained network of one seed; InputError where it is not there."""
-        path = self.folder / "artifacts" / _weights_file(seed)
-        if not path.exists():
-            raise InputError(f"{path} is not there: the run is {self.state}")
-        return path
+        """The file with the trained network of one seed; InputError where it is not there or damaged."""
+        self._content(f"artifacts/{_weights_file(seed)}")
+        return self.folder / "artifacts" / _weights_file(seed)
 
     def start(self, about: Mapping[str, Any]) -> "Writer":
         """Take the run, to begin it anew or to go on with it. `about` goes into `run.json`.
 
         Raises:
             Taken: where another process is at it, or has finished it in the meantime.
+            Unwritable: where its folder cannot be written.
         """
         lock = Lock(self.folder)
         try:
@@ -161,7 +186,8 @@ class Writer:
     """Appends to a run that has been taken. Every measurement is on disk before the next step is taken.
 
     As a context manager it gives the run back at the end. Its methods raise `Superseded` where another
-    process has taken the run over, as one may when this one's machine has slept for too long.
+    process has taken the run over, as one may when this one's machine has slept for too long, and
+    `Unwritable` where the disk is full or broken.
 
     Attributes:
         changed: what is not as it was when the run was begun, `[before, now]` by name.
@@ -171,7 +197,9 @@ class Writer:
         self._folder, self._lock = folder, lock
         self._metrics = folder / "metrics.jsonl"
         self._seconds, self._begun = 0.0, time.perf_counter()
-        (folder / "failed.json").unlink(missing_ok=True)
+        for path in (folder, self._metrics, folder / "artifacts", folder / "checkpoints"):
+            if path.is_symlink():  # who planted it would have this process write elsewhere
+                raise InputError(f"{path} is a symbolic link: a run is written into a folder of its own")
         for part in (folder, folder / "artifacts"):
             for left in part.glob(".*"):  # by a process that was killed while it wrote
                 left.unlink(missing_ok=True)
@@ -181,7 +209,9 @@ class Writer:
         if "started" in before:
             started["resumed"] = [*before.get("resumed", []), {"at": _now(), "changed": self.changed}]
         _write_run(folder, config, {**about, **started})
-        self._metrics.touch()
+        (folder / "failed.json").unlink(missing_ok=True)
+        with naming(self._metrics):
+            self._metrics.touch()
 
     def __enter__(self) -> "Writer":
         return self
@@ -206,19 +236,32 @@ class Writer:
 
     def position(self) -> dict[str, Any]:
         """What is on disk now, to `go_on` from."""
-        with self._metrics.open("rb") as lines:
+        with naming(self._metrics), self._metrics.open("rb") as lines:
             os.fsync(lines.fileno())
             size = os.fstat(lines.fileno()).st_size
-        return {"metrics": size, "seconds": self._seconds + time.perf_counter() - self._begun}
+        seconds = self._seconds + time.perf_counter() - self._begun
+        return {"metrics": size, "seconds": seconds, "files": self._digests(size)}
+
+    def _digests(self, size: int) -> dict[str, str]:
+        """SHA-256 of the first `size` bytes of measurements, and of every artifact, by file."""
+        with self._metrics.open("rb") as lines:
+            digests = {self._metrics.name: sha256(lines.read(size))}
+        for path in sorted(self._folder.glob("artifacts/*")):
+            digests[f"artifacts/{path.name}"] = sha256(path.read_bytes())
+        return digests
 
     def go_on(self, position: Mapping[str, Any]) -> None:
         """Go on from a position: what was measured after it will be measured again.
 
         Raises:
-            ValueError: where less was measured.
+            ValueError: where less was measured, or what was has been changed since.
         """
         self._ours()
-        with self._metrics.open("r+b") as lines:
+        now = self._digests(position["metrics"])
+        for name, digest in position["files"].items():
+            if now.get(name) != digest:
+                raise ValueError(f"{self._folder / name} is not as it was then")
+        with naming(self._metrics), self._metrics.open("r+b") as lines:
             if os.fstat(lines.fileno()).st_size < position["metrics"]:
                 raise ValueError(f"{self._metrics} has fewer measurements than it should have")
             lines.truncate(position["metrics"])
@@ -226,13 +269,22 @@ class Writer:
         self._seconds = float(position["seconds"])
 
     def log(self, *, seed: int, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Add measurements; a value that is not finite becomes null."""
+        """Add measurements, all or none; a value that is not finite becomes null."""
         self._ours()
-        with self._metrics.open("a", encoding="utf-8") as lines:
-            for metric, value in metrics.items():
-                finite = value if math.isfinite(value) else None
-                row = (self._folder.name, seed, step, epoch, split, metric, finite)
-                lines.write(json.dumps(dict(zip(METRICS, row, strict=True))) + "\n")
+        rows = (
+            (self._folder.name, seed, step, epoch, split, metric, value if math.isfinite(value) else None)
+            for metric, value in metrics.items()
+        )
+        lines = [json.dumps(dict(zip(METRICS, row, strict=True))) + "\n" for row in rows]
+        rest = memoryview("".join(lines).encode())
+        with naming(self._metrics), self._metrics.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(before)  # a full disk takes the beginning of a line, and then no more
+                raise
 
     def artifact(self, name: str, seed: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Save arrays under `name` for one seed."""
@@ -247,10 +299,12 @@ class Writer:
         write(self._folder / "artifacts" / _weights_file(seed), content)
 
     def done(self) -> None:
-        """Mark the run finished, once everything before is on disk."""
+        """Mark the run finished, once everything before is on disk, whose digests are kept with the mark."""
         self._ours()
         seconds = self.position()["seconds"]
-        write(self._folder / "done.json", to_json({"finished": _now(), "seconds": seconds}))
+        kept = [self._metrics, *sorted(self._folder.glob("artifacts/*"))]
+        digests = {str(path.relative_to(self._folder)): sha256(path.read_bytes()) for path in kept}
+        write(self._folder / "done.json", to_json({"finished": _now(), "seconds": seconds, "files": digests}))
 
 
 def plan(folder: Path, configs: list[Config]) -> list[RunFolder]:
@@ -291,7 +345,7 @@ def times(study: str, results: str | Path = "results") -> pl.DataFrame:
     path = study_folder(results, study) / findings.TIMES_FILE
     if not path.exists():
         raise InputError(f"{path} is not there: python -m experiments.time study={study} measures it")
-    return findings.read_csv(path, TIMES)
+    return findings.read_times(path.parent)
 
 
 def studies(results: str | Path) -> list[str]:
@@ -304,6 +358,9 @@ def studies(results: str | Path) -> list[str]:
 
 
 def _runs(folder: Path) -> Iterator[RunFolder]:
+    for path in folder.glob("*/done.json"):
+        if not path.with_name("run.json").exists():
+            raise InputError(f"{path.parent} is damaged: a run is done there, and its run.json is gone")
     found = [(path, read_json(path)) for path in folder.glob("*/run.json")]
     for path, values in sorted(found, key=lambda one: (str(one[1].get("planned", "")), one[0])):
         try:
@@ -313,7 +370,7 @@ def _runs(folder: Path) -> Iterator[RunFolder]:
         if run.config.run_id != run.run_id:
             raise InputError(f"{path} does not hold the configuration that its folder is named after")
         if "started" in values:  # else there is more to come
-            vars(run)["_info"] = values
+            vars(run)["_said"] = values
         yield run
 
 

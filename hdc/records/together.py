@@ -51,10 +51,18 @@ def _together(runs: Sequence[Run], contents: Sequence[bytes], start: int) -> pl.
     if any(lines):
         with suppress(pl.exceptions.PolarsError):  # the run whose file it is says so below
             found = pl.read_ndjson(io.BytesIO(b"".join(contents)), schema=METRICS)
-    if found is None or not found["run_id"].equals(_repeated([run.run_id for run in runs], lines)):
+    expected = _repeated([run.run_id for run in runs], lines)
+    if found is None or not found["run_id"].equals(expected) or not _planned(found, runs):
         parts = [run.metrics() for run in runs]  # packed, damaged, or of another run: one by one
         found, lines = pl.concat(parts), [part.height for part in parts]
     return found.with_columns(_repeated(range(start, start + len(runs)), lines).alias("run"))
+
+
+def _planned(found: pl.DataFrame, runs: Sequence[Run]) -> bool:
+    """Whether every measurement is whole, and of a seed that its run has."""
+    seeds = {(run.run_id, seed) for run in runs for seed in run.config.seeds}
+    lacking = sum(found.drop("value").null_count().row(0))
+    return not lacking and set(found.select("run_id", "seed").unique().iter_rows()) <= seeds
 
 
 def _repeated(values: Sequence[object], times: Sequence[int]) -> pl.Series:

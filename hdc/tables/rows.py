@@ -26,6 +26,7 @@ class Row:
         others: what else differs between the rows, as key=value; of keys that differ together, one.
         runs: the runs behind it, in every state.
         values: value per seed, by column; a metric that was not finite is NaN.
+        tested: the seeds of finished runs that have measurements of the test split.
     """
 
     schedule: str
@@ -33,6 +34,7 @@ class Row:
     others: tuple[str, ...]
     runs: tuple[Run, ...]
     values: Mapping[str, Mapping[int, float]]
+    tested: frozenset[int]
 
     @property
     def label(self) -> str:
@@ -48,8 +50,7 @@ class Row:
     def seeds(self) -> str:
         """How many seeds are done, of how many planned where some are not."""
         planned = {seed for run in self.runs for seed in run.config.seeds}
-        done = {seed for run in self.runs if run.state == "done" for seed in run.config.seeds}
-        return str(len(done)) if done == planned else f"{len(done)} of {len(planned)}"
+        return str(len(planned)) if self.tested == planned else f"{len(self.tested)} of {len(planned)}"
 
     @cached_property
     def keys(self) -> dict[str, str]:
@@ -83,7 +84,7 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, name in enumerate(names(runs)):
         groups.setdefault(name, []).append(place)
-    values = _values(runs, [column for column in columns if column not in DESCRIBED])
+    values, tested = _values(runs, [column for column in columns if column not in DESCRIBED])
     rows = tuple(
         Row(
             key[0],
@@ -91,6 +92,7 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
             key[1:],
             tuple(runs[place] for place in places),
             {column: _merged(of[place] for place in places) for column, of in values.items()},
+            frozenset(seed for place in places for seed in tested[place]),
         )
         for key, places in groups.items()
     )
@@ -137,14 +139,19 @@ def _merged(values: Iterable[Mapping[int, float]]) -> dict[int, float]:
     return merged
 
 
-def _values(runs: Sequence[Run], columns: Sequence[str]) -> dict[str, list[dict[int, float]]]:
-    """By column, for each run, the value per seed; none of a run that is not done."""
+def _values(
+    runs: Sequence[Run], columns: Sequence[str]
+) -> tuple[dict[str, list[dict[int, float]]], list[set[int]]]:
+    """By column, for each run, the value per seed, and its seeds with a test; none of a run not done."""
     values: dict[str, list[dict[int, float]]] = {column: [{} for _ in runs] for column in columns}
+    tested: list[set[int]] = [set() for _ in runs]
     done = [place for place, run in enumerate(runs) if run.state == "done"]
     value = pl.col("value").fill_null(float("nan"))
     # An epoch's time is typical as a median; of anything else the last value is the run's.
     typical = {True: value.median(), False: value.sort_by("step").last()}
     for part in records.measurements([runs[place] for place in done]):
+        for place, seed in part.filter(pl.col("split") == "test").select("run", "seed").unique().iter_rows():
+            tested[done[place]].add(seed)
         asked = part.with_columns(column=pl.concat_str("split", pl.lit("/"), "metric"))
         asked = asked.filter(pl.col("column").is_in(list(columns)))
         for timed, one in typical.items():
@@ -152,4 +159,4 @@ def _values(runs: Sequence[Run], columns: Sequence[str]) -> dict[str, list[dict[
             found = chosen.group_by("run", "column", "seed", maintain_order=True).agg(one)
             for place, column, seed, number in found.iter_rows():
                 values[column][done[place]][seed] = number
-    return values
+    return values, tested

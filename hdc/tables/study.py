@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import polars as pl
 
+from hdc.config import unknown
 from hdc.errors import InputError
 from hdc.records.apart import varying
 from hdc.records.run import Run
+from hdc.schedules import Kind
 from hdc.statistics import ALPHA, CONFIDENCE, POWER, Correlation, Estimate, Paired, holm, least_pairs
 from hdc.tables.columns import DESCRIBED, difference_text, number, style, title
 from hdc.tables.rendering import FORMATS, Document, Section
@@ -176,9 +179,13 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     """Group runs into rows: one for each configuration that differs in more than its seeds.
 
     Raises:
-        InputError: where runs of one row differ in versions, device or data.
+        InputError: where runs of one row differ in versions, device or data, and for a baseline that is
+            neither a kind of schedule nor a row.
     """
     rows = group(runs, [*config.measured, *config.described])
+    known = [name for row in rows for name in (row.schedule, row.label)]
+    if config.baseline not in (*get_args(Kind), *known):
+        raise InputError(unknown("baseline", config.baseline, list(dict.fromkeys([*get_args(Kind), *known]))))
     finished = any(run.state == "done" for run in runs)
     measured = tuple(
         column
@@ -358,6 +365,10 @@ def _notes(table: Table) -> Iterator[str]:
                 yield f"not finished: {name}: still running"
             case "planned":
                 yield f"missing: {name}: planned and never started"
+    for row in table.rows:
+        planned = {seed for run in row.runs if run.state == "done" for seed in run.config.seeds}
+        if absent := sorted(planned - row.tested):
+            yield f"{row.label}: done, and without measurements of seeds {absent}: the records are not whole"
 
 
 def _difference_notes(table: Table) -> Iterator[str]:

@@ -135,11 +135,11 @@ def states(results: Path) -> Counter[str]:
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    for _ in range(600):
+    for _ in range(1200):
         if what():
             return
         time.sleep(0.1)
-    raise AssertionError("waited for a minute")
+    raise AssertionError("waited for two minutes")
 
 
 def left_behind(mark: Path) -> list[str]:

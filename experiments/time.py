@@ -48,8 +48,8 @@ def main() -> None:
         path = folder / findings.TIMES_FILE
         try:
             files.write(path, times.write_csv().encode())
-        except OSError as error:
-            raise InputError(files.unwritable(error)) from None
+        except files.Unwritable as error:
+            raise InputError(str(error)) from None
         Console().print(f"{path}: {times.height} measurements", highlight=False, soft_wrap=True)
 
 

@@ -1,19 +1,26 @@
 """Checkpoints of a run in training: the newest two, written in the background, read with suspicion."""
 
+import logging
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import orbax.checkpoint as ocp
 
-from hdc.records.files import line
+from hdc.records.files import Unwritable, line
 from hdc.weights import digest
 
 KEPT = 2
+_BESIDE = 1 << 17  # bytes of a checkpoint that are not its arrays', amply
 
 T = TypeVar("T")
+
+# It logs what it raises as well, with a traceback of every thread.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class Checkpoints:
@@ -30,18 +37,39 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
-        """Begin to write a checkpoint, once the one before is on disk."""
+        """Begin to write a checkpoint, once the one before is on disk.
+
+        Raises:
+            Unwritable: where there is no room for it, or the one before could not be written.
+        """
         self.wait()
+        with self._naming(), tempfile.TemporaryFile(dir=self._folder) as probe:
+            # Orbax would find a full disk in the background, on several threads, with a traceback of each.
+            probe.write(bytes(sum(array.nbytes for array in arrays.values()) + _BESIDE))
         names = sorted(arrays)
         values = {"about": about, "names": names, "sha256": digest(arrays, about)}
         # Numbers for names: Orbax gives some characters of a name a meaning.
         state = {str(number): arrays[name] for number, name in enumerate(names)}
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(values))
-        self._manager.save((self._manager.latest_step() or 0) + 1, args=arguments)
+        with self._naming():
+            self._manager.save((self._manager.latest_step() or 0) + 1, args=arguments)
 
     def wait(self) -> None:
-        """Return when what was begun is on disk."""
-        self._manager.wait_until_finished()
+        """Return when what was begun is on disk.
+
+        Raises:
+            Unwritable: where it could not be written.
+        """
+        with self._naming():
+            self._manager.wait_until_finished()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise whatever they meet
+            reason = error.strerror if isinstance(error, OSError) else line(error)[:200]
+            raise Unwritable(None, reason, str(self._folder)) from None
 
     def restore(
         self, use: Callable[[dict[str, np.ndarray], dict[str, Any]], T], warn: Callable[[str], None]
@@ -82,6 +110,7 @@ class Checkpoints:
 
     def close(self, *, clear: bool) -> None:
         """End the work in the background; with `clear` remove the folder."""
-        self._manager.close()
+        with suppress(Exception):  # what could not be written is not there
+            self._manager.close()
         if clear:
             shutil.rmtree(self._folder, ignore_errors=True)

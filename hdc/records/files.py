@@ -28,6 +28,13 @@ MAX_DEPTH = 32  # of JSON
 _DIGEST = "sha256"
 
 
+class Unwritable(OSError):
+    """A file cannot be written: no room or no right on its disk, or the disk is broken."""
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be written: {self.strerror}"
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a whole file or nothing; raises as `write_all`."""
     write_all({path: content})
@@ -37,7 +44,7 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
     """Write whole files, or none of them where one cannot be: temporary names, to disk, then renamed.
 
     Raises:
-        OSError: which names the file that cannot be written, and why.
+        Unwritable: which names the file that cannot be written, and why.
         InputError: for a path that can only be a folder.
     """
     for path in contents:
@@ -63,16 +70,11 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an OSError name the file that it is about, as one of a write, or of a temporary name, does not."""
+    """Turn an OSError of the block into an `Unwritable` that names `path`."""
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def unwritable(error: OSError) -> str:
-    """Which file cannot be written and why, as one line."""
-    return f"{error.filename} cannot be written: {error.strerror}"
+        raise Unwritable(error.errno, error.strerror or line(error), str(path)) from None
 
 
 def read(path: Path) -> bytes:

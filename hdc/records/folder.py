@@ -28,7 +28,7 @@ import polars as pl
 from hdc.config import Config, from_dict
 from hdc.errors import InputError
 from hdc.records import findings
-from hdc.records.files import line, read, read_arrays, read_json, sha256, to_json, write
+from hdc.records.files import line, naming, read, read_arrays, read_json, sha256, to_json, write
 from hdc.records.lock import Lock, Taken, live_owner
 from hdc.records.run import METRICS, Run, State, check_info, check_metrics
 
@@ -154,6 +154,7 @@ class RunFolder:
 
         Raises:
             Taken: where another process is at it, or has finished it in the meantime.
+            Unwritable: where its folder cannot be written.
         """
         lock = Lock(self.folder)
         try:
@@ -185,7 +186,8 @@ class Writer:
     """Appends to a run that has been taken. Every measurement is on disk before the next step is taken.
 
     As a context manager it gives the run back at the end. Its methods raise `Superseded` where another
-    process has taken the run over, as one may when this one's machine has slept for too long.
+    process has taken the run over, as one may when this one's machine has slept for too long, and
+    `Unwritable` where the disk is full or broken.
 
     Attributes:
         changed: what is not as it was when the run was begun, `[before, now]` by name.
@@ -198,7 +200,6 @@ class Writer:
         for path in (folder, self._metrics, folder / "artifacts", folder / "checkpoints"):
             if path.is_symlink():  # who planted it would have this process write elsewhere
                 raise InputError(f"{path} is a symbolic link: a run is written into a folder of its own")
-        (folder / "failed.json").unlink(missing_ok=True)
         for part in (folder, folder / "artifacts"):
             for left in part.glob(".*"):  # by a process that was killed while it wrote
                 left.unlink(missing_ok=True)
@@ -208,7 +209,9 @@ class Writer:
         if "started" in before:
             started["resumed"] = [*before.get("resumed", []), {"at": _now(), "changed": self.changed}]
         _write_run(folder, config, {**about, **started})
-        self._metrics.touch()
+        (folder / "failed.json").unlink(missing_ok=True)
+        with naming(self._metrics):
+            self._metrics.touch()
 
     def __enter__(self) -> "Writer":
         return self
@@ -233,7 +236,7 @@ class Writer:
 
     def position(self) -> dict[str, Any]:
         """What is on disk now, to `go_on` from."""
-        with self._metrics.open("rb") as lines:
+        with naming(self._metrics), self._metrics.open("rb") as lines:
             os.fsync(lines.fileno())
             size = os.fstat(lines.fileno()).st_size
         seconds = self._seconds + time.perf_counter() - self._begun
@@ -258,7 +261,7 @@ class Writer:
         for name, digest in position["files"].items():
             if now.get(name) != digest:
                 raise ValueError(f"{self._folder / name} is not as it was then")
-        with self._metrics.open("r+b") as lines:
+        with naming(self._metrics), self._metrics.open("r+b") as lines:
             if os.fstat(lines.fileno()).st_size < position["metrics"]:
                 raise ValueError(f"{self._metrics} has fewer measurements than it should have")
             lines.truncate(position["metrics"])
@@ -266,13 +269,22 @@ class Writer:
         self._seconds = float(position["seconds"])
 
     def log(self, *, seed: int, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Add measurements; a value that is not finite becomes null."""
+        """Add measurements, all or none; a value that is not finite becomes null."""
         self._ours()
-        with self._metrics.open("a", encoding="utf-8") as lines:
-            for metric, value in metrics.items():
-                finite = value if math.isfinite(value) else None
-                row = (self._folder.name, seed, step, epoch, split, metric, finite)
-                lines.write(json.dumps(dict(zip(METRICS, row, strict=True))) + "\n")
+        rows = (
+            (self._folder.name, seed, step, epoch, split, metric, value if math.isfinite(value) else None)
+            for metric, value in metrics.items()
+        )
+        lines = [json.dumps(dict(zip(METRICS, row, strict=True))) + "\n" for row in rows]
+        rest = memoryview("".join(lines).encode())
+        with naming(self._metrics), self._metrics.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(before)  # a full disk takes the beginning of a line, and then no more
+                raise
 
     def artifact(self, name: str, seed: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Save arrays under `name` for one seed."""

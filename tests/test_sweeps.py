@@ -82,6 +82,7 @@ def test_a_sweep_goes_to_a_ray_that_runs(tmp_path, place):
 def test_an_interrupted_launcher_saves_and_leaves_nothing_behind(tmp_path, place, settings, begin, asking):
     command = start(place, *LONG, *settings, f"results={tmp_path}", mark=tmp_path)
     wait_for(lambda: command.poll() is not None or states(tmp_path)["running"] == begin)
+    assert command.poll() is None, command.communicate()
     if asking == signal.SIGINT and not place:
         os.killpg(command.pid, asking)  # as a terminal does, to the workers as well
     else:
@@ -134,11 +135,11 @@ def states(results: Path) -> Counter[str]:
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    for _ in range(600):
+    for _ in range(1200):
         if what():
             return
         time.sleep(0.1)
-    raise AssertionError("waited for a minute")
+    raise AssertionError("waited for two minutes")
 
 
 def left_behind(mark: Path) -> list[str]:

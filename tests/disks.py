@@ -24,6 +24,9 @@ from hdc.errors import InputError
 from hdc.records import findings
 from hdc.training import NonFiniteLoss
 
+# Where a disk is full in the middle of a checkpoint, TensorStore's threads outlive what waits for them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 TINY = config(train={"epochs": 3, "batch_size": 8}, gridding={"images": 2}, ops={"backend": "lax"})
 
 
@@ -168,10 +171,11 @@ def test_a_disk_that_becomes_read_only_interrupts(disk: Disk, clean, monkeypatch
         during(patch, "log", 3, lambda: disk.read_only(True))
         said = train(run)
     assert said[-1].endswith("cannot be written: Read-only file system")
-    assert train(run)[-1].endswith("lock.json cannot be written: Read-only file system")
+    assert train(run)[-1].endswith("is at it, left to that one")  # the lock could not be deleted
     with pytest.raises(InputError, match=r"results folder .*study cannot be written: Read-only file system"):
         records.plan(disk.folder / "study", [configuration("plain", [0])])
     disk.read_only(False)
+    (run.folder / "lock.json").unlink()  # as one whose owner has ended
     assert train(run)[-1].endswith(": done")
     assert numbers(run) == clean
 

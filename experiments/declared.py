@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from experiments.launch import CONF
 from hdc.config import unknown
@@ -56,7 +57,10 @@ def declared(kind: type[T], group: str, arguments: list[str], about: str) -> T:
         else:
             raise InputError(unknown("key", key, [*([group] if options else []), *fields]))
     if not options:
-        composed = OmegaConf.from_dotlist(overrides)
+        try:
+            composed = OmegaConf.from_dotlist(overrides)
+        except YAMLError as error:
+            raise InputError(f"{' '.join(overrides)} cannot be read: {error}") from None
     elif option not in options:
         raise InputError(unknown(group, option, options))
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments import figure, launch, table
 from experiments.declared import declared, of_study
 from hdc import records
-from hdc.errors import InputError
+from hdc.errors import InputError, printable
 from hdc.figures import FigureConfig
 from hdc.records import files, findings
 from hdc.records.run import Run
@@ -115,7 +115,10 @@ def _write(config: ReportConfig, studies: Sequence[str]) -> None:
 
     def part(match: re.Match[str]) -> str:
         content = written.get(match[2])
-        return match[0] if content is None else f"{match[1]}\n{content}\n{match[4]}"
+        if content is None:
+            return match[0]
+        content = content.replace("<!--", "&lt;!--")  # only this file's own marks are marks
+        return f"{match[1]}\n{content}\n{match[4]}"
 
     files.write(HOME / "README.md", _PART.sub(part, _readme()).encode())
     print(*(home / study for study in studies), HOME / "README.md", sep="\n")
@@ -136,7 +139,7 @@ def _picture(config: FigureConfig, folder: Path) -> str:
     try:
         (path,) = figure.draw(config, folder)
     except InputError as error:
-        return f"- no figure {config.draw[0]}: {error}\n"
+        return f"- no figure {config.draw[0]}: {rendering.markdown(str(error))}\n"
     return f"![{config.study}: {path.stem}]({path.relative_to(HOME)})\n"
 
 
@@ -146,7 +149,7 @@ def _origin(runs: Sequence[Run]) -> list[str]:
     commands = dict.fromkeys(shlex.join(run.info["command"][1:]) for run in done if "command" in run.info)
     minutes = sum(run.seconds or 0 for run in done) / 60
     seeds = sum(len(run.config.seeds) for run in done)
-    lines = [f"- command: `python -m experiments.train {command}`" for command in commands]
+    lines = [f"- command: {_code(f'python -m experiments.train {command}')}" for command in commands]
     lines.append(f"- cost: {minutes:.1f} minutes for {len(done)} runs of together {seeds} seeds, measured")
     gits = [run.info["git"] for run in done if run.info.get("git")]
     commits = dict.fromkeys(git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in gits)
@@ -157,8 +160,14 @@ def _origin(runs: Sequence[Run]) -> list[str]:
     )
     for name, values in (("commit", commits), ("device", machines), ("versions", versions)):
         if any(values):
-            lines.append(f"- {name}: {'; '.join(values)}")
+            lines.append(f"- {name}: {rendering.markdown('; '.join(values))}")
     return lines
+
+
+def _code(text: str) -> str:
+    """As code in Markdown, between more backticks than it has in a row."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{printable(text)}{fence}"
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ import sys
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import launch
+from experiments import launch, search, workers
 from hdc import memory, records, tables
+from hdc.errors import printable
 from hdc.tables import rendering
-
-console = Console()
 
 
 def main() -> None:
@@ -23,12 +23,14 @@ def main() -> None:
     launch.register_schema()
     if "--retry-failed" in sys.argv:
         sys.argv = [argument for argument in sys.argv if argument != "--retry-failed"] + ["retry_failed=true"]
-    arguments = get_args_parser().parse_args()
-    shows_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
-    if shows_only or arguments.shell_completion:
-        _task()
-        return
     with launch.one_line_errors("experiments.train"):
+        arguments = launch.parsed(get_args_parser())
+        shows_only = arguments.help or arguments.hydra_help or arguments.shell_completion
+        if shows_only or arguments.cfg or arguments.info:
+            if not shows_only:
+                launch.expand(arguments.overrides, arguments.multirun)  # says what is wrong in one line
+            _task()
+            return
         from hdc import experiment
 
         experiment.enable_compilation_cache()
@@ -36,36 +38,54 @@ def main() -> None:
         for config in configs:
             experiment.check(config)
         runs = records.plan(folder, configs)
-        _task()
+        with launch.launcher_errors("experiments.train"):
+            _task()
+        front = None
+        if not configs:
+            runs, front = search.found(folder)
         table = tables.build(tables.TableConfig(study=folder.name), runs)
-        console.print(rendering.render(tables.document(table)))
+        Console().print(rendering.render(tables.document(table)))
+        if front is not None:
+            Console().print(front)
     unfinished = [run for run in runs if run.state != "done"]
     for run in unfinished:
-        error = f": {run.failure['error']}" if run.state == "failed" else ""
-        print(f"experiments.train: {run.state}: {run.folder}{error}", file=sys.stderr)
+        error = f": {printable(run.failure['error'])}" if run.state == "failed" else ""
+        print(f"experiments.train: {run.state}: {folder / run.run_id}{error}", file=sys.stderr)
     if unfinished:
         print(f"experiments.train: {len(unfinished)} of {len(runs)} runs are not done", file=sys.stderr)
     raise SystemExit(1 if unfinished else 0)
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
-def _task(config: DictConfig) -> None:
+@hydra.main(version_base="1.3", config_path=str(launch.CONF), config_name="config")
+def _task(config: DictConfig) -> tuple[float, float] | None:
     """One run, here or wherever Hydra's launcher takes it. A run that fails is written down as failed
     and ends here, so that the other runs of a sweep go on."""
+    count = HydraConfig.get().launcher.get("n_jobs")
+    return _run(config) if count is None else workers.run(lambda: _run(config), count)
+
+
+def _run(config: DictConfig) -> tuple[float, float] | None:
     memory.keep()  # again, where the launcher has begun a process of its own
+    from experiments import objectives
     from hdc import experiment
 
     experiment.enable_compilation_cache()
     with launch.one_line_errors("experiments.train"):
         asked = launch.checked(config)
         (run,) = records.plan(asked.folder, [asked.config])
+        console = Console()  # in here: what a launcher takes to another process must be picklable
         try:
             experiment.run(
                 run, console, retry_failed=asked.retry_failed, checkpoint_seconds=asked.checkpoint_seconds
             )
         except Exception as error:
             name = f"{asked.config.dilation.label} ({run.run_id})"
-            console.print(f"{name}: failed: {error}", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"{name}: failed: {printable(str(error))}", highlight=False, markup=False, soft_wrap=True
+            )
+        if HydraConfig.get().runtime.choices["hydra/sweeper"] == "optuna":
+            return objectives.of(run, console)
+    return None
 
 
 if __name__ == "__main__":

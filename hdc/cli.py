@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hdc.errors import InputError
+from hdc.errors import InputError, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = args.run(args)
         sys.stdout.flush()
     except InputError as error:
-        print(f"hdc: error: {error}", file=sys.stderr)
+        print(f"hdc: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hdc: interrupted", file=sys.stderr)
@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            raise
+            said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            print(f"hdc: error: {printable(said)}", file=sys.stderr)
+            return 2
         print("hdc: error: the output cannot be written: the disk is full", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_check(commands)
     _add_search(commands)
+    _add_runs(commands)
     _add_ops(commands)
     _add_data(commands)
     return parser
@@ -255,6 +258,70 @@ def _print_json(values: Any) -> None:
     print(json.dumps(values, indent=2, allow_nan=False))
 
 
+def _add_runs(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    runs = commands.add_parser(
+        "runs",
+        help="where the runs of a study stand",
+        description="The runs of a study: planned, running, interrupted, failed or done, how far they came "
+        "and what ended them. Exit code 0: all done, 1: some are not, 2: bad input.",
+    )
+    runs.add_argument("study", nargs="?", metavar="STUDY", help="all studies are counted without one")
+    runs.add_argument(
+        "--results", default="results", metavar="DIR", help="where they are, results by default"
+    )
+    runs.add_argument(
+        "--failed", action="store_true", help="only failed runs: the error, where the traceback is"
+    )
+    runs.add_argument("--json", action="store_true", help="print JSON")
+    runs.set_defaults(run=_runs)
+
+
+def _runs(args: argparse.Namespace) -> int:
+    import shutil
+    from datetime import UTC, datetime
+
+    from hdc import runs
+
+    if not Path(args.results).is_dir():
+        raise InputError(f"--results {args.results} is no folder")
+    width = shutil.get_terminal_size().columns
+    if args.study is None:
+        if args.failed:
+            raise InputError("--failed needs STUDY ('hdc runs' lists them)")
+        return _studies(args, width)
+    found = runs.standings(args.study, args.results)
+    counted = runs.counts(one.state for one in found)
+    shown = [one for one in found if one.state == "failed"] if args.failed else found
+    if args.json:
+        told = [one.to_dict() for one in shown]
+        _print_json({"study": args.study, "counts": counted, "runs": told})
+    else:
+        _print(runs.failures(shown) if args.failed else runs.report(shown, datetime.now(UTC), width))
+        print(runs.summary(counted))
+    return 0 if set(counted) == {"done"} else 1
+
+
+def _studies(args: argparse.Namespace, width: int) -> int:
+    from hdc import records, runs
+
+    counted: dict[str, dict[str, int] | str] = {}
+    for study in records.studies(args.results):
+        try:
+            counted[study] = runs.counts(run.state for run in records.load(study, args.results))
+        except InputError as error:
+            counted[study] = str(error)
+    if not counted:
+        raise InputError(f"there is no study in {args.results}: nothing has been run there yet")
+    if args.json:
+        named = {
+            study: {"counts" if isinstance(one, dict) else "error": one} for study, one in counted.items()
+        }
+        _print_json([{"study": study, **one} for study, one in named.items()])
+    else:
+        _print(runs.overview(counted, width))
+    return 0 if all(isinstance(one, dict) and set(one) == {"done"} for one in counted.values()) else 1
+
+
 def _add_ops(commands: "argparse._SubParsersAction[_Parser]") -> None:
     ops = commands.add_parser(
         "ops",
@@ -272,6 +339,8 @@ def _add_ops(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 def _ops(args: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from rich.markup import escape
     from rich.table import Table
     from yaml import YAMLError
 
@@ -283,7 +352,7 @@ def _ops(args: argparse.Namespace) -> int:
             raise InputError(f"{key!r} is not KEY=VALUE, such as net.separable=true")
         try:
             values.merge_with_dotlist([key])
-        except (ValueError, YAMLError) as error:
+        except (ValueError, YAMLError, OmegaConfBaseException) as error:
             raise InputError(f"{key!r} cannot be read: {str(error).splitlines()[0]}") from None
     config = from_dict(OmegaConf.to_container(values))  # type: ignore[arg-type]
 
@@ -297,7 +366,7 @@ def _ops(args: argparse.Namespace) -> int:
         return 0
     table = Table("", "operation", "backend", "why", box=None)
     for number, one in enumerate(served, 1):
-        table.add_row(str(number), one.operation, one.choice.backend, one.choice.reason)
+        table.add_row(str(number), *map(escape, (one.operation, one.choice.backend, one.choice.reason)))
     _print(table)
     reason = native_build.unavailable()
     print(f"native: {f'not available, {reason}' if reason else f'uses {native_build.instruction_set()}'}")
@@ -347,18 +416,22 @@ def _data_prepare(args: argparse.Namespace) -> int:
         print(f"{args.name} is installed with hdc and needs no preparing")
         return 0
     name = "fashion_mnist" if args.name == "scenes" else args.name  # which it is made of
+    before = False
     if name == "mnist10k":
         from hdc.data import mnist10k
 
-        folder = mnist10k.prepare(args.source)
+        before, folder = mnist10k.is_prepared(), mnist10k.prepare(args.source)
     elif name in _PREPARED:
         from hdc.data import mnist
 
-        folder = mnist.prepare(name, args.source)
+        before, folder = mnist.is_prepared(name), mnist.prepare(name, args.source)
     else:
         from hdc.data import tfds_source
 
         folder = tfds_source.prepare(name)
+    if before and args.source is not None:
+        print(f"{name} was prepared before in {folder}: {args.source} is not read")
+        return 0
     print(f"{name} is prepared in {folder}")
     return 0
 

@@ -7,10 +7,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hdc.errors import InputError
 from hdc.schedules import DilationSchedule
+
+# Bounds that no network comes near: what is above them would end in the machine's memory or in years.
+MAX_WIDTH, MAX_EPOCHS, MAX_PERIOD = 65536, 10**6, 4096
 
 FLIPS = ("horizontal", "vertical")
 BACKENDS = ("auto", "lax", "jax", "native")
@@ -61,7 +65,7 @@ class NetConfig:
 
     def __post_init__(self) -> None:
         _one_of("net.name", self.name, ("context", "lei2019"))
-        _at_least("net.width", self.width, 1)
+        _in_range("net.width", self.width, 1, MAX_WIDTH)
         _at_least("net.kernel_size", self.kernel_size, 2)
         if self.kernel_size % 2 == 0:
             raise InputError(
@@ -70,7 +74,7 @@ class NetConfig:
             )
         _one_of("net.norm", self.norm, ("none", "batch", "group"))
         _one_of("net.padding", self.padding, ("SAME", "VALID"))
-        _at_least("net.hidden", self.hidden, 1)
+        _in_range("net.hidden", self.hidden, 1, MAX_WIDTH)
         _in_range("net.dropout", self.dropout, 0.0, 0.95)
         if self.name == "lei2019" and self.residual:
             raise InputError("net.residual=true is for net=context; lei2019 has no residual connections")
@@ -111,20 +115,25 @@ class OptimConfig:
         _in_range("optim.weight_decay", self.weight_decay, 0.0, 10.0)
         _one_of("optim.decay", self.decay, ("cosine", "constant"))
         _at_least("optim.warmup_steps", self.warmup_steps, 0)
-        if self.clip_norm is not None and not self.clip_norm > 0:
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise InputError(f"optim.clip_norm must be above 0 or null, got {self.clip_norm}")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, and in what batches."""
+    """How long, in what batches, and on how many devices; the last is no part of what a run is."""
 
     epochs: int = 8
     batch_size: int = 8
+    devices: int | str = field(default="auto", compare=False)  # at most, or all: see `hdc.devices`
 
     def __post_init__(self) -> None:
-        _at_least("train.epochs", self.epochs, 1)
+        _in_range("train.epochs", self.epochs, 1, MAX_EPOCHS)
         _at_least("train.batch_size", self.batch_size, 1)
+        if isinstance(self.devices, int):
+            _at_least("train.devices", self.devices, 1)
+        elif self.devices != "auto":
+            raise InputError(f"train.devices must be auto or a number, got {self.devices!r}")
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ class GriddingConfig:
 
     def __post_init__(self) -> None:
         _at_least("gridding.images", self.images, 1)
-        _at_least("gridding.max_period", self.max_period, 2)
+        _in_range("gridding.max_period", self.max_period, 2, MAX_PERIOD)
 
 
 @dataclass(frozen=True)
@@ -151,7 +160,10 @@ class OpsConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run: everything that can change its numbers. Where they are written is not part of it."""
+    """One run: everything that can change its numbers. Where they are written is not part of it.
+
+    A field that is not compared says how they are computed: it is in no record and not in the run_id.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
@@ -172,16 +184,20 @@ class Config:
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds={list(self.seeds)} has a seed twice: each counts as one run of its own")
 
-    @property
+    @cached_property
     def dilation(self) -> DilationSchedule:
         """The schedule as the mathematical object, with the network's kernel size."""
         return DilationSchedule(self.schedule.rates, self.net.kernel_size, self.schedule.repeat)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionaries and lists, as JSON has them."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """Plain nested dictionaries and lists, as JSON has them, of the fields that are compared."""
+        return json.loads(self._json)
 
-    @property
+    @cached_property
+    def _json(self) -> str:
+        return json.dumps(_compared(self))
+
+    @cached_property
     def run_id(self) -> str:
         """Short hash of the canonical configuration, seeds included."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
@@ -202,11 +218,16 @@ def _build(kind: type, values: Any, place: str) -> Any:
         raise InputError(
             f"{place.rstrip('.') or 'the configuration'} must be a group of keys, got {values!r}"
         )
-    types = get_type_hints(kind)
+    types = _types(kind)
     for key in values:
         if key not in types:
             raise InputError(unknown("key", f"{place}{key}", [f"{place}{name}" for name in types]))
     return kind(**{key: _typed(types[key], value, f"{place}{key}") for key, value in values.items()})
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _typed(kind: Any, value: Any, place: str) -> Any:
@@ -259,6 +280,11 @@ def unknown(what: str, given: str, known: list[str]) -> str:
     near = difflib.get_close_matches(given, known, n=1)
     guess = f"; did you mean {near[0]}?" if near else ""
     return f"unknown {what} {given!r}{guess} (there are: {', '.join(known)})"
+
+
+def _compared(config: Any) -> dict[str, Any]:
+    values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config) if item.compare}
+    return {k: _compared(v) if dataclasses.is_dataclass(v) else v for k, v in values.items()}
 
 
 def _tuples(config: Any) -> None:

@@ -27,6 +27,7 @@ from hdc import cost, data, gridding, metrics, networks, ops, records, signals
 from hdc.checkpoints import Checkpoints
 from hdc.config import Config, DataConfig
 from hdc.data.dataset import Dataset
+from hdc.errors import InputError
 from hdc.folders import cache_dir
 from hdc.ops import backends, native_build
 from hdc.ops.backends import Served
@@ -61,10 +62,13 @@ def run(
         checkpoint_seconds: least time between two checkpoints, in seconds.
 
     Raises:
-        InputError: where configuration and data do not fit one another; nothing has begun then.
+        InputError: where configuration and data do not fit one another, or in one of several processes that
+            train together; nothing has begun then.
         KeyboardInterrupt, SystemExit: for a signal that has come, once it can be gone on from here.
         Exception: whatever ends the run early, after it has been written down as failed.
     """
+    if jax.process_count() > 1:
+        raise InputError("a run is kept by one process: several that train together call Trainer.fit")
     config, name = record.config, f"{record.config.dilation.label} ({record.run_id})"
 
     def say(text: str) -> None:
@@ -76,7 +80,7 @@ def run(
         case "failed" if not retry_failed:
             error = record.failure["error"]
             return say(f"{name}: failed before, skipped ({error}); --retry-failed tries again")
-    dataset = _dataset(config.data)
+    dataset = data_of(config.data)
     for warning in warnings(config, dataset):
         say(f"warning: {warning}")
     trainer = Trainer(config, dataset)
@@ -199,15 +203,16 @@ def served(config: Config) -> list[Served]:
         InputError: as `check`.
     """
     with ops.backend(config.ops.backend), backends.served() as found:
-        trainer = Trainer(config, _dataset(config.data))
+        trainer = Trainer(config, data_of(config.data))
         found.clear()  # what the trainer traced to know its shapes
         images = jax.ShapeDtypeStruct((config.train.batch_size, *trainer.dataset.image_shape), jnp.float32)
-        nnx.eval_shape(lambda model, images: model(images), trainer.abstract, images)
+        with trainer.layout(len(config.seeds)).tracing():
+            nnx.eval_shape(lambda model, images: model(images), trainer.abstract, images)
     return found
 
 
 @lru_cache(maxsize=2)
-def _dataset(config: DataConfig) -> Dataset:
+def data_of(config: DataConfig) -> Dataset:
     """The data set, kept between the runs of a sweep."""
     return data.load(config)
 
@@ -265,8 +270,8 @@ def _seeds(
         trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
     )
     test = dataset.test
-    chosen = _spread(len(test), config.gridding.images)
-    samples = _spread(len(test), SAMPLES)
+    chosen = spread(len(test), config.gridding.images)
+    samples = spread(len(test), SAMPLES)
     about = {
         "config": config.to_dict(),
         "task": dataset.task,
@@ -303,14 +308,14 @@ def _seeds(
             keep(epoch.after)
 
 
-def _spread(length: int, count: int) -> np.ndarray:
+def spread(length: int, count: int) -> np.ndarray:
     """`count` positions spread evenly over `length`, or all of them."""
     return np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))
 
 
 def _about(trainer: Trainer) -> dict[str, Any]:
     dataset = trainer.dataset
-    device = jax.devices()[0]
+    device, layout = jax.devices()[0], trainer.layout(len(trainer.config.seeds))
     return {
         "network": {
             "parameters": cost.count_parameters(trainer.abstract),
@@ -327,7 +332,13 @@ def _about(trainer: Trainer) -> dict[str, Any]:
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in _PACKAGES},
         },
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "seeds": layout.across,
+            "batch": layout.batch,
+        },
         "native": native_build.unavailable() or native_build.instruction_set(),
         "git": _git(),
         "command": sys.argv,

@@ -129,14 +129,15 @@ def load(source: Run | str | Path, seed: int | None = None) -> Trained:
     arrays, about = weights.read(Path(source))
     try:
         return _trained(arrays, about)
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{source} does not fit: {type(error).__name__}: {error}") from None
 
 
 def _trained(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Trained:
     config, task, seed = from_dict(about["config"]), about["task"], about["seed"]
     shape, classes = tuple(about["image_shape"]), tuple(about["classes"])
-    normalise = Normaliser(*(np.array(about[name], np.float32) for name in ("offset", "scale")))
+    with np.errstate(over="raise"):
+        normalise = Normaliser(*(np.array(about[name], np.float32) for name in ("offset", "scale")))
     if not (
         task in get_args(Task)
         and type(seed) is int

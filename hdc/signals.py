@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # Ctrl-C, an end, and Slurm's warning before one
@@ -31,7 +31,8 @@ class Kept:
         assert self._signal is not None
         before = self._before.get(self._signal)
         if callable(before):  # Python's own for SIGINT, or that of a launcher
-            before(self._signal, None)
+            with suppress(Exception):  # what a launcher cannot do does not make the run a failed one
+                before(self._signal, None)
         raise SystemExit(143)
 
     def _keep(self, number: int, frame: FrameType | None) -> None:

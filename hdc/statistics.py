@@ -13,13 +13,15 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
 ALPHA = 0.05  # two-sided
 POWER = 0.8
 
 _RESAMPLES = 2**16  # assignments of signs that are tried: up to 16 pairs, all of them
+_BOOTSTRAPPED = 9999  # resamples
+_AT_ONCE = 2**20  # numbers that are held at a time
 _SIMULATED = 13  # pairs, up to which the smallest detectable difference is the sign-flip test's own
 _SAMPLES = 2000  # for that
 _SEED = 0  # of all resampling, so that a table comes out the same every time
@@ -41,8 +43,9 @@ class Estimate:
         mean = float(np.mean(values))
         if n == 1:
             return cls(1, mean, math.nan)
-        quantile = float(stats.t.ppf((1 + confidence) / 2, n - 1))
-        return cls(n, mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(n))
+        return cls(
+            n, mean, _t_quantile((1 + confidence) / 2, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
+        )
 
     @property
     def low(self) -> float:
@@ -51,6 +54,11 @@ class Estimate:
     @property
     def high(self) -> float:
         return self.mean + self.half_width
+
+
+@cache
+def _t_quantile(share: float, freedom: int) -> float:
+    return float(stats.t.ppf(share, freedom))
 
 
 @dataclass(frozen=True)
@@ -78,20 +86,30 @@ class Paired:
 
     @classmethod
     def of(cls, differences: Sequence[float]) -> "Paired":
-        values = np.asarray(differences, float)
-        mean = float(np.mean(values)) if len(values) else math.nan
-        if len(values) < 2 or not math.isfinite(mean):
-            return cls(len(values), mean, math.nan, math.nan, math.nan, math.nan)
-        test = stats.permutation_test(
-            (values,),
-            np.mean,
-            permutation_type="samples",
-            vectorized=True,
-            n_resamples=_RESAMPLES,
-            rng=np.random.default_rng(_SEED),
-        )
-        low, high = _bootstrap((values,), np.mean)
-        return cls(len(values), mean, low, high, float(test.pvalue), float(np.std(values, ddof=1)))
+        return cls.of_each([differences])[0]
+
+    @classmethod
+    def of_each(cls, cells: Sequence[Sequence[float]]) -> list["Paired"]:
+        """Of many samples, those of the same length at once: the numbers are those of one by one."""
+        found: dict[int, Paired] = {}
+        alike: dict[int, list[int]] = {}
+        for place, cell in enumerate(cells):
+            mean = float(np.mean(cell)) if len(cell) else math.nan
+            if len(cell) < 2 or not math.isfinite(mean):
+                found[place] = cls(len(cell), mean, math.nan, math.nan, math.nan, math.nan)
+            else:
+                alike.setdefault(len(cell), []).append(place)
+        for n, places in alike.items():
+            values = np.array([cells[place] for place in places], float)
+            columns = (
+                values.mean(axis=1),
+                *_by_parts(_bca_of_means, values, len(_resamples(n)[1]) * n),
+                *_by_parts(_sign_flip_p, values, _assignments(n).shape[1]),
+                values.std(axis=1, ddof=1),
+            )
+            for place, *numbers in zip(places, *(column.tolist() for column in columns), strict=True):
+                found[place] = cls(n, *numbers)
+        return [found[place] for place in range(len(cells))]
 
     def resolvable(self, tests: int = 1) -> bool:
         """Whether so many pairs, each way, can make one of `tests` tests significant after Holm."""
@@ -113,11 +131,76 @@ class Paired:
             return math.inf
         if self.n <= _SIMULATED:
             return _detectable_by_signs(self.n, tests) * self.deviation
-        critical = float(stats.t.isf(ALPHA / tests / 2, self.n - 1))
-        found = optimize.root_scalar(
-            lambda value: stats.nct.sf(critical, self.n - 1, value) - POWER, bracket=(0, 10 * critical)
-        )
-        return found.root * self.deviation / math.sqrt(self.n)
+        return _noncentrality(self.n, tests) * self.deviation / math.sqrt(self.n)
+
+
+def _by_parts(
+    of: Callable[[np.ndarray], tuple[np.ndarray, ...]], values: np.ndarray, numbers: int
+) -> list[np.ndarray]:
+    """`of` the rows of `values`, of which each takes so many `numbers`, some at a time."""
+    rows = max(1, _AT_ONCE // numbers)
+    parts = [of(values[start : start + rows]) for start in range(0, len(values), rows)]
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+@cache
+def _assignments(n: int) -> np.ndarray:
+    """The assignments of n signs that are tried, `[n, assignments]`: all, or those that SciPy draws."""
+    if 2**n <= _RESAMPLES:
+        turned = np.arange(2**n) >> np.arange(n)[:, None] & 1
+    else:
+        pairs = np.tile(np.arange(2), (_RESAMPLES, n, 1))
+        turned = np.random.default_rng(_SEED).permuted(pairs, axis=-1)[..., 0].T
+    return np.ascontiguousarray(1.0 - 2 * turned)
+
+
+def _sign_flip_p(values: np.ndarray) -> tuple[np.ndarray]:
+    """Of each row, what `scipy.stats.permutation_test` of its mean by `samples` gives, to the last digit."""
+    n = values.shape[1]
+    observed, signs = values.mean(axis=1), _assignments(n)
+    means = np.zeros((len(values), signs.shape[1]))
+    for value, sign in zip(values.T, signs, strict=True):  # in this order, as SciPy adds them up
+        means += value[:, None] * sign
+    means /= n
+    near = np.abs(np.finfo(float).eps * 100 * observed)  # equal but for rounding
+    drawn = 0 if 2**n <= _RESAMPLES else 1  # beside those drawn, the one that was observed
+    below = np.count_nonzero(means <= (observed + near)[:, None], axis=1) + drawn
+    above = np.count_nonzero(means >= (observed - near)[:, None], axis=1) + drawn
+    return (np.minimum(1, 2 * (np.minimum(below, above) / (signs.shape[1] + drawn))),)
+
+
+@cache
+def _resamples(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The resamples of n values that `scipy.stats.bootstrap` draws: the distinct ones, `[resamples, n]`
+    places, of which few values have few, and how often each was drawn."""
+    drawn = np.random.default_rng(_SEED).integers(0, n, (_BOOTSTRAPPED, n))
+    return np.unique(drawn, axis=0, return_counts=True)
+
+
+def _bca_of_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row, the interval that `_bootstrap` gives of its mean, to the last digit."""
+    n = values.shape[1]
+    places, counts = _resamples(n)
+    mean = values.mean(axis=1, keepdims=True)
+    means = np.take(values, places, axis=1).mean(axis=-1)
+    below = ((means < mean) * counts).sum(axis=1) + ((means <= mean) * counts).sum(axis=1)
+    bias = special.ndtri(below / (2 * _BOOTSTRAPPED))
+    others = np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)
+    left_out = np.take(values, others, axis=1).mean(axis=-1)
+    influence = (n - 1) * (left_out.mean(axis=-1, keepdims=True) - left_out)
+    cubes, squares = ((influence**power).sum(axis=-1) / float(n) ** power for power in (3, 2))
+    tail = (1 - CONFIDENCE) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # One by one: NumPy's power of an array is rounded otherwise than that of a number.
+        acceleration = 1 / 6 * cubes / np.array([square ** (3 / 2) for square in squares])
+        levels = []
+        for quantile in (special.ndtri(tail), -special.ndtri(tail)):
+            shifted = bias + quantile
+            levels.append(special.ndtr(bias + shifted / (1 - acceleration * shifted)))
+    shares = np.stack(levels, axis=-1)
+    shares[~np.isfinite(shares).all(axis=1)] = tail, 1 - tail  # BCa is undefined
+    found = stats.quantile(means, shares, axis=-1, weights=counts)
+    return found[:, 0], found[:, 1]
 
 
 @cache
@@ -133,6 +216,15 @@ def _detectable_by_signs(n: int, tests: int) -> float:
     subsets = np.arange(1, 2**n)[None, :] >> np.arange(n)[:, None] & 1
     means = np.random.default_rng(_SEED).normal(size=(_SAMPLES, n)) @ (subsets / subsets.sum(axis=0))
     return float(np.quantile(-np.partition(means, allowed - 1, axis=1)[:, allowed - 1], POWER))
+
+
+@cache
+def _noncentrality(n: int, tests: int) -> float:
+    """What a paired t test of n pairs detects: delta sqrt(n) / s."""
+    critical = float(stats.t.isf(ALPHA / tests / 2, n - 1))
+    return optimize.root_scalar(
+        lambda value: stats.nct.sf(critical, n - 1, value) - POWER, bracket=(0, 10 * critical)
+    ).root
 
 
 def least_pairs(tests: int = 1) -> int:
@@ -173,12 +265,14 @@ class Correlation:
         data = np.asarray(x, float), np.asarray(y, float)
         if len(x) < 4 or min(np.ptp(data[0]), np.ptp(data[1])) == 0 or not np.isfinite(data).all():
             return cls(len(x), math.nan, math.nan, math.nan, math.nan)
+        ranks = stats.rankdata(data, axis=-1)  # once: they are permuted just as the values are
         test = stats.permutation_test(
-            data[:1],
-            lambda x, axis: _spearman(x, data[1], axis),
+            (ranks[0],),
+            lambda x, axis: _pearson(x, ranks[1], axis),
             permutation_type="pairings",
             vectorized=True,
             n_resamples=9999,
+            batch=_batch(len(x)),
             rng=np.random.default_rng(_SEED),
         )
         low, high = _bootstrap(data, _spearman)
@@ -198,10 +292,18 @@ class Correlation:
 
 def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
     """Pearson's correlation of the ranks; 0 for a resample of one value alone, which shows no relation."""
-    a, b = (stats.rankdata(values, axis=axis) for values in (x, y))
+    return _pearson(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis)
+
+
+def _pearson(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
     a, b = a - a.mean(axis=axis, keepdims=True), b - b.mean(axis=axis, keepdims=True)
     scale = np.sqrt((a**2).sum(axis=axis) * (b**2).sum(axis=axis))
     return (a * b).sum(axis=axis) / np.where(scale > 0, scale, 1)
+
+
+def _batch(n: int) -> int:
+    """How many resamples of n values are held at a time; the numbers are those of all at once."""
+    return max(1, _AT_ONCE // n)
 
 
 def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> tuple[float, float]:
@@ -215,6 +317,8 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> t
                 paired=True,
                 vectorized=True,
                 confidence_level=CONFIDENCE,
+                n_resamples=_BOOTSTRAPPED,
+                batch=_batch(len(data[0])),
                 method=method,
                 rng=np.random.default_rng(_SEED),
             ).confidence_interval

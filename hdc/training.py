@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jax import Array, lax
 
-from hdc import cost, networks, ops
+from hdc import cost, devices, networks, ops
 from hdc.config import Config, OptimConfig
 from hdc.data.dataset import IGNORE, Dataset
 from hdc.errors import InputError
@@ -54,7 +54,7 @@ class Snapshot:
         step: steps of it taken.
         seconds: wall time of these.
         state: model and optimizer; of several seeds stacked along a new first axis.
-        losses, hits: of the epoch's steps so far, `[steps]` or `[steps, seeds]`.
+        losses, hits: of the epoch's steps so far, `[steps]` or `[seeds, steps]`.
     """
 
     seeds: tuple[int, ...]
@@ -121,6 +121,7 @@ class Trainer:
 
     def __init__(self, config: Config, dataset: Dataset):
         self.config, self.dataset = config, dataset
+        self.layout(len(config.seeds))
         batch = config.train.batch_size
         self.steps_per_epoch = len(dataset.train) // batch
         if self.steps_per_epoch == 0:
@@ -156,9 +157,9 @@ class Trainer:
     ) -> Iterator[Epoch]:
         """Train each seed from its start, yielding after every epoch of each.
 
-        One after the other on a CPU, which one seed keeps busy, and side by side elsewhere. The same
-        configuration and seed give the same parameters to the bit on the same machine with the same number of
-        CPU cores.
+        One after the other on a CPU, which one seed keeps busy, or one on each of several; side by side
+        elsewhere. The same configuration and seed give the same parameters to the bit on the same machine
+        with the same number of CPU cores, and of devices that share a batch.
 
         Args:
             seeds: which.
@@ -172,9 +173,19 @@ class Trainer:
         if resume is not None:
             rest = rest[rest.index(resume.seeds[-1]) + 1 :]
             yield from self._fit(resume, watch)
-        for together in [[seed] for seed in rest] if jax.default_backend() == "cpu" else [rest]:
-            if together:
-                yield from self._fit(self._begin(together), watch)
+        if not rest:
+            return
+        together = self.layout(len(rest)).across if jax.default_backend() == "cpu" else len(rest)
+        for first in range(0, len(rest), together):
+            yield from self._fit(self._begin(rest[first : first + together]), watch)
+
+    def layout(self, seeds: int) -> devices.Layout:
+        """How so many seeds are laid over the devices.
+
+        Raises:
+            InputError: where there are fewer devices than asked for.
+        """
+        return devices.lay_out(self.config.train.devices, seeds, self.config.train.batch_size)
 
     def snapshot(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Snapshot:
         """The snapshot whose `about()` and `arrays()` these are.
@@ -201,7 +212,7 @@ class Trainer:
         """The step that `fit` takes for one seed, compiled, from the start of its first epoch."""
         seed = self.config.seeds[0]
         state, key = self._begin([seed]).state, jax.random.key(seed)
-        programs = self._compile(state, key, 1)
+        programs = self._compile(state, key, devices.lay_out(1, 1, self.config.train.batch_size))
         kept = programs.begin(state, key)
 
         def take() -> None:
@@ -224,16 +235,17 @@ class Trainer:
         return {"state": state, "losses": jnp.zeros(shape), "hits": jnp.zeros(shape)}
 
     def _shape(self, seeds: int) -> tuple[int, ...]:
-        return (self.steps_per_epoch,) if seeds == 1 else (self.steps_per_epoch, seeds)
+        return (self.steps_per_epoch,) if seeds == 1 else (seeds, self.steps_per_epoch)
 
     def _fit(self, at: Snapshot, watch: Callable[[Snapshot], None]) -> Iterator[Epoch]:
-        seeds = at.seeds
+        seeds, layout = at.seeds, self.layout(len(at.seeds))
+        carry = layout.put((at.state, at.losses, at.hits))
         for number in range(at.epoch, self.config.train.epochs + 1):
-            end = self._epoch(at, watch)
+            end, carry = self._epoch(at, carry, layout, watch)
             at = dataclasses.replace(end, epoch=number + 1, step=0, seconds=0.0)
-            losses, hits = (np.asarray(values).reshape(-1, len(seeds)) for values in (end.losses, end.hits))
+            losses, hits = (np.asarray(values).reshape(len(seeds), -1) for values in (end.losses, end.hits))
             for place, seed in enumerate(seeds):
-                loss, accuracy = float(np.mean(losses[:, place])), float(np.mean(hits[:, place]))
+                loss, accuracy = float(np.mean(losses[place])), float(np.mean(hits[place]))
                 own = end.state
                 if len(seeds) > 1:
                     own = jax.tree.map(lambda leaf, place=place: leaf[place], own)
@@ -248,57 +260,60 @@ class Trainer:
                     at if place == len(seeds) - 1 else None,
                 )
 
-    def _epoch(self, at: Snapshot, watch: Callable[[Snapshot], None]) -> Snapshot:
-        """The rest of an epoch, to the point after its last step."""
+    def _epoch(
+        self, at: Snapshot, carry: tuple, layout: devices.Layout, watch: Callable[[Snapshot], None]
+    ) -> tuple[Snapshot, tuple]:
+        """The rest of an epoch: the point after its last step, and what is there on the devices."""
         seeds = at.seeds
-        key = _together([jax.random.fold_in(jax.random.key(seed), at.epoch) for seed in seeds])
+        key = layout.put(_together([jax.random.fold_in(jax.random.key(seed), at.epoch) for seed in seeds]))
         if len(seeds) not in self._programs:
-            self._programs[len(seeds)] = self._compile(at.state, key, len(seeds))
+            self._programs[len(seeds)] = self._compile(carry[0], key, layout)
         programs = self._programs[len(seeds)]
         before = time.perf_counter()
-        carry, order = programs.begin(at.state, key)
-        if at.step:
-            carry = (at.state, at.losses, at.hits)
+        fresh, order = programs.begin(carry[0], key)
+        if not at.step:
+            carry = fresh
         seconds = at.seconds + time.perf_counter() - before
         length = 1
         while at.step < self.steps_per_epoch:
             # In calls of at most a second or so, so that signals are heard.
-            stop = min(at.step + length, self.steps_per_epoch)
+            stop = min(at.step + devices.agreed(length), self.steps_per_epoch)
             before = time.perf_counter()
             carry = jax.block_until_ready(programs.proceed(carry, order, at.step, stop))
             elapsed = time.perf_counter() - before
             if elapsed < _SECONDS_PER_CALL / 2:
                 length *= 2
             seconds += elapsed
-            at = Snapshot(seeds, at.epoch, stop, seconds, *carry)
+            at = Snapshot(seeds, at.epoch, stop, seconds, *layout.on_one(carry))
             self._refuse_non_finite(at)
             if stop < self.steps_per_epoch:
                 watch(at)
-        return at
+        return at, carry
 
     def _refuse_non_finite(self, at: Snapshot) -> None:
-        losses = np.asarray(at.losses).reshape(-1, len(at.seeds))[: at.step]
-        bad = np.argwhere(~np.isfinite(losses))
+        losses = np.asarray(at.losses).reshape(len(at.seeds), -1)[:, : at.step]
+        bad = np.argwhere(~np.isfinite(losses.T))
         if len(bad):
             step, place = (int(index) for index in bad[0])
             taken = (at.epoch - 1) * self.steps_per_epoch + step + 1
-            raise NonFiniteLoss(at.seeds[place], taken, float(losses[step, place]))
+            raise NonFiniteLoss(at.seeds[place], taken, float(losses[place, step]))
 
     def _start(self, seed: int) -> tuple[nnx.Module, nnx.Optimizer]:
         model = self._model(seed)
         return model, nnx.Optimizer(model, self._optimizer, wrt=nnx.Param)
 
-    def _compile(self, state: nnx.State, key: Array, seeds: int) -> "_Programs":
+    def _compile(self, state: nnx.State, key: Array, layout: devices.Layout) -> "_Programs":
         dataset, batch = self.dataset, self.config.train.batch_size
-        images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
+        images, labels = layout.everywhere((dataset.train.images, dataset.train.labels))
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
         flips, normalise, ignores = self.config.data.flips, self.normalise, dataset.train.ignores
-        shape = self._shape(seeds)
+        shape = self._shape(layout.seeds)
 
         def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
             model, optimizer = nnx.merge(graph, state)
             chosen = lax.dynamic_slice(order, (index * batch,), (batch,))
-            x, y = _flipped(images[chosen], labels[chosen], flips, jax.random.fold_in(key, index))
+            x, y = layout.share((images[chosen], labels[chosen]))
+            x, y = _flipped(x, y, flips, jax.random.fold_in(key, index))
 
             def objective(model: nnx.Module) -> tuple[Array, Array]:
                 logits = model(normalise(x))  # type: ignore[operator]
@@ -316,9 +331,7 @@ class Trainer:
             order_key, flip_key = jax.random.split(key)
             return jax.random.permutation(order_key, len(dataset.train)).astype(jnp.int32), flip_key
 
-        if seeds > 1:
-            step = jax.vmap(step, in_axes=(0, 0, 0, None, None, None))
-            shuffled = jax.vmap(shuffled)
+        step, shuffled = layout.of_all(step, own=3), layout.of_all(shuffled, own=1)
 
         def begin(state: nnx.State, key: Array):
             return (state, jnp.zeros(shape), jnp.zeros(shape)), shuffled(key)
@@ -326,19 +339,21 @@ class Trainer:
         def proceed(index: Array, carry: tuple, data: tuple) -> tuple:
             (state, losses, hits), (order, key, images, labels) = carry, data
             state, loss, hit = step(state, order, key, index, images, labels)
-            return state, losses.at[index].set(loss), hits.at[index].set(hit)
+            return state, losses.at[..., index].set(loss), hits.at[..., index].set(hit)
 
         def proceed_to(start: Array, stop: Array, carry: tuple, data: tuple) -> tuple:
             return lax.fori_loop(start, stop, lambda index, carry: proceed(index, carry, data), carry)
 
-        first = jax.jit(begin).lower(state, key).compile()
-        carry, order = first(state, key)
-        some, index = (*order, images, labels), jnp.int32(0)
-        in_one = ops.fast_in_loops()
-        if in_one:
-            program = jax.jit(proceed_to).lower(index, index, carry, some).compile()
-        else:
-            program = jax.jit(proceed).lower(index, carry, some).compile()
+        with layout.tracing():
+            first = jax.jit(begin, out_shardings=layout.own).lower(state, key).compile()
+            carry, order = first(state, key)
+            some, index = (*order, images, labels), jnp.int32(0)
+            in_one = ops.fast_in_loops()
+            if in_one:
+                lowered = jax.jit(proceed_to, out_shardings=layout.own).lower(index, index, carry, some)
+            else:
+                lowered = jax.jit(proceed, out_shardings=layout.own).lower(index, carry, some)
+            program = lowered.compile()
 
         def steps_of(carry: tuple, order: tuple, start: int, stop: int) -> tuple:
             data = (*order, images, labels)

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from hdc.errors import InputError
+from hdc.errors import InputError, printable
 
 
 def digest(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> str:
@@ -35,18 +35,20 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises:
         InputError: where it cannot be read, is damaged, or was not written by `to_bytes`.
     """
+    if not path.is_file():
+        raise InputError(f"{path} cannot be read: there is no such file")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get("hdc")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    except Exception as error:  # for a type that NumPy does not have, it raises NumPy's own
+        raise InputError(f"{path} cannot be read: {printable(str(error))}") from None
     if header is None:
         raise InputError(f"{path} does not say which network it is of: its header has no 'hdc'")
     try:
         about = json.loads(header)
         whole = about.pop("sha256") == digest(arrays, about)
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise InputError(f"{path} is damaged: its content is not what was written")

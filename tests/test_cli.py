@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hdc.cli import main
-from hdc.data import mnist, tfds_source
+from hdc.data import mnist, mnist10k, tfds_source
 from hdc.errors import InputError
 
 
@@ -74,6 +74,14 @@ def test_prepare_takes_the_folder(data_dir: Path, monkeypatch, capsys) -> None:
     folder = ("fashion_mnist", Path("some/folder"))
     assert calls == [("mnist", None), folder, folder]
     assert capsys.readouterr().out.splitlines()[1] == f"fashion_mnist is prepared in {data_dir}"
+
+
+def test_a_folder_that_is_not_read_is_said(monkeypatch, data_dir: Path, capsys) -> None:
+    monkeypatch.setattr(mnist10k, "is_prepared", lambda: True)
+    assert main(["data", "prepare", "mnist10k", "--from", "some/folder"]) == 0
+    assert capsys.readouterr().out == (
+        f"mnist10k was prepared before in {data_dir / 'mnist10k'}: some/folder is not read\n"
+    )
 
 
 def test_other_names_go_to_tensorflow_datasets(data_dir: Path, monkeypatch, capsys) -> None:

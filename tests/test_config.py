@@ -19,13 +19,13 @@ FIELDS: dict[str, tuple[Any, list, list]] = {
     "data.train_size": (100, ["100", 10.0, True], [0, -1]),
     "data.flips": (["horizontal"], ["horizontal", 1, None, [1]], [["diagonal"], ["horizontal", ""]]),
     "net.name": ("lei2019", [1, None], ["unet", ""]),
-    "net.width": (8, ["16", 16.0, True, None], [0, -1]),
+    "net.width": (8, ["16", 16.0, True, None], [0, -1, 65537]),
     "net.kernel_size": (5, ["3", 3.0, None], [0, 1, 2, 4, -3]),
     "net.separable": (True, [1, 0, "true", None], []),
     "net.residual": (True, [1, 0, "false", None], []),
     "net.norm": ("group", [None, True], ["layer", "Batch"]),
     "net.padding": ("VALID", [None, 0], ["same", "FULL"]),
-    "net.hidden": (64, ["1", 1.0, None], [0, -1]),
+    "net.hidden": (64, ["1", 1.0, None], [0, -1, 10**30]),
     "net.dropout": (0.5, ["0.5", True, None], [-0.1, 0.96, 1.0, float("nan")]),
     "schedule.rates": ([2, 2], ["1-2-5", 2, None, [1, "2"], [1.0], [True]], [[], [0], [1, -2]]),
     "schedule.repeat": (3, ["2", 2.0, True, None], [0, -1]),
@@ -35,11 +35,11 @@ FIELDS: dict[str, tuple[Any, list, list]] = {
     "optim.weight_decay": (0.0, ["0", False, None], [-1e-9, 10.1, float("nan")]),
     "optim.decay": ("constant", [None, 0], ["linear"]),
     "optim.warmup_steps": (0, ["0", 1.0, True, None], [-1]),
-    "optim.clip_norm": (None, ["1", True], [0.0, -1.0, float("nan")]),
-    "train.epochs": (2, ["2", 2.0, True, None], [0, -1]),
+    "optim.clip_norm": (None, ["1", True], [0.0, -1.0, float("nan"), float("inf")]),
+    "train.epochs": (2, ["2", 2.0, True, None], [0, -1, 10**6 + 1]),
     "train.batch_size": (16, ["2", 2.0, True, None], [0, -1]),
     "gridding.images": (8, ["2", 2.0, True, None], [0, -1]),
-    "gridding.max_period": (4, ["2", 2.0, True, None], [1, 0]),
+    "gridding.max_period": (4, ["2", 2.0, True, None], [1, 0, 4097]),
     "ops.backend": ("lax", [1, None], ["LAX", "cuda"]),
     "seeds": ([0, 1], [0, "0", None, ["0"], [0.0], [True]], [[], [-1], [2**31], [1, 2, 1]]),
 }
@@ -156,6 +156,29 @@ def test_the_ends_of_the_ranges_are_inside(place: str, value: Any) -> None:
 def test_what_has_no_place_is_refused_and_the_nearest_suggested(values: Any, mentions: list[str]) -> None:
     message = refused(values)
     assert all(mention in message for mention in mentions), message
+
+
+def test_how_many_devices_is_no_part_of_a_run() -> None:
+    chosen = from_dict({"train": {"devices": 4}})
+    assert chosen.train.devices == 4
+    assert (chosen, chosen.run_id, chosen.to_dict()) == (Config(), Config().run_id, Config().to_dict())
+    assert "devices" not in chosen.to_dict()["train"]
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [
+        ("all", "auto or a number"),
+        ("4", "auto or a number"),
+        (0, "at least 1"),
+        (True, "int or str"),
+        (None, "int or str"),
+        (2.0, "int or str"),
+    ],
+)
+def test_what_is_no_number_of_devices_is_refused(value: Any, allowed: str) -> None:
+    message = refused({"train": {"devices": value}})
+    assert message.startswith(f"train.devices must be {allowed}, got {value!r}")
 
 
 def test_run_ids_do_not_change_between_versions() -> None:

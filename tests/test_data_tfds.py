@@ -15,6 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core import registered
+from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from hdc.data import tfds_source
 from hdc.data.dataset import Split
@@ -260,7 +261,8 @@ def test_a_format_that_only_tensorflow_reads(data_dir: Path) -> None:
         ),
         ("cifar10:9.9.9", "cannot be used: Dataset cifar10 cannot be loaded at version 9.9.9"),
         ("cifar10/nothing", "cannot be used: BuilderConfig nothing not found"),
-        ("../cifar10", "cannot be used: "),
+        ("../cifar10", "'../cifar10' is no name of a data set"),
+        ("huggingface:mnist", "'huggingface:mnist' is no name of a data set: write NAME, NAME/CONFIG"),
         ("oxford_iiit_pet", r"oxford_iiit_pet is not one uint8 image .*image: Image\(None, None, 3\)"),
     ],
 )
@@ -326,6 +328,8 @@ def test_preparing_without_a_network_fails_soon(monkeypatch: pytest.MonkeyPatch,
     with socket.socket() as unused:  # bound and not listening: connections are refused
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/file"
+        known = UrlInfo(size=1, checksum="0" * 64, filename="file")
+        monkeypatch.setattr(HdcRegistered, "url_infos", {url: known})
         monkeypatch.setattr(HdcRegistered, "_split_generators", lambda _, manager: manager.download(url))
         start = time.monotonic()
         with pytest.raises(InputError, match=r"hdc_registered cannot be prepared: .*127\.0\.0\.1") as caught:
@@ -333,6 +337,13 @@ def test_preparing_without_a_network_fails_soon(monkeypatch: pytest.MonkeyPatch,
     assert time.monotonic() - start < 10
     assert "\n" not in str(caught.value)
     assert not (data_dir / "hdc_registered" / "1.2.0").exists()
+
+
+def test_a_download_without_a_known_checksum_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://127.0.0.1:9/file"
+    monkeypatch.setattr(HdcRegistered, "_split_generators", lambda _, manager: manager.download(url))
+    with pytest.raises(InputError, match=f"hdc_registered cannot be prepared: Missing checksums url: {url}"):
+        tfds_source.prepare("hdc_registered")
 
 
 def test_loading_does_not_import_tensorflow(data_dir: Path, tmp_path: Path) -> None:

@@ -270,3 +270,26 @@ def test_drawing_needs_no_jax():
     program = "import sys, hdc.figures; print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("artifact", "arrays", "message"),
+    [
+        ("gridding", {}, "it has no map named erf"),
+        ("gridding", {"erf": np.ones(3)}, "it has no map named erf"),
+        ("gridding", {"erf": np.ones((3, 3), bool)}, "it has no map named erf"),
+        ("predictions", {"classes": None}, "they do not fit together"),
+        ("predictions", {"classes": np.array(["sea"])}, "they do not fit together"),
+        ("predictions", {"labels": np.zeros((4, 16), np.int32)}, "they do not fit together"),
+        ("predictions", {"images": np.zeros((3, 16, 16, 3), np.uint8)}, "they do not fit together"),
+        ("predictions", {"images": np.zeros((4, 16, 16, 3))}, "they do not fit together"),
+    ],
+)
+def test_arrays_that_are_not_those_of_a_run_are_one_line(tmp_path, artifact, arrays, message):
+    run = synthetic.synthetic_study(tmp_path)[0]
+    kept = {} if artifact == "gridding" else run.artifact(artifact, 0)
+    kept = {name: array for name, array in (kept | arrays).items() if array is not None}
+    np.savez(run.folder / "artifacts" / f"{artifact}-seed0.npz", allow_pickle=False, **kept)
+    synthetic.sign(run)
+    with pytest.raises(InputError, match=message):
+        figures.panels(FigureConfig(study="tiny"), records.load("tiny", tmp_path))

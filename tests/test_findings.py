@@ -100,7 +100,7 @@ def test_every_value_comes_back_to_the_last_digit(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("csv") / "metrics.csv"
     rows = [("1234567890", 0, 1, 1, "test", "loss", value) for value in values]
     path.write_bytes(pl.DataFrame(rows, schema=METRICS, orient="row").write_csv().encode())
-    back = findings.read_csv(path, METRICS)
+    back = findings.read_csv(path, METRICS, {})
     assert back.rows() == rows
     assert back.schema == pl.Schema(METRICS)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import synthetic
 
-from hdc import records
+from hdc import records, tables
 from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.records import files
+from hdc.records import files, together
 
 
 def planned(tmp_path, **values):
@@ -122,6 +123,42 @@ def test_load_reads_back_every_run_in_the_order_of_planning(tmp_path):
     assert [run.config for run in records.load("study", tmp_path)] == configs
 
 
+def test_every_file_of_a_study_is_read_once(tmp_path, monkeypatch):
+    synthetic.large_study(tmp_path, rows=20, runs_of_row=2, seeds=2, epochs=3)
+    opened = []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path) or real(path))
+    runs = records.load("large", tmp_path)
+    assert sorted(opened) == sorted((tmp_path / "large").glob("*/run.json"))
+    opened.clear()
+    tables.document(tables.build(tables.TableConfig(study="large"), runs))
+    assert sorted(opened) == sorted((tmp_path / "large").glob("*/metrics.jsonl"))
+    opened.clear()
+    frame = records.frame(runs)
+    assert sorted(opened) == sorted((tmp_path / "large").glob("*/metrics.jsonl"))
+    assert frame["run_id"].unique(maintain_order=True).to_list() == [run.run_id for run in runs]
+
+
+def test_measurements_read_together_are_those_read_one_by_one(tmp_path, monkeypatch):
+    folder = synthetic.large_study(tmp_path, rows=5, seeds=2, epochs=3)
+    records.plan(folder, [synthetic.configuration("hdc", [9])])  # without any
+    runs = records.load("large", tmp_path)
+    with (runs[1].folder / "metrics.jsonl").open("a") as lines:
+        lines.write('{"run_id": "torn')
+    one_by_one = [run.metrics().with_columns(run=pl.lit(place)) for place, run in enumerate(runs)]
+    for size in (1, 10**9):  # a part for each run, and one for all
+        monkeypatch.setattr(together, "_AT_ONCE", size)
+        assert pl.concat(records.measurements(runs)).equals(pl.concat(one_by_one))
+    (copied,) = (run.folder / "metrics.jsonl" for run in runs if run is runs[2])
+    copied.write_bytes((runs[0].folder / "metrics.jsonl").read_bytes())  # it stays that of its folder
+    places = pl.concat(records.measurements(runs)).filter(pl.col("run_id") == runs[0].run_id)["run"]
+    assert places.unique().to_list() == [0, 2]
+    copied.write_bytes(b"{\n")
+    with pytest.raises(InputError, match=rf"{runs[2].run_id}/metrics.jsonl is damaged"):
+        records.frame(runs)
+    assert records.frame([]).columns == records.frame(runs[:1]).columns
+
+
 def test_load_names_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="nothing has been run there yet"):
         records.load("study", tmp_path)
@@ -129,9 +166,7 @@ def test_load_names_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="there are study"):
         records.load("stduy", tmp_path)
     path = run.folder / "run.json"
-    content = json.loads(path.read_text())
-    content["config"]["seeds"] = [9]
-    path.write_text(json.dumps(content))
+    synthetic.rewrite(path, config=run.config.to_dict() | {"seeds": [9]})
     with pytest.raises(InputError, match="named after"):
         records.load("study", tmp_path)
     for damaged in ("{", "[]", '"x"'):
@@ -143,7 +178,7 @@ def test_load_names_what_is_wrong(tmp_path):
 @pytest.mark.parametrize("config", [None, [], {"nett": {}}, {"net": {"width": "x"}}])
 def test_a_configuration_that_cannot_be_used_is_named_with_its_file(tmp_path, config):
     path = planned(tmp_path).folder / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config, "planned": 5}))
+    synthetic.rewrite(path, config=config, planned=5)
     with pytest.raises(InputError, match=r"run\.json: "):
         records.load("study", tmp_path)
 
@@ -228,3 +263,109 @@ def test_a_run_that_another_process_has_taken_over_is_left_to_it(tmp_path):
 def test_a_folder_is_no_file_to_write(name):
     with pytest.raises(InputError, match="not a file"):
         files.write(Path(name), b"")
+
+
+def finished(tmp_path):
+    (run,) = records.plan(tmp_path / "study", [synthetic.configuration("hdc", [0])])
+    synthetic.finish(run, "hdc")
+    return run
+
+
+def flip(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("metrics.jsonl", b'"value": 0.', b'"value": 1.'),
+        ("run.json", b"14470", b"14471"),
+        ("done.json", b'"finished": "2', b'"finished": "1'),
+        ("artifacts/gridding-seed0.npz", b"erf", b"erg"),
+    ],
+)
+def test_a_digit_that_was_changed_is_found(tmp_path, name, old, new):
+    run = finished(tmp_path)
+    flip(run.folder / name, old, new)
+    with pytest.raises(InputError, match=rf"{Path(name).name} is damaged: it is not as it was .*"):
+        (loaded,) = records.load("study", tmp_path)
+        _ = loaded.metrics(), loaded.info, loaded.artifact("gridding", 0)
+
+
+def test_measurements_that_are_gone_are_missed(tmp_path):
+    run = finished(tmp_path)
+    (run.folder / "metrics.jsonl").unlink()
+    with pytest.raises(InputError, match=r"metrics.jsonl is not there: the run is done"):
+        run.metrics()
+    (run.folder / "run.json").unlink()
+    with pytest.raises(InputError, match=r"a run is done there, and its run.json is gone"):
+        records.load("study", tmp_path)
+
+
+def test_records_without_digests_are_read_and_their_form_is_checked(tmp_path):
+    run = finished(tmp_path)
+    whole = run.metrics()
+    for name in ("run.json", "done.json"):
+        values = json.loads((run.folder / name).read_text())
+        (run.folder / name).write_text(
+            json.dumps({k: values[k] for k in values if k not in ("sha256", "files")})
+        )
+    (old,) = records.load("study", tmp_path)
+    assert old.metrics().equals(whole)
+    assert old.info["network"]["parameters"] == 14470
+    values = files.read_json(run.folder / "run.json")
+    for part, content in (
+        *(("network", None), ("network", {"parameters": "x"}), ("device", {}), ("data", {}), ("data", [])),
+        *(("git", {"commit": 5, "dirty": True}), ("git", []), ("command", []), ("versions", {"jax": 1})),
+    ):
+        (run.folder / "run.json").write_text(json.dumps(values | {part: content}))
+        (old,) = records.load("study", tmp_path)
+        with pytest.raises(InputError, match=rf"run.json is damaged: {part} is not what a run writes"):
+            _ = old.info
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run_id": "x"}, "measurements of run x"),
+        ({"seed": 7}, "seed 7 was not planned"),
+        ({"seed": None}, "a measurement lacks one of run_id, seed"),
+    ],
+)
+def test_measurements_of_something_else_are_refused(tmp_path, change, message):
+    run = planned(tmp_path)
+    with run.start({}) as writer:
+        writer.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 1.0})
+    path = run.folder / "metrics.jsonl"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change) + "\n")
+    with pytest.raises(InputError, match=rf"metrics.jsonl is damaged: .*{message}"):
+        run.metrics()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 5000, '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', '{"a": ' + "[" * 40 + "]" * 40 + "}"],
+)
+def test_json_that_no_run_writes_is_one_line(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"x\.json cannot be read") as caught:
+        files.read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_goes_on_only_from_what_it_wrote(tmp_path):
+    run = planned(tmp_path)
+    with run.start({}) as writer:
+        writer.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 1.5})
+        writer.artifact("gridding", 0, {"erf": np.ones(2)})
+        position = writer.position()
+        writer.log(seed=0, step=2, epoch=2, split="test", metrics={"loss": 2.5})
+    with run.start({}) as writer:
+        writer.go_on(position)
+        assert run.metrics()["value"].to_list() == [1.5]
+    flip(run.folder / "metrics.jsonl", b"1.5", b"1.6")
+    with run.start({}) as writer, pytest.raises(ValueError, match=r"metrics.jsonl is not as it was then"):
+        writer.go_on(position)

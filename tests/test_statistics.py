@@ -48,6 +48,32 @@ def test_the_interval_is_efrons_bca(n):
     assert found.high - percentiles[1] > 0.05 * (expected[1] - expected[0])
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 9, 12, 17])
+def test_many_cells_at_once_have_scipy_s_numbers_to_the_last_digit(n):
+    drawn = np.random.default_rng(n)
+    cells = [(drawn.normal(0.3, 1, n) * 10.0**power).tolist() for power in range(-4, 3)]
+    cells += [drawn.integers(-2, 3, n).tolist(), [0.25] * n, [0.0] * (n - 1) + [1.0]]
+    cells = [[1.0], *cells, [], [math.nan] * n]  # among others, which are not tested
+    found = Paired.of_each(cells)
+    assert [one.n for one in found] == list(map(len, cells))
+    assert all(math.isnan(found[place].p) for place in (0, -2, -1))
+    for cell, one in zip(cells[1:-2], found[1:-2], strict=True):
+        values = (np.array(cell, float),)
+        shared = {"statistic": np.mean, "vectorized": True}
+        test = stats.permutation_test(
+            values, permutation_type="samples", n_resamples=2**16, rng=np.random.default_rng(0), **shared
+        )
+        bootstrap = stats.bootstrap(
+            values,
+            paired=True,
+            method="BCa" if np.ptp(cell) else "percentile",
+            rng=np.random.default_rng(0),
+            **shared,
+        )
+        expected = (np.mean(cell), *bootstrap.confidence_interval, test.pvalue, np.std(cell, ddof=1))
+        assert (one.mean, one.low, one.high, one.p, one.deviation) == expected
+
+
 def test_equal_differences_have_the_point_and_fewer_than_two_nothing():
     same = Paired.of([0.25] * 7)
     assert (same.low, same.high, same.p, same.deviation) == (0.25, 0.25, 2 / 2**7, 0.0)

@@ -1,7 +1,6 @@
 """Tables: the statistics by hand, and nothing dropped."""
 
 import io
-import json
 import math
 from dataclasses import replace
 
@@ -368,8 +367,7 @@ def test_runs_of_several_commits_or_devices_are_named(tmp_path):
     runs = study(tmp_path, ("plain", [0], 6), ("dilated", [0], 6))
     for run, commit, device in zip(runs, "ab", ("cpu", "gpu"), strict=True):
         about = {"git": {"commit": 40 * commit, "dirty": False}, "device": {"kind": device}}
-        path = run.folder / "run.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | about))
+        synthetic.rewrite(run.folder / "run.json", **about)
     notes = built(records.load("tiny", tmp_path)).notes
     assert "runs of more than one commit: aaaaaaaaaa, bbbbbbbbbb" in notes
     assert "rows differ in device.kind: cpu, gpu" in notes
@@ -414,6 +412,25 @@ def test_columns_that_no_run_has_are_named_in_their_order(tmp_path):
         f"no run has {column}" for column in absent
     ]
     assert not any(note.startswith("no differences") for note in table.notes)  # there is nothing to compare
+
+
+@pytest.mark.parametrize("name", ["nothing", "plane", "1x7", "1-2-5x2, net.width=3"])
+def test_an_unknown_baseline_is_refused_and_those_that_there_are_named(tmp_path, name):
+    runs = study(tmp_path, ("plain", [0], 6), ("hdc", [0], 2))
+    with pytest.raises(InputError, match=r"unknown baseline .*there are: plain, dilated, hdc, 1x6, 1-2-5x2"):
+        built(runs, baseline=name)
+    assert any("is the baseline 'dilated'" in note for note in built(runs, baseline="dilated").notes)
+
+
+def test_a_done_run_without_a_seeds_measurements_says_so(tmp_path):
+    runs = study(tmp_path, ("plain", [0, 1, 2], 6))
+    path = runs[0].folder / "metrics.jsonl"
+    lines = [line for line in path.read_text().splitlines(keepends=True) if '"seed": 1' not in line]
+    path.write_text("".join(lines))
+    synthetic.sign(runs[0])
+    table = built(records.load("tiny", tmp_path))
+    assert table.rows[0].seeds == "2 of 3"
+    assert "1x6: done, and without measurements of seeds [1]: the records are not whole" in table.notes
 
 
 def test_keys_that_differ_together_are_named_by_one(tmp_path):

@@ -1,6 +1,7 @@
 """The loop: determinism, the optimizer's arithmetic, what stops a run."""
 
 import dataclasses
+import gc
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,13 @@ def test_a_seed_does_not_depend_on_the_seeds_trained_before_it():
     alone = last(Trainer(config(), dense_dataset()), 3)
     for a, b in zip(parameters(after.state), parameters(alone.state), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_no_epoch_leaves_an_array_behind():
+    trainer = Trainer(config(train={"epochs": 12}), dense_dataset())
+    gc.collect()  # what other tests have left
+    held = [len(jax.live_arrays()) for _ in trainer.fit([0])]
+    assert max(held[2:]) <= held[1]
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])

@@ -29,9 +29,9 @@ from typing import Any
 from hdc.claims.facts import FACTS
 from hdc.config import Config, unknown
 from hdc.errors import InputError
+from hdc.records.apart import flatten, plain
 from hdc.schedules import DilationSchedule
 from hdc.tables.columns import DESCRIBED
-from hdc.tables.rows import flatten, plain
 
 _COMPARED = frozenset(("study", "treatment", "control", "expect"))
 _NEEDS = {

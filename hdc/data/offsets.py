@@ -12,6 +12,7 @@ from hdc.errors import InputError
 
 ITEMS = {"train": 2000, "validation": 200, "test": 400}
 SEED = 2016
+MAX_TILE = 256  # pixels per side: the images and labels are in memory
 
 
 def load(tile: int, offset: int, flips: tuple[str, ...]) -> Dataset:
@@ -20,8 +21,10 @@ def load(tile: int, offset: int, flips: tuple[str, ...]) -> Dataset:
     Where that is outside the image, the label is `IGNORE`. Every offset has the same images.
 
     Raises:
-        InputError: for an offset that leaves no label, or any flips.
+        InputError: for a tile that is too large, an offset that leaves no label, or any flips.
     """
+    if tile > MAX_TILE:
+        raise InputError(f"data.tile={tile} is more than the {MAX_TILE} pixels that offsets can have")
     if offset >= tile:
         raise InputError(f"data.offset={offset} must be less than data.tile={tile}: no pixel has a label")
     if flips:

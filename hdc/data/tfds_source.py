@@ -5,6 +5,7 @@ import difflib
 import io
 import logging
 import os
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -63,15 +64,19 @@ def load(name: str) -> Dataset:
 def prepare(name: str) -> Path:
     """Downloads a data set and writes it as ArrayRecord files; returns its folder.
 
+    Every file is compared with the checksum that tensorflow-datasets knows; one that it knows none of is
+    refused.
+
     Raises:
         InputError: the name is unknown, TensorFlow is needed and not there, or the download failed.
     """
     builder = _builder(name)
     folder = Path(builder.data_dir)
     if not is_complete(folder):
+        checked = tfds.download.DownloadConfig(force_checksums_validation=True)
         # tensorflow-datasets leaves alone what another process has made meanwhile.
         with only_maker(folder, name), preparing(name, folder):
-            builder.download_and_prepare(file_format="array_record")
+            builder.download_and_prepare(file_format="array_record", download_config=checked)
     return folder
 
 
@@ -97,8 +102,16 @@ def preparing(name: str, folder: Path) -> Iterator[None]:
             yield
     except ImportError as error:
         raise InputError(f"preparing {name} needs the extra 'prepare': pip install 'hdc[prepare]'") from error
-    except (NonMatchingChecksumError, tfds.download.DownloadError, OSError, RuntimeError) as error:
+    except (
+        NonMatchingChecksumError,
+        tfds.download.DownloadError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         # RuntimeError: what the writer of ArrayRecord files makes of a full disk
+        if isinstance(error, ValueError) and not str(error).startswith("Missing checksums"):
+            raise
         raise InputError(f"{name} cannot be prepared: {_first_line(error)}") from error
     finally:
         downloader.MAX_RETRIES = retries
@@ -182,6 +195,11 @@ def _read(name: str, builder: Any, image: str, label: str) -> Dataset:
 
 
 def _builder(name: str) -> Any:
+    # Names with a namespace, such as huggingface:x, would fetch code and run it.
+    if not re.fullmatch(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?", name, re.ASCII):
+        raise InputError(
+            f"{name!r} is no name of a data set: write NAME, NAME/CONFIG or NAME:1.2.3 ('hdc data list')"
+        )
     try:
         return tfds.builder(name, data_dir=data_dir())
     except tfds.core.DatasetNotFoundError as error:

@@ -48,7 +48,7 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
                 bbox={"boxstyle": "square,pad=0.15", "linewidth": 0, "facecolor": image.to_rgba(100 * mean)},
             )
     axis.set_xticks(range(len(places)), [str(place) for place in places], fontsize=8)
-    axis.set_yticks(range(len(schedules)), schedules, fontsize=8)
+    axis.set_yticks(range(len(schedules)), [style.literal(name) for name in schedules], fontsize=8)
     axis.set(xlabel="offset of the pixel to predict, pixels", ylabel="schedule")
     figure.colorbar(image, ax=axis, label="pixel accuracy, %", ticks=[50, 75, 100])
     said = "certificate of the 3x3 stem and the schedule: no path leads to that offset"

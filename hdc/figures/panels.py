@@ -36,8 +36,8 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         seed = "" if config.seed is None else f" with seed {config.seed}"
         raise InputError(f"study {config.study!r} has no finished run{seed} to draw")
     seeds = [run.config.seeds[0] if config.seed is None else config.seed for run in done.values()]
-    maps = [run.artifact("gridding", seed) for run, seed in zip(done.values(), seeds, strict=True)]
-    shown = [run.artifact("predictions", seed) for run, seed in zip(done.values(), seeds, strict=True)]
+    maps = [findings.gridding(run, seed) for run, seed in zip(done.values(), seeds, strict=True)]
+    shown = [findings.predictions(run, seed) for run, seed in zip(done.values(), seeds, strict=True)]
     widest = max(run.config.dilation.receptive_field for run in done.values())
     dense = shown[0]["labels"].ndim > 1
     titles = ("paths to each pixel", "effective field, dB", "test image", "truth", "prediction")
@@ -56,7 +56,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             for axis, title in zip(axes[0], titles, strict=False):
                 axis.set_title(title, fontsize=10)
     if dense:
-        names = [str(name) for name in shown[0]["classes"]]
+        names = [style.literal(str(name)) for name in shown[0]["classes"]]
         handles = [
             Patch(facecolor=style.colour(i), edgecolor="0.4", label=name) for i, name in enumerate(names)
         ]
@@ -101,10 +101,10 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
     sample = findings.shown_sample(predictions)
     image, label = predictions["images"][sample], predictions["labels"][sample]
     predicted = predictions["predictions"][sample]
-    axes[0].imshow(image.squeeze(), cmap="gray")
+    axes[0].imshow(image if image.shape[-1] in (3, 4) else image[..., 0], cmap="gray")
     if predicted.ndim == 0:
         names = predictions["classes"]
-        axes[0].set_xlabel(f"{names[label]}, said {names[predicted]}", fontsize=9)
+        axes[0].set_xlabel(style.literal(f"{names[label]}, said {names[predicted]}"), fontsize=9)
     else:
         colours = ListedColormap([style.colour(i) for i in range(len(predictions["classes"]))])
         for axis, values in zip(axes[1:], (label, predicted), strict=True):

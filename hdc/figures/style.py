@@ -1,6 +1,7 @@
 """What all figures share: colours, markers, words and files."""
 
 import io
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hdc import tables
-from hdc.errors import InputError
+from hdc.errors import InputError, printable
 from hdc.figures.config import FigureConfig
 from hdc.records import files
 from hdc.records.run import Run
@@ -87,9 +88,14 @@ def axis_title(column: str, table: Table) -> str:
     """The column's name and unit."""
     heading = columns.title(column, table.dense)
     if heading == column:  # it has no heading of its own
-        return column.partition("/")[2].replace("_", " ")
+        return literal(column.partition("/")[2].replace("_", " "))
     name, _, unit = heading.rpartition(" ")
     return f"{name}, {unit}" if unit in ("%", "dB", "px²") else heading
+
+
+def literal(text: str) -> str:
+    """A text from outside, such as a class's name, as it is drawn: without formulas between dollars."""
+    return re.sub(r"(?<!\\)\$", r"\$", printable(text))
 
 
 def counts(numbers: Sequence[int], what: str) -> str:
@@ -100,7 +106,8 @@ def counts(numbers: Sequence[int], what: str) -> str:
 
 def row_name(row: Row) -> str:
     """The row's label with keys shortened to their last word."""
-    return ", ".join((row.schedule, *(other.rpartition(".")[2].replace("=", " ") for other in row.others)))
+    others = (other.rpartition(".")[2].replace("=", " ") for other in row.others)
+    return literal(", ".join((row.schedule, *others)))
 
 
 def caption(figure: Figure, config: FigureConfig, runs: Sequence[Run], text: str) -> None:
@@ -114,7 +121,8 @@ def caption(figure: Figure, config: FigureConfig, runs: Sequence[Run], text: str
 def write(figure: Figure, text: str) -> None:
     """Write above the figure, in lines that are not longer than it is wide."""
     width = int(_PER_INCH * figure.get_figwidth())
-    figure.suptitle("\n".join(textwrap.fill(line, width) for line in text.splitlines()), fontsize=_SIZE)
+    lines = (textwrap.fill(literal(line), width) for line in text.splitlines())
+    figure.suptitle("\n".join(lines), fontsize=_SIZE)
 
 
 def frame(axis: Axes) -> None:

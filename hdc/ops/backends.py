@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import jax
+from jax.sharding import AxisType
 
 from hdc.config import BACKENDS
 from hdc.errors import InputError
@@ -166,8 +167,17 @@ def _elsewhere(dtypes: Set[str], empty: bool) -> Choice | None:
 
 
 def _native() -> bool:
-    if _asked.get() == "jax":
+    if _asked.get() == "jax" or _divided():
         return False
     from hdc.ops import native_build
 
     return not native_build.unavailable()
+
+
+def _divided() -> bool:
+    """Whether XLA is to divide what is traced over devices: it can do that with its own operations alone."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return any(
+        size > 1 and kind is AxisType.Auto
+        for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    )

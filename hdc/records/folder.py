@@ -2,8 +2,9 @@
 
 `<results>/<study>/<run_id>/` holds `run.json` (configuration and where it ran), `metrics.jsonl`
 (one measurement a line), `artifacts/` (arrays, trained weights), while it is trained `lock.json` and
-`checkpoints/`, and at the end `done.json` or `failed.json`. A run whose folder holds none of the two was
-planned and not started (no metrics), is running (its lock's owner lives), or was interrupted.
+`checkpoints/`, and at the end `done.json`, with the SHA-256 of what was measured, or `failed.json`. A run
+whose folder holds none of the two was planned and not started (no metrics), is running (its lock's owner
+lives), or was interrupted.
 Studies packed small, see `findings`, are read just the same.
 """
 
@@ -14,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,9 +28,9 @@ import polars as pl
 from hdc.config import Config, from_dict
 from hdc.errors import InputError
 from hdc.records import findings
-from hdc.records.files import line, naming, read_json, to_json, write
+from hdc.records.files import line, naming, read, read_arrays, read_json, sha256, to_json, write
 from hdc.records.lock import Lock, Taken, live_owner
-from hdc.records.run import METRICS, TIMES, Run, State
+from hdc.records.run import METRICS, Run, State, check_info, check_metrics
 
 
 def study_folder(results: str | Path, study: str) -> Path:
@@ -69,6 +70,10 @@ class RunFolder:
 
     @cached_property
     def _info(self) -> dict[str, Any]:
+        return check_info(self.folder / "run.json", self._said)
+
+    @cached_property
+    def _said(self) -> dict[str, Any]:
         return read_json(self.folder / "run.json")
 
     @property
@@ -92,34 +97,57 @@ class RunFolder:
 
     def metrics(self) -> pl.DataFrame:
         """The measurements so far, one a row, columns as `METRICS`; a torn last line is left out."""
-        path = self.folder / "metrics.jsonl"
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
+        whole = self.lines()
         if not whole:
             return pl.DataFrame(schema=METRICS)
         try:
-            return pl.read_ndjson(io.BytesIO(whole), schema=METRICS)
+            frame = pl.read_ndjson(io.BytesIO(whole), schema=METRICS)
         except pl.exceptions.PolarsError as error:
-            raise InputError(f"{path} is damaged: {line(error)}") from None
+            raise InputError(f"{self.folder / 'metrics.jsonl'} is damaged: {line(error)}") from None
+        check_metrics(self.folder / "metrics.jsonl", frame, self.config)
+        return frame
+
+    def lines(self) -> bytes:
+        """The whole lines of `metrics.jsonl`; InputError as `artifact`."""
+        there = (self.folder / "metrics.jsonl").exists() or self.state == "done"
+        content = self._content("metrics.jsonl") if there else b""
+        return content[: content.rfind(b"\n") + 1]
 
     def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
         """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
         path = self.folder / "artifacts" / f"{name}-seed{seed}.npz"
+        content = self._content(f"artifacts/{path.name}")
         try:
-            # Read whole first: NumPy leaves the file open where the archive is damaged.
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except FileNotFoundError:
-            raise InputError(f"{path} is not there: the run is {self.state}") from None
+            return read_arrays(content)
         except Exception as error:  # zip, zlib and NumPy each raise their own
             raise InputError(f"{path} is damaged: {line(error)}") from None
 
+    def _content(self, name: str) -> bytes:
+        """A file's content; InputError where it is not there, or not as it was when the run was done."""
+        path = self.folder / name
+        try:
+            content = read(path)
+        except FileNotFoundError:
+            raise InputError(f"{path} is not there: the run is {self.state}") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {line(error)}") from None
+        if self.state == "done" and self._digests and self._digests.get(name) != sha256(content):
+            raise InputError(f"{path} is damaged: it is not as it was when the run was done, by its SHA-256")
+        return content
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """Of a run that is done, by file; empty where an older version wrote none."""
+        path = self.folder / "done.json"
+        digests = _having(path, "finished").get("files", {})
+        if not isinstance(digests, dict):
+            raise InputError(f"{path} is damaged: its files are no group of digests")
+        return digests
+
     def weights(self, seed: int) -> Path:
-        """The file with the trained network of one seed; InputError where it is not there."""
-        path = self.folder / "artifacts" / _weights_file(seed)
-        if not path.exists():
-            raise InputError(f"{path} is not there: the run is {self.state}")
-        return path
+        """The file with the trained network of one seed; InputError where it is not there or damaged."""
+        self._content(f"artifacts/{_weights_file(seed)}")
+        return self.folder / "artifacts" / _weights_file(seed)
 
     def start(self, about: Mapping[str, Any]) -> "Writer":
         """Take the run, to begin it anew or to go on with it. `about` goes into `run.json`.
@@ -169,6 +197,9 @@ class Writer:
         self._folder, self._lock = folder, lock
         self._metrics = folder / "metrics.jsonl"
         self._seconds, self._begun = 0.0, time.perf_counter()
+        for path in (folder, self._metrics, folder / "artifacts", folder / "checkpoints"):
+            if path.is_symlink():  # who planted it would have this process write elsewhere
+                raise InputError(f"{path} is a symbolic link: a run is written into a folder of its own")
         for part in (folder, folder / "artifacts"):
             for left in part.glob(".*"):  # by a process that was killed while it wrote
                 left.unlink(missing_ok=True)
@@ -208,15 +239,28 @@ class Writer:
         with naming(self._metrics), self._metrics.open("rb") as lines:
             os.fsync(lines.fileno())
             size = os.fstat(lines.fileno()).st_size
-        return {"metrics": size, "seconds": self._seconds + time.perf_counter() - self._begun}
+        seconds = self._seconds + time.perf_counter() - self._begun
+        return {"metrics": size, "seconds": seconds, "files": self._digests(size)}
+
+    def _digests(self, size: int) -> dict[str, str]:
+        """SHA-256 of the first `size` bytes of measurements, and of every artifact, by file."""
+        with self._metrics.open("rb") as lines:
+            digests = {self._metrics.name: sha256(lines.read(size))}
+        for path in sorted(self._folder.glob("artifacts/*")):
+            digests[f"artifacts/{path.name}"] = sha256(path.read_bytes())
+        return digests
 
     def go_on(self, position: Mapping[str, Any]) -> None:
         """Go on from a position: what was measured after it will be measured again.
 
         Raises:
-            ValueError: where less was measured.
+            ValueError: where less was measured, or what was has been changed since.
         """
         self._ours()
+        now = self._digests(position["metrics"])
+        for name, digest in position["files"].items():
+            if now.get(name) != digest:
+                raise ValueError(f"{self._folder / name} is not as it was then")
         with naming(self._metrics), self._metrics.open("r+b") as lines:
             if os.fstat(lines.fileno()).st_size < position["metrics"]:
                 raise ValueError(f"{self._metrics} has fewer measurements than it should have")
@@ -255,10 +299,12 @@ class Writer:
         write(self._folder / "artifacts" / _weights_file(seed), content)
 
     def done(self) -> None:
-        """Mark the run finished, once everything before is on disk."""
+        """Mark the run finished, once everything before is on disk, whose digests are kept with the mark."""
         self._ours()
         seconds = self.position()["seconds"]
-        write(self._folder / "done.json", to_json({"finished": _now(), "seconds": seconds}))
+        kept = [self._metrics, *sorted(self._folder.glob("artifacts/*"))]
+        digests = {str(path.relative_to(self._folder)): sha256(path.read_bytes()) for path in kept}
+        write(self._folder / "done.json", to_json({"finished": _now(), "seconds": seconds, "files": digests}))
 
 
 def plan(folder: Path, configs: list[Config]) -> list[RunFolder]:
@@ -299,7 +345,7 @@ def times(study: str, results: str | Path = "results") -> pl.DataFrame:
     path = study_folder(results, study) / findings.TIMES_FILE
     if not path.exists():
         raise InputError(f"{path} is not there: python -m experiments.time study={study} measures it")
-    return findings.read_csv(path, TIMES)
+    return findings.read_times(path.parent)
 
 
 def studies(results: str | Path) -> list[str]:
@@ -311,30 +357,20 @@ def studies(results: str | Path) -> list[str]:
     )
 
 
-def frame(runs: Sequence[Run]) -> pl.DataFrame:
-    """The measurements of all runs with `state`, `label` and `kind` of the schedule beside each."""
-    frames = [
-        run.metrics().with_columns(
-            pl.lit(run.state).alias("state"),
-            pl.lit(run.config.dilation.label).alias("label"),
-            pl.lit(run.config.dilation.kind).alias("kind"),
-        )
-        for run in runs
-    ]
-    return pl.concat(frames)
-
-
 def _runs(folder: Path) -> Iterator[RunFolder]:
-    for path in sorted(
-        folder.glob("*/run.json"), key=lambda path: (str(read_json(path).get("planned", "")), path)
-    ):
-        values = read_json(path)
+    for path in folder.glob("*/done.json"):
+        if not path.with_name("run.json").exists():
+            raise InputError(f"{path.parent} is damaged: a run is done there, and its run.json is gone")
+    found = [(path, read_json(path)) for path in folder.glob("*/run.json")]
+    for path, values in sorted(found, key=lambda one: (str(one[1].get("planned", "")), one[0])):
         try:
             run = RunFolder(path.parent, from_dict(values.get("config", {})))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         if run.config.run_id != run.run_id:
             raise InputError(f"{path} does not hold the configuration that its folder is named after")
+        if "started" in values:  # else there is more to come
+            vars(run)["_said"] = values
         yield run
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from hdc.records.files import to_json, write
+from hdc.errors import printable
+from hdc.records.files import read, to_json, write
 
 FILE = "lock.json"
 BEAT, STALE = 10.0, 60.0  # seconds between two heartbeats; without one, after which an owner counts as dead
@@ -40,7 +41,8 @@ class Lock:
         self._token = uuid4().hex
         with _alone(folder):
             if (owner := live_owner(folder)) is not None:
-                raise Taken(f"process {owner.get('pid')} on {owner.get('host')} is at it, left to that one")
+                who = printable(f"process {owner.get('pid')} on {owner.get('host')}")
+                raise Taken(f"{who} is at it, left to that one")
             write(self._path, to_json({**_here(), "token": self._token}))
         self._ended = threading.Event()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
@@ -84,8 +86,8 @@ def live_owner(folder: Path) -> dict[str, Any] | None:
 def _read(path: Path) -> dict[str, Any] | None:
     """What a lock says; one that cannot be read was not written by a process that is alive."""
     try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        values = json.loads(read(path))
+    except (OSError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 

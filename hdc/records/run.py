@@ -1,6 +1,6 @@
 """What a run is to those who read it, wherever it is kept. No JAX."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from hdc.config import Config
+from hdc.errors import InputError
 
 State = Literal["planned", "running", "interrupted", "failed", "done"]
 
@@ -69,3 +70,63 @@ class Run(Protocol):
     def weights(self, seed: int) -> Path:
         """The file with the trained network of one seed; InputError where it is not there."""
         ...
+
+
+def check_info(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of a run, where every part that is read has the form it is written in.
+
+    Raises:
+        InputError: naming the file and the first part that has not.
+    """
+    for name, has_form in _FORMS.items():
+        if name in values and not has_form(values[name]):
+            raise InputError(f"{path} is damaged: {name} is not what a run writes")
+    return values
+
+
+def check_metrics(path: Path, frame: pl.DataFrame, config: Config) -> None:
+    """InputError for a measurement of another run, of a seed that was not planned, or of nothing."""
+    named = frame.drop("value")
+    if any(named.null_count().row(0)):
+        raise InputError(f"{path} is damaged: a measurement lacks one of {', '.join(named.columns)}")
+    if foreign := set(frame["run_id"]) - {config.run_id}:
+        raise InputError(f"{path} is damaged: it has measurements of run {min(foreign)}")
+    if foreign := set(frame["seed"]) - set(config.seeds):
+        raise InputError(f"{path} is damaged: seed {min(foreign)} was not planned")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_any(_: Any) -> bool:
+    return True
+
+
+def _group(has_form: Callable[[Any], bool], **needed: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Whether a value is a group of such values, with some that it needs."""
+
+    def check(value: Any) -> bool:
+        if not isinstance(value, Mapping):
+            return False
+        forms = dict.fromkeys(value, has_form) | needed
+        return all(name in value and of(value[name]) for name, of in forms.items())
+
+    return check
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "network": _group(_is_count),
+    "data": _group(_is_any, task=lambda value: value in ("dense", "classification")),
+    "versions": _group(_is_text),
+    "device": _group(lambda value: _is_text(value) or _is_count(value), kind=_is_text),
+    "native": _is_text,
+    "git": lambda value: (
+        value is None or _group(_is_any, commit=_is_text, dirty=lambda v: isinstance(v, bool))(value)
+    ),
+    "command": lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)),
+}

@@ -1,5 +1,10 @@
-"""A table as data, drawn for the terminal, as Markdown, CSV or LaTeX."""
+"""A table as data, drawn for the terminal, as Markdown, CSV or LaTeX.
 
+Names of data sets, classes and errors come from outside: whatever they hold is shown as it is, and neither
+obeyed by the terminal nor taken for Markdown, HTML or LaTeX.
+"""
+
+import re
 from dataclasses import dataclass
 
 import polars as pl
@@ -8,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hdc.errors import InputError
+from hdc.errors import InputError, printable
 
 _NAME = 24  # characters
 
@@ -55,16 +60,23 @@ def render(document: Document) -> RenderableType:
     """The table for the terminal."""
     parts: list[RenderableType] = []
     for section in document.sections:
-        drawn = Table(title=section.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        drawn = Table(
+            title=_shown(section.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
         for position, name in enumerate(section.head):
             # A row's name stays in one piece while the other columns can be wrapped.
             whole = position == 0 and max((len(cells[0]) for cells in section.body), default=0) <= _NAME
             justify = "left" if section.is_words(name) else "right"
-            drawn.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
+            drawn.add_column(_shown(name), justify=justify, overflow="fold", no_wrap=whole)
         for cells in section.body:
-            drawn.add_row(*cells)
+            drawn.add_row(*map(_shown, cells))
         parts.append(drawn)
-    return Group(*parts, *(Text(note) for note in document.notes))
+    return Group(*parts, *(_shown(note) for note in document.notes))
+
+
+def _shown(text: str) -> Text:
+    """Without markup: brackets are brackets."""
+    return Text(printable(text))
 
 
 def to_text(document: Document, kind: str) -> str:
@@ -84,11 +96,18 @@ def _markdown(document: Document) -> str:
     lines = []
     for section in document.sections:
         align = [":--" if section.is_words(name) else "--:" for name in section.head]
-        lines += [f"**{section.title}**", ""]
-        for cells in (section.head, align, *section.body):
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines += [f"**{markdown(section.title)}**", ""]
+        head, *body = ([markdown(cell) for cell in cells] for cells in (section.head, *section.body))
+        lines += ["| " + " | ".join(cells) + " |" for cells in (head, align, *body)]
         lines.append("")
-    return "\n".join([*lines, *(f"- {note}" for note in document.notes)]) + "\n"
+    return "\n".join([*lines, *(f"- {markdown(note)}" for note in document.notes)]) + "\n"
+
+
+def markdown(text: str) -> str:
+    """A text as one line of Markdown that shows it as it is; ordinary words and numbers stay unchanged."""
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", printable(text))
+    text = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text)
+    return re.sub(r"[\\`*|$~]|(?<!\w)_|_(?!\w)|](?=[(\[:])", r"\\\g<0>", text)
 
 
 def _latex(document: Document) -> str:
@@ -96,11 +115,13 @@ def _latex(document: Document) -> str:
 
     parts = []
     for section in document.sections:
-        columns = {name: [cells[i] for cells in section.body] for i, name in enumerate(section.head)}
+        columns = {
+            name: [printable(cells[i]) for cells in section.body] for i, name in enumerate(section.head)
+        }
         drawn = great_tables.GT(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
         drawn = drawn.tab_header(title=section.title).cols_align(
             "right", [name for name in section.head if not section.is_words(name)]
         )
         parts.append(drawn.as_latex())
-    notes = [f"% {note}" for note in document.notes]
+    notes = [f"% {printable(note)}" for note in document.notes]
     return "\n".join([*parts, *notes]) + "\n"

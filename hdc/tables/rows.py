@@ -1,13 +1,14 @@
 """Runs to rows: one for each configuration that differs in more than its seeds; mixed ones are refused."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 
+from hdc import records
 from hdc.errors import InputError
+from hdc.records.apart import flatten, names, plain
 from hdc.records.run import Run
 from hdc.statistics import Estimate
 from hdc.tables.columns import DESCRIBED
@@ -25,6 +26,7 @@ class Row:
         others: what else differs between the rows, as key=value; of keys that differ together, one.
         runs: the runs behind it, in every state.
         values: value per seed, by column; a metric that was not finite is NaN.
+        tested: the seeds of finished runs that have measurements of the test split.
     """
 
     schedule: str
@@ -32,6 +34,7 @@ class Row:
     others: tuple[str, ...]
     runs: tuple[Run, ...]
     values: Mapping[str, Mapping[int, float]]
+    tested: frozenset[int]
 
     @property
     def label(self) -> str:
@@ -47,8 +50,7 @@ class Row:
     def seeds(self) -> str:
         """How many seeds are done, of how many planned where some are not."""
         planned = {seed for run in self.runs for seed in run.config.seeds}
-        done = {seed for run in self.runs if run.state == "done" for seed in run.config.seeds}
-        return str(len(done)) if done == planned else f"{len(done)} of {len(planned)}"
+        return str(len(planned)) if self.tested == planned else f"{len(self.tested)} of {len(planned)}"
 
     @cached_property
     def keys(self) -> dict[str, str]:
@@ -79,50 +81,32 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
     Raises:
         InputError: where runs of one row differ in versions, device or data.
     """
-    flat = {run: flatten(run.config.to_dict()) for run in runs}
-    keys = sorted(varying(runs))
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    labels: dict[tuple[int, ...], str] = {}
-    for run in runs:
-        others = tuple(f"{key}={plain(flat[run][key])}" for key in keys)
-        # 2-2x3 and 2x6 are the same schedule: the first one's label stands for both.
-        schedule = labels.setdefault(run.config.dilation.layer_rates, run.config.dilation.label)
-        groups.setdefault((schedule, *others), []).append(run)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, name in enumerate(names(runs)):
+        groups.setdefault(name, []).append(place)
+    values, tested = _values(runs, [column for column in columns if column not in DESCRIBED])
     rows = tuple(
-        Row(key[0], members[0].config.dilation.kind, key[1:], tuple(members), _values(members, columns))
-        for key, members in groups.items()
+        Row(
+            key[0],
+            runs[places[0]].config.dilation.kind,
+            key[1:],
+            tuple(runs[place] for place in places),
+            {column: _merged(of[place] for place in places) for column, of in values.items()},
+            frozenset(seed for place in places for seed in tested[place]),
+        )
+        for key, places in groups.items()
     )
     for row in rows:
         _refuse_mixed(row)
     return rows
 
 
-def varying(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
-    """The configuration's keys that differ between runs, seeds and schedules apart, and with each the later
-    ones that always differ together with it, as the flips do with the data set: naming one is enough."""
-    values: dict[str, list[str]] = {}
-    for run in runs:
-        for key, value in flatten(run.config.to_dict()).items():
-            values.setdefault(key, []).append(str(value))
-    together: dict[str, tuple[str, ...]] = {}
-    for key, mine in values.items():
-        if key == "seeds" or key.startswith("schedule.") or len(set(mine)) < 2:
-            continue
-        for first in together:
-            pairs = set(zip(values[first], mine, strict=True))
-            if len(pairs) == len(set(values[first])) == len(set(mine)):
-                together[first] += (key,)
-                break
-        else:
-            together[key] = ()
-    return together
-
-
 def circumstances(run: Run) -> dict[str, str]:
     """What can change a run's numbers beside its configuration, as `versions.jax` -> `0.10.0`."""
-    found = {key: plain(value) for key, value in flatten(run.info).items()}
+    groups = {name.split(".")[0] for name in _CIRCUMSTANCES}
+    found = flatten({key: value for key, value in run.info.items() if key in groups})
     return {
-        key: value
+        key: plain(value)
         for key, value in found.items()
         if any(key == name or key.startswith(f"{name}.") for name in _CIRCUMSTANCES)
     }
@@ -133,19 +117,6 @@ def differing(values: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
     keys = sorted({key for one in values for key in one})
     found = {key: list(dict.fromkeys(one.get(key, "none") for one in values)) for key in keys}
     return {key: distinct for key, distinct in found.items() if len(distinct) > 1}
-
-
-def flatten(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Nested groups as one, keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{place}{key}.") if isinstance(value, Mapping) else {f"{place}{key}": value}
-    return flat
-
-
-def plain(value: Any) -> str:
-    """A value as the command line has it."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _refuse_mixed(row: Row) -> None:
@@ -159,17 +130,33 @@ def _refuse_mixed(row: Row) -> None:
             )
 
 
-def _values(runs: Sequence[Run], columns: Sequence[str]) -> dict[str, dict[int, float]]:
-    """Value per seed, for each measured column, of the runs that are done."""
-    frames = [run.metrics() for run in runs if run.state == "done"]
-    values: dict[str, dict[int, float]] = {column: {} for column in columns if column not in DESCRIBED}
-    for column in values:
-        split, metric = column.split("/", 1)
-        for frame in frames:
-            chosen = frame.filter(pl.col("split") == split, pl.col("metric") == metric)
-            value = pl.col("value").fill_null(float("nan"))
-            # An epoch's time is typical as a median; of anything else the last value is the run's.
-            value = value.median() if metric == "seconds" else value.sort_by("step").last()
-            for seed, number in chosen.group_by("seed", maintain_order=True).agg(value).iter_rows():
-                values[column].setdefault(seed, number)
-    return values
+def _merged(values: Iterable[Mapping[int, float]]) -> dict[int, float]:
+    """The values per seed of several runs, of a seed that two have the first one's."""
+    merged: dict[int, float] = {}
+    for of_run in values:
+        for seed, number in of_run.items():
+            merged.setdefault(seed, number)
+    return merged
+
+
+def _values(
+    runs: Sequence[Run], columns: Sequence[str]
+) -> tuple[dict[str, list[dict[int, float]]], list[set[int]]]:
+    """By column, for each run, the value per seed, and its seeds with a test; none of a run not done."""
+    values: dict[str, list[dict[int, float]]] = {column: [{} for _ in runs] for column in columns}
+    tested: list[set[int]] = [set() for _ in runs]
+    done = [place for place, run in enumerate(runs) if run.state == "done"]
+    value = pl.col("value").fill_null(float("nan"))
+    # An epoch's time is typical as a median; of anything else the last value is the run's.
+    typical = {True: value.median(), False: value.sort_by("step").last()}
+    for part in records.measurements([runs[place] for place in done]):
+        for place, seed in part.filter(pl.col("split") == "test").select("run", "seed").unique().iter_rows():
+            tested[done[place]].add(seed)
+        asked = part.with_columns(column=pl.concat_str("split", pl.lit("/"), "metric"))
+        asked = asked.filter(pl.col("column").is_in(list(columns)))
+        for timed, one in typical.items():
+            chosen = asked.filter((pl.col("metric") == "seconds") == timed)
+            found = chosen.group_by("run", "column", "seed", maintain_order=True).agg(one)
+            for place, column, seed, number in found.iter_rows():
+                values[column][done[place]][seed] = number
+    return values, tested

@@ -5,15 +5,19 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import polars as pl
 
+from hdc.config import unknown
 from hdc.errors import InputError
+from hdc.records.apart import varying
 from hdc.records.run import Run
+from hdc.schedules import Kind
 from hdc.statistics import ALPHA, CONFIDENCE, POWER, Correlation, Estimate, Paired, holm, least_pairs
 from hdc.tables.columns import DESCRIBED, difference_text, number, style, title
 from hdc.tables.rendering import FORMATS, Document, Section
-from hdc.tables.rows import Row, differing, group, varying
+from hdc.tables.rows import Row, differing, group
 
 SOURCES = ("study", "published", "offsets", "claims")
 
@@ -122,14 +126,27 @@ class Table:
 
         Of several, the one with as many layers; None where that is not one, and for a baseline itself.
         """
-        wanted = self.config.baseline
-        if named := [other for other in self.rows if other.label == wanted and other.others]:
-            return None if row is named[0] else named[0]
-        some = [o for o in self.rows if o.others == row.others and wanted in (o.kind, o.schedule)]
+        if named := self._named:
+            return None if row is named else named
+        some = self._alike.get(row.others, [])
         if row in some:
             return None
         deep = [other for other in some if other.layers == row.layers] or some
         return deep[0] if len(deep) == 1 else None
+
+    @cached_property
+    def _named(self) -> Row | None:
+        """The row whose whole label the baseline is."""
+        return next((row for row in self.rows if row.label == self.config.baseline and row.others), None)
+
+    @cached_property
+    def _alike(self) -> dict[tuple[str, ...], list[Row]]:
+        """The rows that the baseline's kind or schedule names, by what else differs."""
+        alike: dict[tuple[str, ...], list[Row]] = {}
+        for row in self.rows:
+            if self.config.baseline in (row.kind, row.schedule):
+                alike.setdefault(row.others, []).append(row)
+        return alike
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -139,12 +156,13 @@ class Table:
     @cached_property
     def differences(self) -> dict[tuple[str, str], Difference]:
         """By the row's label and the column: all cells of the difference block."""
-        paired = {
-            (row.label, column): Paired.of(row.differences(column, other))
+        cells = {
+            (row.label, column): row.differences(column, other)
             for row in self.rows
             if (other := self.baseline(row))
             for column in self.compared
         }
+        paired = dict(zip(cells, Paired.of_each([*cells.values()]), strict=True))
         adjusted = holm([one.p for one in paired.values()])
         tests = sum(math.isfinite(p) for p in adjusted)
         return {
@@ -161,9 +179,13 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     """Group runs into rows: one for each configuration that differs in more than its seeds.
 
     Raises:
-        InputError: where runs of one row differ in versions, device or data.
+        InputError: where runs of one row differ in versions, device or data, and for a baseline that is
+            neither a kind of schedule nor a row.
     """
     rows = group(runs, [*config.measured, *config.described])
+    known = [name for row in rows for name in (row.schedule, row.label)]
+    if config.baseline not in (*get_args(Kind), *known):
+        raise InputError(unknown("baseline", config.baseline, list(dict.fromkeys([*get_args(Kind), *known]))))
     finished = any(run.state == "done" for run in runs)
     measured = tuple(
         column
@@ -343,6 +365,10 @@ def _notes(table: Table) -> Iterator[str]:
                 yield f"not finished: {name}: still running"
             case "planned":
                 yield f"missing: {name}: planned and never started"
+    for row in table.rows:
+        planned = {seed for run in row.runs if run.state == "done" for seed in run.config.seeds}
+        if absent := sorted(planned - row.tested):
+            yield f"{row.label}: done, and without measurements of seeds {absent}: the records are not whole"
 
 
 def _difference_notes(table: Table) -> Iterator[str]:

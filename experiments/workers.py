@@ -1,0 +1,100 @@
+"""The worker processes of the joblib launcher: a share of the cores each, and an end that lets them save."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from types import FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_told = False  # whether this worker has been told to end
+_at_work = False  # whether it is at a run
+
+
+@cache
+def prepare() -> None:
+    """Have the joblib launcher, where it is installed, wait for its workers when a signal comes."""
+    with suppress(ImportError):
+        from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+
+        JoblibLauncher.launch = signals_passed_on()(JoblibLauncher.launch)  # type: ignore[method-assign]
+
+
+@contextmanager
+def signals_passed_on() -> Iterator[None]:
+    """In the command: a signal is passed on to the workers, and has its effect once they have saved.
+
+    joblib kills its workers as soon as an exception reaches it. A second Ctrl-C, or a signal when there are
+    no workers, has its effect at once.
+    """
+    asked: list[int] = []
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        workers = multiprocessing.active_children()
+        if asked or not workers:
+            before[number](number, frame)
+        asked.append(number)
+        for worker in workers:
+            worker.terminate()
+
+    before: dict[int, Any] = {number: signal.signal(number, keep) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if asked:
+            before[asked[0]](asked[0], None)
+
+
+def run(task: Callable[[], T], count: int) -> T | None:
+    """What `task` returns, run in this worker; None where the worker is told to end.
+
+    The first signal raises an exception in `task`, which may wait with that until it has saved; it goes no
+    further. In a process that is no worker, `task` is just run.
+
+    Args:
+        task: a run.
+        count: of workers; -1: as many as there are cores.
+    """
+    global _at_work
+    number = multiprocessing.current_process().name.rpartition("-")[2]
+    if not number.isdecimal():
+        return task()
+    _take_share(int(number) - 1, count)
+    for asking in _SIGNALS:
+        signal.signal(asking, _end)
+    _at_work = True
+    try:
+        return None if _told else task()
+    except _Told:
+        return None
+    finally:
+        _at_work = False
+
+
+class _Told(BaseException):
+    """A signal that asks for an end has come."""
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    global _told
+    first, _told = not _told, True
+    if first and _at_work:
+        raise _Told
+
+
+@cache
+def _take_share(number: int, count: int) -> None:
+    """Bind worker `number` to its share of the cores: XLA takes a thread for each core that it sees."""
+    if not hasattr(os, "sched_setaffinity"):
+        return  # not Linux
+    cores = sorted(os.sched_getaffinity(0))
+    count = count if count > 0 else max(1, len(cores) + 1 + count)
+    os.sched_setaffinity(0, cores[number % count :: count] or [cores[number % len(cores)]])

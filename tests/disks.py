@@ -80,7 +80,7 @@ def disk(tmp_path: Path, mount: Callable[..., Disk]) -> Disk:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "_dataset", lambda _: dense_dataset())
+    monkeypatch.setattr(experiment, "data_of", lambda _: dense_dataset())
 
 
 def train(run: records.RunFolder) -> list[str]:
@@ -107,7 +107,7 @@ def half_written(folder: Path) -> list[str]:
 def clean(tmp_path_factory: pytest.TempPathFactory) -> list[tuple]:
     """The measurements of a run that met no trouble."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "_dataset", lambda _: dense_dataset())
+        patch.setattr(experiment, "data_of", lambda _: dense_dataset())
         (run,) = records.plan(tmp_path_factory.mktemp("clean"), [TINY])
         assert train(run)[-1].endswith(": done")
         return numbers(run)

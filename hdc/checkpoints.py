@@ -68,7 +68,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise whatever they meet
-            reason = error.strerror if isinstance(error, OSError) else line(error)[:200]
+            # TensorStore's: where it was, step by step, then what happened, then how it was asked.
+            last = line(error).partition(" [")[0].rpartition(": ")[2]
+            reason = error.strerror if isinstance(error, OSError) else last
             raise Unwritable(None, reason, str(self._folder)) from None
 
     def restore(

@@ -56,7 +56,8 @@ class Lock:
         """Give it back."""
         self._ended.set()
         if self.held:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # where the disk has become read-only; the owner's death shows as well
+                self._path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from experiments.launch import CONF
+from experiments.launch import CONF, refuse_long_numbers
 from hdc.config import unknown
 from hdc.errors import InputError
 
@@ -44,6 +44,7 @@ def declared(kind: type[T], group: str, arguments: list[str], about: str) -> T:
             print(f"{group}: {', '.join(options)} (conf/{group}/)\n")
         print(f"Keys and their defaults\n{keys}")
         raise SystemExit(0)
+    refuse_long_numbers(arguments)
     option = "default"
     overrides = []
     for argument in arguments:

@@ -97,6 +97,7 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
             refuse(f"--{name.replace('_', '-')} is not for this program")
     if arguments.resolve and not (arguments.cfg or arguments.help):
         refuse("--resolve goes with --cfg or --help")
+    refuse_long_numbers(arguments.overrides)
     for override in arguments.overrides:
         if "_target_" in override:
             raise InputError(f"{override!r} names code to run: choose a launcher or sweeper by its name")
@@ -105,6 +106,13 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
                 f"{override!r}: runs are kept in results=FOLDER, whatever the folder they run in"
             )
     return arguments
+
+
+def refuse_long_numbers(arguments: list[str]) -> None:
+    """InputError for a number that Python refuses to read, which Hydra does not expect."""
+    for argument in arguments:
+        if re.search(r"\d{400}", argument):
+            raise InputError(f"{argument[:40]}...: a number of hundreds of digits")
 
 
 @dataclass(frozen=True)

@@ -258,9 +258,9 @@ def without_training(monkeypatch):
                 writer.done()
 
     monkeypatch.setattr(experiment, "run", finish)
-    experiment._dataset.cache_clear()
+    experiment.data_of.cache_clear()
     yield
-    experiment._dataset.cache_clear()
+    experiment.data_of.cache_clear()
 
 
 @cases(30)

@@ -135,6 +135,14 @@ def test_no_name_of_a_study_leaves_the_results(monkeypatch, capsys, module, name
     assert "study name " in ends(monkeypatch, capsys, module, f"study='{name}'")
 
 
+@pytest.mark.parametrize(("module", "key"), [(table, "baseline"), (figure, "seed"), (train, "seeds")])
+def test_a_number_that_python_does_not_read_is_one_line(monkeypatch, capsys, module, key):
+    said = ends(monkeypatch, capsys, module, f"{key}={'9' * 5000}")
+    assert f"{key}=999" in said
+    assert "a number of hundreds of digits" in said
+    assert len(said) < 200
+
+
 def test_an_error_line_shows_what_a_terminal_would_obey(monkeypatch, capsys):
     said = ends(monkeypatch, capsys, table, "format=\x1b[2J")
     assert "\x1b" not in said

@@ -1,6 +1,7 @@
 """What the entry points share: Hydra's configuration as checked objects, and errors as one line."""
 
 import argparse
+import logging
 import math
 import os
 import re
@@ -51,7 +52,8 @@ def register_schema() -> None:
 def one_line_errors(program: str) -> Iterator[None]:
     """Turn input that cannot be used into one line on stderr and exit code 2; Ctrl-C into 130."""
     try:
-        yield
+        with _plain_warnings():
+            yield
     except InputError as error:
         message = str(error)
     except (HydraException, OmegaConfBaseException) as error:
@@ -65,6 +67,22 @@ def one_line_errors(program: str) -> Iterator[None]:
         return
     print(f"{program}: error: {printable(message)}", file=sys.stderr)
     raise SystemExit(2)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Our own warnings as they are, even where absl, which Orbax logs with, has set up logging for all."""
+    logger = logging.getLogger("hdc")
+    if not logger.propagate or logging.lastResort is None:  # this is within another one
+        yield
+        return
+    logger.propagate = False
+    logger.addHandler(logging.lastResort)
+    try:
+        yield
+    finally:
+        logger.removeHandler(logging.lastResort)
+        logger.propagate = True
 
 
 @contextmanager

@@ -131,11 +131,12 @@ class RunFolder:
             raise InputError(f"{path} is not there: the run is {self.state}") from None
         except OSError as error:
             raise InputError(f"{path} cannot be read: {line(error)}") from None
-        if self.state == "done" and self._digests and self._digests.get(name) != sha256(content):
+        digests = self._digests if self.state == "done" else {}
+        if digests and digests.get(name) != sha256(content):
             raise InputError(f"{path} is damaged: it is not as it was when the run was done, by its SHA-256")
         return content
 
-    @cached_property
+    @property
     def _digests(self) -> dict[str, str]:
         """Of a run that is done, by file; empty where an older version wrote none."""
         path = self.folder / "done.json"

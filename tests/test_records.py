@@ -303,7 +303,8 @@ def test_measurements_that_are_gone_are_missed(tmp_path):
     with pytest.raises(InputError, match=r"metrics.jsonl is not there: the run is done"):
         run.metrics()
     (run.folder / "run.json").unlink()
-    with pytest.raises(InputError, match=r"a run is done there, and its run.json is gone"):
+    (run.folder / "done.json").rename(run.folder / "failed.json")
+    with pytest.raises(InputError, match=r"a run was begun there, and its run.json is gone"):
         records.load("study", tmp_path)
 
 

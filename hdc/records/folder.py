@@ -359,9 +359,10 @@ def studies(results: str | Path) -> list[str]:
 
 
 def _runs(folder: Path) -> Iterator[RunFolder]:
-    for path in folder.glob("*/done.json"):
-        if not path.with_name("run.json").exists():
-            raise InputError(f"{path.parent} is damaged: a run is done there, and its run.json is gone")
+    marks = ("metrics.jsonl", "failed.json", "done.json")
+    for run_folder in sorted({path.parent for mark in marks for path in folder.glob(f"*/{mark}")}):
+        if not (run_folder / "run.json").exists():
+            raise InputError(f"{run_folder} is damaged: a run was begun there, and its run.json is gone")
     found = [(path, read_json(path)) for path in folder.glob("*/run.json")]
     for path, values in sorted(found, key=lambda one: (str(one[1].get("planned", "")), one[0])):
         try:

@@ -112,10 +112,10 @@ def test_a_run_records_the_iou_of_each_size(tmp_path):
             "gridding": {"images": 2},
         }
     )
-    experiment._dataset.cache_clear()
+    experiment.data_of.cache_clear()
     (run,) = records.plan(tmp_path / "results", [config])
     experiment.run(run, Console(quiet=True))
-    experiment._dataset.cache_clear()
+    experiment.data_of.cache_clear()
     rows = run.metrics().rows(named=True)
     for split in ("validation", "test"):
         found = {row["metric"]: row["value"] for row in rows if row["split"] == split}

@@ -84,16 +84,15 @@ def run(
     for warning in warnings(config, dataset):
         say(f"warning: {warning}")
     trainer = Trainer(config, dataset)
-    try:
-        with record.start(_about(trainer)) as writer, signals.kept() as asked:
-            _run(record, writer, trainer, asked, checkpoint_seconds, console, name, say)
-            say(f"{name}: done")
-            if asked.name:
-                asked.obey()
-    except (records.Taken, records.Superseded) as other:
-        say(f"{name}: {other}")
-    except records.Unwritable as error:
-        say(f"{name}: interrupted: {error}")
+    with signals.kept() as asked:
+        try:
+            with record.start(_about(trainer)) as writer:
+                _run(record, writer, trainer, asked, checkpoint_seconds, console, name, say)
+                say(f"{name}: done")
+        except (records.Taken, records.Superseded) as other:
+            say(f"{name}: {other}")
+        except records.Unwritable as error:
+            say(f"{name}: interrupted: {error}")
 
 
 def _run(

@@ -43,7 +43,8 @@ class Kept:
 
 @contextmanager
 def kept() -> Iterator[Kept]:
-    """Within it, the first signal is kept; a second Ctrl-C ends at once. In the main thread alone."""
+    """Within it, the first signal is kept, and obeyed at the end whatever exception it ends with; a second
+    Ctrl-C ends at once. In the main thread alone."""
     keeper = Kept()
     if threading.current_thread() is not threading.main_thread():
         yield keeper
@@ -52,6 +53,11 @@ def kept() -> Iterator[Kept]:
         keeper._before[number] = signal.signal(number, keeper._keep)
     try:
         yield keeper
+    except Exception:
+        if keeper.name is None:
+            raise
     finally:
         for number, before in keeper._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]
+    if keeper.name is not None:
+        keeper.obey()

@@ -36,7 +36,7 @@ class RayLauncherConf:
         num_cpus, num_gpus: what a run takes of them.
     """
 
-    _target_: str = "hydra_plugins.hdc_ray_launcher.RayLauncher"
+    _target_: str = "hydra_plugins.ray_launcher.RayLauncher"
     address: str = "local"
     num_cpus: float = 1
     num_gpus: float = 0

@@ -33,7 +33,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for run, seed, epoch in ((interrupted, 1, 2), (failed, 0, 5)):
         with run.start({}) as writer:
             writer.log(seed=seed, step=1, epoch=epoch, split="train", metrics={"loss": 1.0})
-    failed.failed(ValueError(HOSTILE), "Traceback ...")
+            if run is failed:
+                writer.failed(ValueError(HOSTILE), "Traceback ...")
     synthetic.measured(*records.plan(tmp_path / "good", [synthetic.configuration("hdc", [3])]), lambda _: {})
     with running.start({}):
         yield tmp_path
@@ -67,7 +68,7 @@ def test_every_run_is_a_line_with_its_state(results, capsys):
 def test_errors_are_neither_markup_nor_steer_the_terminal(results, capsys, monkeypatch, columns, only):
     monkeypatch.setenv("COLUMNS", columns)
     _, out = told(results, capsys, "mixed", *only)
-    assert "[bold]no[/bold] [/] �[31mred" in out
+    assert "[bold]no[/bold] [/] \\x1b[31mred" in " ".join(out.split())
     assert "\x1b" not in out
     assert max(map(len, out.splitlines()[:-1])) <= int(columns)
 

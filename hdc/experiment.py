@@ -117,7 +117,7 @@ def _run(
         raise
     except Exception as error:
         try:
-            record.failed(error, traceback.format_exc())
+            writer.failed(error, traceback.format_exc())
         except records.Unwritable as full:
             say(f"{name}: {full}")
         raise

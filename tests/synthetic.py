@@ -69,8 +69,8 @@ def synthetic_study(results: Path, name: str = "tiny") -> list[RunFolder]:
     runs = records.plan(results / name, configs)
     for run, kind in zip(runs, RATES, strict=True):
         if kind == "dilated":
-            run.start({}).close()
-            run.failed(FloatingPointError("the loss of seed 0 became nan at step 7"), "Traceback")
+            with run.start({}) as writer:
+                writer.failed(FloatingPointError("the loss of seed 0 became nan at step 7"), "Traceback")
         else:
             finish(run, kind)
     return runs

@@ -69,8 +69,7 @@ def settings(tmp_path_factory):
     runs = records.plan(tmp_path_factory.mktemp("results") / "tiny", configs)
     for run, kind in zip(runs[:3], ("plain", "plain", "hdc"), strict=True):
         synthetic.finish(run, kind)
-    runs[3].start({})
-    runs[3].failed(FloatingPointError("x"), "Traceback")
+    runs[3].start({}).failed(FloatingPointError("x"), "Traceback")
     return runs
 
 

@@ -144,13 +144,12 @@ def test_holm_is_over_all_tested_lines_of_the_claim_run_or_not(tmp_path):
 def test_a_line_whose_run_failed_says_so(tmp_path):
     """And a claim that is not run too."""
     (run, _) = records.plan(tmp_path / "s", [config("2-2"), config("1-1")])
-    run.start({})
-    run.failed(FloatingPointError("the loss of seed 0 became nan at step 7"), "Traceback")
+    run.start({}).failed(FloatingPointError("the loss of seed 0 became nan at step 7"), "Traceback")
     one = judged(tmp_path, f'{PAIRED}expect = "higher"')
     told = f"; 2-2 ({run.run_id}) failed: the loss of seed 0 became nan at step 7"
     assert one.text == f"not run: python -m experiments.train study=s{told}"
     runs = records.plan(tmp_path / "o", [config("1-2", data={"name": "offsets", "flips": []})])
-    runs[0].failed(FloatingPointError("x"), "Traceback")
+    runs[0].start({}).failed(FloatingPointError("x"), "Traceback")
     (matrix,) = judged(tmp_path, 'kind = "matrix"\nstudy = "o"').outcomes
     assert matrix.detail.endswith(f"study=o; 1-2 ({runs[0].run_id}) failed: x")
 

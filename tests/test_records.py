@@ -51,7 +51,7 @@ def test_failed_run_keeps_what_it_measured_and_starts_anew(tmp_path):
     with run.start({}) as writer:
         writer.log(seed=0, step=1, epoch=1, split="train", metrics={"loss": 2.0})
         writer.artifact("gridding", 0, {"erf": np.ones(2)})
-    run.failed(ValueError("two\nlines"), "Traceback ...")
+        writer.failed(ValueError("two\nlines"), "Traceback ...")
     assert run.state == "failed"
     assert run.failure["error"] == "two lines"
     assert run.failure["traceback"] == "Traceback ..."
@@ -138,7 +138,7 @@ def test_every_file_of_a_study_is_read_once(tmp_path, monkeypatch):
     assert sorted(opened) == sorted(once)
     opened.clear()
     frame = records.frame(runs)
-    assert sorted(opened) == sorted((tmp_path / "large").glob("*/metrics.jsonl"))
+    assert sorted(opened) == sorted(once)
     assert frame["run_id"].unique(maintain_order=True).to_list() == [run.run_id for run in runs]
 
 
@@ -248,6 +248,8 @@ def test_a_run_that_another_process_has_taken_over_is_left_to_it(tmp_path):
         lambda: first.weights(0, b""),
         first.begin_anew,
         lambda: first.go_on({"metrics": 0, "seconds": 0.0}),
+        first.position,
+        lambda: first.failed(ValueError(), "Traceback"),
         first.done,
     ):
         with pytest.raises(records.Superseded, match="by another process"):

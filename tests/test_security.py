@@ -172,8 +172,8 @@ def nasty(tmp_path):
     runs = records.plan(tmp_path / "results" / "tiny", configs)
     for run in runs[:3]:
         synthetic.finish(run, run.config.dilation.kind)
-    runs[3].start({"command": ["train.py", NASTY]}).close()
-    runs[3].failed(ValueError(NASTY), "Traceback")
+    with runs[3].start({"command": ["train.py", NASTY]}) as writer:
+        writer.failed(ValueError(NASTY), "Traceback")
     return tmp_path / "results"
 
 

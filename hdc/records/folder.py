@@ -166,11 +166,6 @@ class RunFolder:
             lock.release()
             raise
 
-    def failed(self, error: BaseException, traceback: str) -> None:
-        """Mark the run failed, however far it came."""
-        values = {"error": line(error), "traceback": traceback, "finished": _now()}
-        write(self.folder / "failed.json", to_json(values))
-
 
 def _weights_file(seed: int) -> str:
     return f"weights-seed{seed}.safetensors"
@@ -237,6 +232,7 @@ class Writer:
 
     def position(self) -> dict[str, Any]:
         """What is on disk now, to `go_on` from."""
+        self._ours()
         with naming(self._metrics), self._metrics.open("rb") as lines:
             os.fsync(lines.fileno())
             size = os.fstat(lines.fileno()).st_size
@@ -301,11 +297,15 @@ class Writer:
 
     def done(self) -> None:
         """Mark the run finished, once everything before is on disk, whose digests are kept with the mark."""
+        position = self.position()
+        values = {"finished": _now(), "seconds": position["seconds"], "files": position["files"]}
+        write(self._folder / "done.json", to_json(values))
+
+    def failed(self, error: BaseException, traceback: str) -> None:
+        """Mark the run failed, however far it came."""
         self._ours()
-        seconds = self.position()["seconds"]
-        kept = [self._metrics, *sorted(self._folder.glob("artifacts/*"))]
-        digests = {str(path.relative_to(self._folder)): sha256(path.read_bytes()) for path in kept}
-        write(self._folder / "done.json", to_json({"finished": _now(), "seconds": seconds, "files": digests}))
+        values = {"error": line(error), "traceback": traceback, "finished": _now()}
+        write(self._folder / "failed.json", to_json(values))
 
 
 def plan(folder: Path, configs: list[Config]) -> list[RunFolder]:

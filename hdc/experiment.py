@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 import math
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,9 @@ def run(
 
     match record.state:
         case "done":
+            shutil.rmtree(
+                record.folder / "checkpoints", ignore_errors=True
+            )  # of one that was killed just then
             return say(f"{name}: done before, skipped")
         case "failed" if not retry_failed:
             error = record.failure["error"]

@@ -8,9 +8,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 from test_training import config, dense_dataset, parameters
 
-from hdc import training
+from hdc import experiment, records, training
 from hdc.checkpoints import KEPT, Checkpoints
 from hdc.data.dataset import Dataset, Split
 from hdc.training import Trainer
@@ -107,6 +108,15 @@ def test_where_all_are_damaged_nothing_is_restored(tmp_path):
     assert len(said) == KEPT
     filled(tmp_path)
     assert restored(tmp_path) == (2, [])
+
+
+def test_checkpoints_that_a_kill_has_left_of_a_run_that_is_done_are_removed(tmp_path):
+    (run,) = records.plan(tmp_path, [config()])
+    with run.start({}) as writer:
+        filled(run.folder / "checkpoints")
+        writer.done()
+    experiment.run(run, Console(quiet=True))
+    assert not (run.folder / "checkpoints").exists()
 
 
 def classes_dataset() -> Dataset:

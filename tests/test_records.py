@@ -375,3 +375,27 @@ def test_a_run_goes_on_only_from_what_it_wrote(tmp_path):
     flip(run.folder / "metrics.jsonl", b"1.5", b"1.6")
     with run.start({}) as writer, pytest.raises(ValueError, match=r"metrics.jsonl is not as it was then"):
         writer.go_on(position)
+
+
+def test_what_was_measured_after_a_position_is_gone_once_it_goes_on_from_there(tmp_path):
+    """Else the next position holds the digest of what will be measured again, maybe elsewhere."""
+    run = planned(tmp_path)
+    with run.start({}) as writer:
+        writer.artifact("gridding", 0, {"erf": np.ones(2)})
+        position = writer.position()
+        writer.artifact("gridding", 1, {"erf": np.ones(2)})
+        writer.weights(1, b"")
+    with run.start({}) as writer:
+        writer.go_on(position)
+        assert writer.position()["files"] == position["files"]
+    assert [path.name for path in (run.folder / "artifacts").iterdir()] == ["gridding-seed0.npz"]
+
+
+def test_folders_that_other_programs_hide_in_a_run_do_no_harm(tmp_path):
+    run = planned(tmp_path)
+    (run.folder / ".ipynb_checkpoints").mkdir()
+    (run.folder / ".run.json.0123abcd").touch()
+    with run.start({}) as writer:
+        writer.done()
+    assert run.state == "done"
+    assert not (run.folder / ".run.json.0123abcd").exists()

@@ -16,6 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -198,7 +199,8 @@ class Writer:
                 raise InputError(f"{path} is a symbolic link: a run is written into a folder of its own")
         for part in (folder, folder / "artifacts"):
             for left in part.glob(".*"):  # by a process that was killed while it wrote
-                left.unlink(missing_ok=True)
+                with suppress(OSError):  # of another program, such as .ipynb_checkpoints
+                    left.unlink()
         before = read_json(folder / "run.json")
         started: dict[str, Any] = {"started": before.get("started", _now())}
         self.changed = _changed(before, about) if "started" in before else {}
@@ -259,10 +261,11 @@ class Writer:
             if now.get(name) != digest:
                 raise ValueError(f"{self._folder / name} is not as it was then")
         with naming(self._metrics), self._metrics.open("r+b") as lines:
-            if os.fstat(lines.fileno()).st_size < position["metrics"]:
-                raise ValueError(f"{self._metrics} has fewer measurements than it should have")
             lines.truncate(position["metrics"])
             os.fsync(lines.fileno())
+        for name in now.keys() - position["files"].keys():
+            with naming(self._folder / name):
+                (self._folder / name).unlink()
         self._seconds = float(position["seconds"])
 
     def log(self, *, seed: int, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:

@@ -25,6 +25,7 @@ from omegaconf import open_dict
 from experiments import launch, search
 from hdc.errors import InputError
 from hdc.records import RunFolder
+from hdc.records.apart import flatten
 from hdc.records.files import line
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class OptunaSweeper(BasicSweeper):
             experiment.check(one.config)
         asked = {key: json.loads(distribution_to_json(one))["attributes"] for key, one in self._space.items()}
         self._retry_failed = launches[0].retry_failed
-        return _flat(launches[0].config.to_dict()) | asked, launches[0].folder
+        return flatten(launches[0].config.to_dict()) | asked, launches[0].folder
 
     def _overrides(self, drawn: Mapping[str, Any]) -> list[str]:
         return [*self._fixed, *(f"{key}={value}" for key, value in drawn.items())]
@@ -258,11 +259,3 @@ def _draw(trial: "Trial", key: str, distribution: "Distribution") -> None:
     else:
         low, high = distribution.low, distribution.high
         trial.suggest_int(key, low, high, step=distribution.step, log=distribution.log)
-
-
-def _flat(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Nested keys as one, joined by dots."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{place}{key}.") if isinstance(value, dict) else {f"{place}{key}": value}
-    return found

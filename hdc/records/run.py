@@ -56,7 +56,7 @@ class Run(Protocol):
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of a run that is done, from its start to its end."""
+        """Wall time of a run that is done, without its interruptions."""
         ...
 
     def metrics(self) -> pl.DataFrame:

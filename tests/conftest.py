@@ -10,12 +10,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from absl.logging import get_absl_handler
 from hypothesis import settings
 
 settings.register_profile("hdc", deadline=None, derandomize=True, max_examples=40, database=None)
 settings.load_profile("hdc")
 
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+# Hydra closes all handlers when it sets logging up, and absl's then closes its stream: pytest's own.
+get_absl_handler().python_handler.close = lambda: None
 
 # The workers of pytest-xdist inherit the folder of the process that started them.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -24,7 +24,6 @@ import numpy as np
 import polars as pl
 import pytest
 import synthetic
-from absl.logging import get_absl_handler
 from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -149,8 +148,6 @@ def here(tmp_path_factory):
     """A folder of its own for what the commands write, with a study in `results`."""
     folder = tmp_path_factory.mktemp("fuzz")
     before = Path.cwd()
-    # Absl closes the stream of its handler, when Hydra sets logging up, unless that is still sys.stderr.
-    get_absl_handler().python_handler.stream = io.StringIO()
     os.chdir(folder)
     synthetic.synthetic_study(folder / "results")
     yield folder

@@ -138,7 +138,7 @@ def test_every_file_of_a_study_is_read_once(tmp_path, monkeypatch):
     assert sorted(opened) == sorted(once)
     opened.clear()
     frame = records.frame(runs)
-    assert sorted(opened) == sorted(once)
+    assert sorted(opened) == sorted(once)  # the digests again: a run may have been done anew
     assert frame["run_id"].unique(maintain_order=True).to_list() == [run.run_id for run in runs]
 
 

@@ -68,7 +68,7 @@ def test_every_run_is_a_line_with_its_state(results, capsys):
 def test_errors_are_neither_markup_nor_steer_the_terminal(results, capsys, monkeypatch, columns, only):
     monkeypatch.setenv("COLUMNS", columns)
     _, out = told(results, capsys, "mixed", *only)
-    assert "[bold]no[/bold] [/] \\x1b[31mred" in " ".join(out.split())
+    assert r"[bold]no[/bold] [/] \x1b[31mred" in " ".join(out.split())
     assert "\x1b" not in out
     assert max(map(len, out.splitlines()[:-1])) <= int(columns)
 

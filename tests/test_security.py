@@ -321,3 +321,17 @@ def test_ctrl_c_while_importing_is_one_line(tmp_path, module, library):
     )
     assert done.stderr == "experiments: interrupted\n"
     assert done.returncode in (-2, 130)
+
+
+def test_ctrl_c_in_the_garbage_collector_is_not_lost(tmp_path):
+    (tmp_path / "rich.py").write_text(
+        "import gc, signal, time\n"
+        "gc.callbacks.append(lambda *_: gc.callbacks.clear() or signal.raise_signal(signal.SIGINT))\n"
+        "gc.collect()\n"
+        "time.sleep(60)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "experiments.train"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50)
+    assert done.stderr == "experiments: interrupted\n"
+    assert done.returncode in (-2, 130)

@@ -106,7 +106,9 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """
 
     def refuse(message: str) -> NoReturn:
-        raise InputError(f"{message} (--help shows what there is)")
+        split = re.match("unrecognized arguments:.* [^-]", message)
+        hint = "options such as -m go before all KEY=VALUE; " if split else ""
+        raise InputError(f"{message} ({hint}--help shows what there is)")
 
     parser.error = refuse
     arguments = parser.parse_args()
@@ -169,7 +171,7 @@ def checked(config: DictConfig) -> Launch:
     folder = records.study_folder(values.pop("results"), values.pop("name"))
     retry, seconds = values.pop("retry_failed"), values.pop("checkpoint_seconds")
     if not 0 <= seconds < math.inf:
-        raise InputError(f"checkpoint_seconds must be at least 0, got {seconds}")
+        raise InputError(f"checkpoint_seconds must be at least 0 and finite, got {seconds}")
     return Launch(from_dict(values), folder, retry, seconds)
 
 

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -70,6 +72,7 @@ def run(task: Callable[[], T], count: int) -> T | None:
     _take_share(int(number) - 1, count)
     for asking in _SIGNALS:
         signal.signal(asking, _end)
+    sys.unraisablehook = _dropped
     _at_work = True
     try:
         return None if _told else task()
@@ -88,6 +91,17 @@ def _end(number: int, frame: FrameType | None) -> None:
     first, _told = not _told, True
     if first and _at_work:
         raise _Told
+
+
+def _dropped(unraisable: "sys.UnraisableHookArgs") -> None:
+    """A signal that came in a callback of the garbage collector, where Python drops what it raises and goes
+    on: sent again, a moment later."""
+    global _told
+    if unraisable.exc_type is not _Told:
+        sys.__unraisablehook__(unraisable)
+        return
+    _told = False
+    threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
 
 @cache

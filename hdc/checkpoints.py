@@ -94,7 +94,7 @@ class Checkpoints:
                     return use(arrays, about)
                 except (KeyError, TypeError, ValueError) as error:
                     problem = f"does not fit ({line(error)})"
-            warn(f"checkpoint {path} {problem}: the one before it serves")
+            warn(f"checkpoint {path} {problem}: it is moved aside")
             aside = self._folder / f"unusable-{step}"
             shutil.rmtree(aside, ignore_errors=True)
             path.replace(aside)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hdc import figures, records, tables
+from hdc.config import from_dict
 from hdc.errors import InputError
 from hdc.figures import FigureConfig
 from hdc.records import findings
@@ -46,6 +47,11 @@ def test_packed_runs_read_as_the_records_do(results, packed):
     assert after[1].failure == {"error": "the loss of seed 0 became nan at step 7"}
     mean = before[2].seconds
     assert mean is not None and 0 < mean < 60
+
+
+def test_no_run_is_planned_into_a_packed_study(packed):
+    with pytest.raises(InputError, match="tiny holds a packed study: choose another name"):
+        records.plan(packed / "tiny", [from_dict({})])
 
 
 def test_table_and_figure_of_packed_findings_are_those_of_the_records(results, packed, tmp_path):

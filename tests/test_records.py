@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,14 @@ def test_load_reads_back_every_run_in_the_order_of_planning(tmp_path):
     records.plan(tmp_path / "study", configs)
     records.plan(tmp_path / "study", configs[::-1])  # planning again changes nothing
     assert [run.config for run in records.load("study", tmp_path)] == configs
+
+
+def test_a_run_that_is_deleted_while_it_is_trained_says_so(tmp_path):
+    (run,) = records.plan(tmp_path / "study", [from_dict({})])
+    with run.start({}) as writer:
+        shutil.rmtree(tmp_path / "study")
+        with pytest.raises(records.Unwritable, match=rf"{run.run_id} cannot be written: it is gone"):
+            writer.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 2.0})
 
 
 def test_every_file_of_a_study_is_read_once(tmp_path, monkeypatch):

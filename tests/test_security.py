@@ -115,6 +115,7 @@ def ends(monkeypatch, capsys, module, *arguments: str) -> str:
         (["--config-name", "x"], "--config-name is not for this program"),
         (["--experimental-rerun=x.pickle"], "--experimental-rerun is not for this program"),
         (["--nonsense"], "unrecognized arguments: --nonsense (--help shows what there is)"),
+        (["seeds=[0]", "-m", "schedule=hdc"], "schedule=hdc (options such as -m go before all KEY=VALUE; "),
         (["--cfg", "job", "net.widht=3"], "did you mean net.width?"),
         (["arm=null", "data.train_size=3"], "arm=null: a group cannot be null, leave it out"),
         (["hydra.sweeper.params={a: 1}"], "cannot be composed: "),

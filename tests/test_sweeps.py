@@ -95,6 +95,25 @@ def test_an_interrupted_launcher_saves_and_leaves_nothing_behind(tmp_path, place
     wait_for(lambda: not left_behind(tmp_path))
 
 
+def test_a_signal_in_the_garbage_collector_of_a_worker_is_not_lost():
+    program = """
+import gc, multiprocessing, signal, time
+from experiments import workers
+
+def task():
+    gc.callbacks.append(lambda *_: gc.callbacks.clear() or signal.raise_signal(signal.SIGTERM))
+    gc.collect()
+    time.sleep(60)
+    return "lost"
+
+multiprocessing.current_process().name = "Worker-1"
+print(workers.run(task, 1))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=sweep.ROOT, capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("None\n", "")
+
+
 @pytest.mark.parametrize("launcher", launch.EXTRAS)
 def test_a_launcher_that_is_not_installed_names_what_to_install(monkeypatch, capsys, launcher):
     installed = ConfigStore.instance().repo["hydra"]["launcher"].get("installed", {})

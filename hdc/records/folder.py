@@ -8,6 +8,7 @@ lives), or was interrupted.
 Studies packed small, see `findings`, are read just the same.
 """
 
+import errno
 import io
 import json
 import math
@@ -29,7 +30,7 @@ import polars as pl
 from hdc.config import Config, from_dict
 from hdc.errors import InputError
 from hdc.records import findings
-from hdc.records.files import line, naming, read, read_arrays, read_json, sha256, to_json, write
+from hdc.records.files import Unwritable, line, naming, read, read_arrays, read_json, sha256, to_json, write
 from hdc.records.lock import Lock, Taken, live_owner
 from hdc.records.run import METRICS, Run, State, check_info, check_metrics
 
@@ -184,7 +185,7 @@ class Writer:
 
     As a context manager it gives the run back at the end. Its methods raise `Superseded` where another
     process has taken the run over, as one may when this one's machine has slept for too long, and
-    `Unwritable` where the disk is full or broken.
+    `Unwritable` where the disk is full or broken, or the run's folder has been deleted.
 
     Attributes:
         changed: what is not as it was when the run was begun, `[before, now]` by name.
@@ -223,6 +224,8 @@ class Writer:
 
     def _ours(self) -> None:
         if not self._lock.held:
+            if not self._folder.exists():
+                raise Unwritable(errno.ENOENT, "it is gone", str(self._folder))
             raise Superseded(self._folder)
 
     def begin_anew(self) -> None:
@@ -315,8 +318,11 @@ def plan(folder: Path, configs: list[Config]) -> list[RunFolder]:
     """Enter runs into a study, so that one that never starts is seen to be missing.
 
     Raises:
-        InputError: where the folder cannot be written.
+        InputError: where the folder cannot be written, or holds a packed study, whose runs are all that is
+            read of it.
     """
+    if findings.is_packed(folder):
+        raise InputError(f"{folder} holds a packed study: choose another name or results folder")
     runs = [RunFolder(folder / config.run_id, config) for config in configs]
     try:
         for run in runs:

@@ -143,6 +143,8 @@ def _resume(
 
     snapshot = checkpoints.restore(use, lambda problem: say(f"{name}: {problem}"))
     if snapshot is None:
+        if writer.begun:
+            say(f"{name}: was begun before and has no whole checkpoint, begins anew")
         writer.begin_anew()
         return None
     seeds = ", ".join(map(str, snapshot.seeds))

@@ -273,6 +273,40 @@ def test_a_run_that_another_process_has_taken_over_is_left_to_it(tmp_path):
         run.start({})
 
 
+def test_what_changed_between_start_and_end_is_kept_and_told(tmp_path):
+    run = planned(tmp_path)
+    for jax in ("1", "2", "2", "3"):
+        about = {
+            "data": {"task": "dense"},
+            "versions": {"jax": jax},
+            "git": {"commit": "a" * 40, "dirty": False},
+        }
+        with run.start(about) as writer:
+            pass
+    assert writer.changed == {"versions.jax": ["2", "3"]}
+    with run.start(about) as writer:
+        assert writer.changed == {}
+        writer.log(seed=0, step=1, epoch=1, split="test", metrics={"accuracy": 0.5})
+        writer.done()
+    (run,) = records.load("study", tmp_path)
+    assert run.info["changed"] == {"versions.jax": ["1", "3"]}
+    table = tables.build(tables.TableConfig(study="study"), [run])
+    assert any("begun with versions.jax=1, ended with 3: " in note for note in tables.document(table).notes)
+    assert json.loads((run.folder / "run.json").read_text())["resumed"]
+
+
+def test_what_is_begun_anew_has_no_past(tmp_path):
+    run = planned(tmp_path)
+    with run.start({"versions": {"jax": "1"}}):
+        pass
+    with run.start({"versions": {"jax": "2"}}) as writer:
+        assert writer.begun
+        writer.begin_anew()
+    values = json.loads((run.folder / "run.json").read_text())
+    assert values["versions"] == {"jax": "2"}
+    assert not {"resumed", "changed"} & set(values)
+
+
 @pytest.mark.parametrize("name", [".", "/", ""])
 def test_a_folder_is_no_file_to_write(name):
     with pytest.raises(InputError, match="not a file"):

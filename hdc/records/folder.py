@@ -188,11 +188,12 @@ class Writer:
     `Unwritable` where the disk is full or broken, or the run's folder has been deleted.
 
     Attributes:
-        changed: what is not as it was when the run was begun, `[before, now]` by name.
+        begun: whether the run was begun before.
+        changed: what is not as it was then or when it was last resumed, `[before, now]` by name.
     """
 
     def __init__(self, folder: Path, config: Config, about: Mapping[str, Any], lock: Lock):
-        self._folder, self._lock = folder, lock
+        self._folder, self._config, self._about, self._lock = folder, config, about, lock
         self._metrics = folder / "metrics.jsonl"
         self._seconds, self._begun = 0.0, time.perf_counter()
         for path in (folder, self._metrics, folder / "artifacts", folder / "checkpoints"):
@@ -203,11 +204,15 @@ class Writer:
                 with suppress(OSError):  # of another program, such as .ipynb_checkpoints
                     left.unlink()
         before = read_json(folder / "run.json")
-        started: dict[str, Any] = {"started": before.get("started", _now())}
-        self.changed = _changed(before, about) if "started" in before else {}
-        if "started" in before:
-            started["resumed"] = [*before.get("resumed", []), {"at": _now(), "changed": self.changed}]
-        _write_run(folder, config, {**about, **started})
+        self.begun = "started" in before
+        self.changed = _changed(before, about) if self.begun else {}
+        times: dict[str, Any] = {"started": before.get("started", _now())}
+        if self.begun:
+            times["resumed"] = [*before.get("resumed", []), _now()]
+        # What a table has to say of a run that is not of one machine or version: the first, and the last.
+        changed = dict(before.get("changed", {}))
+        changed |= {key: [changed.get(key, [was])[0], now] for key, (was, now) in self.changed.items()}
+        _write_run(folder, config, {**about, **times, **({"changed": changed} if changed else {})})
         (folder / "failed.json").unlink(missing_ok=True)
         with naming(self._metrics):
             self._metrics.touch()
@@ -233,6 +238,7 @@ class Writer:
         self._ours()
         write(self._metrics, b"")
         shutil.rmtree(self._folder / "artifacts", ignore_errors=True)
+        _write_run(self._folder, self._config, {**self._about, "started": _now()})
         self._seconds, self._begun = 0.0, time.perf_counter()
 
     def position(self) -> dict[str, Any]:

@@ -128,5 +128,6 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "git": lambda value: (
         value is None or _group(_is_any, commit=_is_text, dirty=lambda v: isinstance(v, bool))(value)
     ),
+    "changed": _group(lambda value: isinstance(value, list) and len(value) == 2),
     "command": lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)),
 }

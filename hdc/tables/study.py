@@ -356,6 +356,8 @@ def _notes(table: Table) -> Iterator[str]:
             yield f"rows differ in {key}: {', '.join(values)}"
     for run in table.runs:
         name = f"{run.config.dilation.label} ({run.run_id}, seeds {list(run.config.seeds)})"
+        for key, (was, now) in run.info.get("changed", {}).items():
+            yield f"begun with {key}={was}, ended with {now}: {name}"
         match run.state:
             case "failed":
                 yield f"failed: {name}: {run.failure.get('error')}"

@@ -37,11 +37,11 @@ def add_output(options):
 def run(module, options, measure, baseline):
     """Measure on each number of cores, in a process whose threads are all bound to them, and report.
 
-    Memory is kept from step to step on both sides, see `hdc.memory`; so nothing here imports JAX or PyTorch.
+    Memory is kept from step to step on both sides (`hdc.lab.memory`), so nothing here imports JAX or PyTorch.
     """
     args = options.parse_args()
     if args.here:
-        from hdc import memory
+        from hdc.lab import memory
 
         memory.keep()
         print(json.dumps(measure(args)))

@@ -1,4 +1,4 @@
-"""Thin entry points, run from a clone as `python -m experiments.NAME`."""
+"""Thin entry points, run from a clone as `hdc NAME`."""
 
 import os
 import signal

@@ -1,60 +1,6 @@
-"""Build a table of a study, of published schedules or of the claims: `python -m experiments.table --help`."""
+"""`python -m experiments.table`: the first version's name of `hdc table`."""
 
-import sys
-from pathlib import Path
-
-from rich.console import Console
-
-from experiments import launch
-from experiments.declared import declared
-from hdc import claims, records, tables
-from hdc.claims import ledger
-from hdc.errors import InputError
-from hdc.records import files
-from hdc.tables import TableConfig, offsets_table, published_table, rendering
-from hdc.tables.rendering import Document
-
-
-def document(config: TableConfig) -> Document:
-    """The table that is asked for.
-
-    Raises:
-        InputError: for records that are not there, damaged or mixed.
-    """
-    match config.source:
-        case "published":
-            return published_table.document()
-        case "claims":
-            # The default folder may not be there yet: the table then says what to run.
-            if config.results != TableConfig.results and not Path(config.results).is_dir():
-                raise InputError(f"results={config.results} is no folder")
-            return ledger.document(ledger.judge(claims.claims(), config.results))
-        case "offsets":
-            return offsets_table.document(config.study, records.load(config.study, config.results))
-        case _:
-            return tables.document(tables.build(config, records.load(config.study, config.results)))
-
-
-def main() -> None:
-    """The command. Exit code 0, or 2 for bad input."""
-    with launch.one_line_errors("experiments.table"):
-        config = declared(
-            TableConfig, "table", sys.argv[1:], "Means, intervals and differences of a study; or the claims."
-        )
-        built = document(config)
-        if config.format == "terminal":
-            if config.out is not None:
-                raise InputError("out is for format=markdown, csv or latex; the terminal needs no file")
-            Console().print(rendering.render(built))
-        elif config.out is None:
-            print(rendering.to_text(built, config.format), end="")
-        else:
-            try:
-                files.write(Path(config.out), rendering.to_text(built, config.format).encode())
-            except OSError as error:
-                raise InputError(f"out={config.out} cannot be written: {error.strerror}") from None
-            print(config.out)
-
+from hdc.lab.commands.table import main
 
 if __name__ == "__main__":
     main()

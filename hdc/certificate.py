@@ -4,6 +4,7 @@ A schedule is a stack of dilated convolutions, with the same rates on both axes,
 one axis alone; or the layers of a published network, which may have parallel branches.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hdc.errors import InputError
-from hdc.path_counts import PathCounts
+from hdc.fields import PathCounts
 from hdc.schedules import MAX_RATE, DilationSchedule, Gridding, padding_share
 
 MAX_PIXELS = 2**24  # of a path map
@@ -279,6 +280,21 @@ def parse(text: str, kernel_size: int = 3, dimensions: int = 2) -> Certificate:
     axes = tuple(DilationSchedule(rates, kernel_size) for rates in zip(*layers, strict=True))
     by_axis = "-".join("x".join(map(str, pair)) for pair in layers)
     return Certificate(axes[0].label if len(set(axes)) == 1 else by_axis, axes, kernel_size=kernel_size)
+
+
+def rates_text(certificate: Certificate) -> str:
+    """`1,2,5`; repeats as `3 x (1,2,5)`; branches as `(1|4)`, where 0 is a 1x1 convolution or a shortcut."""
+    if certificate.same_axes and certificate.axes:
+        one = certificate.axes[0]
+        rates = ",".join(map(str, one.rates))
+        return rates if one.repeat == 1 else f"{one.repeat} x ({rates})"
+    by = "|" if certificate.branches else "x"
+    parts = []
+    for rates, run in itertools.groupby(certificate.rates):
+        times, text = len(list(run)), by.join(map(str, rates))
+        text = f"({text})" if certificate.branches and len(rates) > 1 else text
+        parts += [f"{times} x {text}"] if times > 2 else [text] * times
+    return ",".join(parts)
 
 
 def _short(text: str) -> str:

@@ -1,13 +1,17 @@
 """Where the package keeps what can be made again."""
 
 import os
+import sys
 from pathlib import Path
-
-import platformdirs
 
 
 def cache_dir() -> Path:
-    """The folder for what can be made again: `HDC_CACHE_DIR`, else the user's cache folder."""
+    """The cache folder: `HDC_CACHE_DIR`, else `hdc` in the user's cache folder of this system."""
     if configured := os.environ.get("HDC_CACHE_DIR"):
         return Path(configured).expanduser()
-    return platformdirs.user_cache_path("hdc")
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "hdc" / "hdc" / "Cache"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "hdc"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "hdc"

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from threadpoolctl import threadpool_limits
 
 from hdc.errors import InputError
 from hdc.receptive import Analysis, analyse
@@ -291,7 +290,6 @@ class Measured:
     arrays: Mapping[str, np.ndarray]
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # whose idle threads would be in the way of XLA's
 def measure(
     graph: nnx.GraphDef,
     state: nnx.State,

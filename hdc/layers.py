@@ -136,3 +136,14 @@ class SeparableConv(nnx.Module):
             strides=depthwise.strides,
             padding=depthwise.padding,
         )
+
+
+def crop(x: Array, height: int, width: int) -> Array:
+    """The central `height` x `width` of maps `[b, h, w, ...]`; what VALID layers of odd kernels look at."""
+    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+    return x[:, top : top + height, left : left + width]
+
+
+def evaluation(model: nnx.Module) -> nnx.Module:
+    """The model as it is evaluated: no dropout, running statistics."""
+    return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)

@@ -26,14 +26,14 @@ results = os.environ.get("HDC_RESULTS", "../experiments/findings")
 
 # %% [markdown]
 # ## The ledger
-# The same as `python -m experiments.table table=claims`.
+# The same as `hdc table table=claims`.
 
 # %%
 from IPython.display import Markdown, display
 
-from hdc import claims
-from hdc.claims import ledger
-from hdc.tables import rendering
+from hdc.lab.report import claims
+from hdc.lab.report.claims import ledger
+from hdc.lab.report.tables import rendering
 
 document = ledger.document(ledger.judge(claims.claims(), results))
 display(Markdown(rendering.to_text(document, "markdown")))
@@ -51,9 +51,10 @@ document.frame
 # %%
 import polars as pl
 
-from hdc import figures, records
 from hdc.errors import InputError
-from hdc.figures import FigureConfig
+from hdc.lab import records
+from hdc.lab.report import figures
+from hdc.lab.report.figures import FigureConfig
 
 studies = {study: records.load(study, results) for study in records.studies(results)}
 pl.DataFrame(

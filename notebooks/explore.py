@@ -15,7 +15,7 @@
 # # A tour: load a study, compare, plot, look into one run, ask your own model
 #
 # This notebook reads records and never trains. It shows what is committed in `experiments/findings`; for
-# runs of your own, such as those of `python -m experiments.train study=quickstart`, edit the next cell
+# runs of your own, such as those of `hdc train study=quickstart`, edit the next cell
 # (`results = "../results"`) or set `HDC_STUDY` and `HDC_RESULTS`.
 
 # %%
@@ -35,9 +35,10 @@ import polars as pl
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from hdc import figures, records, tables
-from hdc.figures import FigureConfig
-from hdc.tables import rendering
+from hdc.lab import records
+from hdc.lab.report import figures, tables
+from hdc.lab.report.figures import FigureConfig
+from hdc.lab.report.tables import rendering
 
 runs = records.load(study, results)
 pl.DataFrame(
@@ -63,7 +64,7 @@ frame.filter(pl.col("split") == "test").group_by("label", "metric", maintain_ord
 
 # %% [markdown]
 # ## Compare
-# The same as `python -m experiments.table` prints: mean ± half of the 95 % interval over seeds, and
+# The same as `hdc table` prints: mean ± half of the 95 % interval over seeds, and
 # differences to the plain network, paired by seed.
 
 # %%

@@ -17,12 +17,12 @@ from synthetic import configuration, finish
 from test_data_cache import KEY, Maker, assert_equal
 from test_training import config, dense_dataset
 
-from hdc import experiment, records
-from hdc.cli import main
-from hdc.data import cache
 from hdc.errors import InputError
-from hdc.records import findings
-from hdc.training import NonFiniteLoss
+from hdc.lab import experiment, records
+from hdc.lab.commands.main import main
+from hdc.lab.data import cache
+from hdc.lab.records import packed as findings
+from hdc.lab.training import NonFiniteLoss
 
 # Where a disk is full in the middle of a checkpoint, TensorStore's threads outlive what waits for them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

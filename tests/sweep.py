@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments import launch
-from hdc import records
+from hdc.lab import records
+from hdc.lab.commands import compose as launch
 
 ROOT = Path(__file__).parent.parent
 RUNS = [

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hdc import records
-from hdc.config import Config, from_dict
-from hdc.records import RunFolder, files
+from hdc.lab import records
+from hdc.lab import store as files
+from hdc.lab.config import Config, from_dict
+from hdc.lab.records import RunFolder
 
 CLASSES = ("sea", "land", "ice")
 RATES = {"plain": ([1], 6), "dilated": ([2], 6), "hdc": ([1, 2, 5], 2)}

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hdc import data
-from hdc.config import DataConfig
-from hdc.data import blue_marble
 from hdc.errors import InputError
+from hdc.lab import data
+from hdc.lab.config import DataConfig
+from hdc.lab.data import earth as blue_marble
 
 TILE = 64
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hdc.certificate import Certificate, parse
 from hdc.errors import InputError
-from hdc.path_counts import PathCounts
+from hdc.fields import PathCounts
 from hdc.schedules import DilationSchedule
 
 KEYS = [

@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hdc import check, published, search
+from hdc import published, search
 from hdc.certificate import Certificate, parse
-from hdc.cli import main
+from hdc.lab.commands import check
+from hdc.lab.commands.main import main
 
 BARS = "▁▂▃▄▅▆▇█"
 HOLE = "×"
@@ -501,7 +502,7 @@ def test_a_reader_that_leaves_makes_no_noise(argv) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        program = "import sys; from hdc.cli import main; sys.exit(main(sys.argv[1:]))"
+        program = "import sys; from hdc.lab.commands.main import main; sys.exit(main(sys.argv[1:]))"
         done = python(program, *argv, stdout=writer, stderr=subprocess.PIPE)
     finally:
         os.close(writer)
@@ -512,7 +513,7 @@ def test_a_reader_that_leaves_makes_no_noise(argv) -> None:
 def test_check_is_light_and_needs_no_machine_learning() -> None:
     program = """
 import sys
-from hdc.cli import main
+from hdc.lab.commands.main import main
 code = main(["check", "1,2,5", "--size", "32"])
 heavy = {"jax", "flax", "polars", "matplotlib", "scipy", "tensorflow_datasets", "hydra"} & set(sys.modules)
 print(code, heavy or "light", "rich" in sys.modules)
@@ -527,7 +528,7 @@ def test_a_large_field_needs_no_map_of_it() -> None:
     # A map of 16385 x 16385 pixels has two gigabytes.
     program = """
 import resource, sys
-from hdc.cli import main
+from hdc.lab.commands.main import main
 resource.setrlimit(resource.RLIMIT_AS, (2 * 10**9, 2 * 10**9))
 sys.exit(main(["check", "1,1", "--kernel-size", "8193"]))
 """
@@ -604,7 +605,7 @@ def test_the_search_keeps_its_numbers_in_narrow_terminals(columns, capsys, monke
     ],
 )
 def test_the_sweep_is_a_command_that_trains_what_was_found(argv, target, top, capsys) -> None:
-    from experiments import launch
+    from hdc.lab.commands import compose as launch
 
     launch.register_schema()
     out = run(capsys, "search", *argv, "--sweep")

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 from test_training import config, dense_dataset, parameters
 
-from hdc import experiment, records, training
-from hdc.checkpoints import KEPT, Checkpoints
-from hdc.data.dataset import Dataset, Split
-from hdc.training import Trainer
+from hdc.lab import experiment, records, training
+from hdc.lab.checkpoints import KEPT, Checkpoints
+from hdc.lab.data.dataset import Dataset, Split
+from hdc.lab.training import Trainer
 
 
 def arrays(number: int) -> dict[str, np.ndarray]:

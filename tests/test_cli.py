@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hdc.cli import main
-from hdc.data import mnist, mnist10k, tfds_source
 from hdc.errors import InputError
+from hdc.lab.commands.main import main
+from hdc.lab.data import mnist, mnist10k
+from hdc.lab.data import tfds as tfds_source
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +142,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch) -> None:
 def test_the_help_imports_nothing_slow() -> None:
     program = """
 import sys
-from hdc.cli import main
+from hdc.lab.commands.main import main
 try:
     main(["--help"])
 except SystemExit as end:

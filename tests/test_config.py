@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hdc.config import Config, DataConfig, NetConfig, ScheduleConfig, from_dict
 from hdc.errors import InputError
+from hdc.lab.config import Config, DataConfig, NetConfig, ScheduleConfig, from_dict
 from hdc.schedules import DilationSchedule
 
 # Every field: another allowed value, values of a wrong type, values out of range.

@@ -6,10 +6,10 @@ import pytest
 import reference
 from flax import nnx
 
-from hdc.config import NetConfig
 from hdc.cost import count_parameters, per_image
+from hdc.lab.config import NetConfig
+from hdc.lab.trained import build
 from hdc.layers import Conv
-from hdc.networks import build
 from hdc.ops import backend
 from hdc.schedules import DilationSchedule
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hdc.data import cache
-from hdc.data.cache import cached
-from hdc.data.dataset import Dataset, Split
 from hdc.folders import cache_dir
+from hdc.lab.data import cache
+from hdc.lab.data.cache import cached
+from hdc.lab.data.dataset import Dataset, Split
 
 KEY = {"name": "tiny/one", "version": 1, "rates": [1, 2]}
 

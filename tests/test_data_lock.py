@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from test_data_cache import KEY, Maker, assert_equal
 
-from hdc.data.cache import cached
-from hdc.data.lock import only_maker
+from hdc.lab.data.cache import cached
+from hdc.lab.data.lock import only_maker
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 PRELUDE = """
 import os, sys, time
 from pathlib import Path
-from hdc.cli import main
+from hdc.lab.commands.main import main
 
 folder = Path(sys.argv[1])
 
@@ -33,7 +33,7 @@ def pause(name):
         time.sleep(0.01)
 """
 CACHE = """
-from hdc.data import cache
+from hdc.lab.data import cache
 from test_data_cache import KEY, Maker
 
 def make():
@@ -151,7 +151,7 @@ def test_waiting_can_be_interrupted(processes: Processes, tmp_path: Path) -> Non
 
 PREPARE = """
 import hashlib, test_data_mnist, test_data_mnist10k, test_data_tfds
-from hdc.data import mnist, mnist10k
+from hdc.lab.data import mnist, mnist10k
 
 sums = {stem: hashlib.sha256(content).hexdigest() for stem, content in test_data_mnist.FILES.items()}
 mnist.PAYLOADS = {"mnist": sums}

@@ -19,8 +19,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
-from hdc.data import mnist
 from hdc.errors import InputError
+from hdc.lab.data import mnist
 
 RNG = np.random.default_rng(7)
 IMAGES = {"train": RNG.integers(0, 256, (60, 28, 28), dtype=np.uint8),
@@ -274,7 +274,7 @@ def test_preparing_and_loading_do_not_import_tensorflow(source: Path, tmp_path: 
     (stub / "__init__.py").touch()
     program = f"""
 import sys
-from hdc.data import mnist
+from hdc.lab.data import mnist
 mnist.PAYLOADS, mnist.EXAMPLES, mnist.VALIDATION = {mnist.PAYLOADS!r}, {mnist.EXAMPLES!r}, 5
 from pathlib import Path
 mnist.prepare("mnist", Path({str(source)!r}))

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hdc import data
-from hdc.cli import main
-from hdc.config import DataConfig
-from hdc.data import mnist10k
 from hdc.errors import InputError
+from hdc.lab import data
+from hdc.lab.commands.main import main
+from hdc.lab.config import DataConfig
+from hdc.lab.data import mnist10k
 
 COUNTS = [3, 2, 4, 1, 2, 3, 1, 2, 1, 1]
 RNG = np.random.default_rng(3)

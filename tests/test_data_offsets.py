@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import reference
 
-from hdc import data, metrics
-from hdc.config import DataConfig, from_dict
-from hdc.data.dataset import IGNORE
 from hdc.errors import InputError
-from hdc.training import Trainer
+from hdc.lab import data, metrics
+from hdc.lab.config import DataConfig, from_dict
+from hdc.lab.data.dataset import IGNORE
+from hdc.lab.training import Trainer
 
 
 def load(**values):

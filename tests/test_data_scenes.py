@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hdc import data, experiment, records
-from hdc.config import DataConfig, from_dict
-from hdc.data import mnist, scenes
-from hdc.data.dataset import Dataset, Split
 from hdc.errors import InputError
+from hdc.lab import data, experiment, records
+from hdc.lab.config import DataConfig, from_dict
+from hdc.lab.data import mnist, scenes
+from hdc.lab.data.dataset import Dataset, Split
 
 GREYS = {"train": 60, "validation": 140, "test": 220}  # of class 0; class c is c brighter
 

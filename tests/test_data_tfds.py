@@ -17,9 +17,9 @@ from PIL import Image
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
-from hdc.data import tfds_source
-from hdc.data.dataset import Split
 from hdc.errors import InputError
+from hdc.lab.data import tfds as tfds_source
+from hdc.lab.data.dataset import Split
 
 SHAPE = (6, 5, 3)
 FEATURES = {"image": tfds.features.Image(shape=SHAPE), "label": tfds.features.ClassLabel(names=["no", "yes"])}
@@ -353,7 +353,7 @@ def test_loading_does_not_import_tensorflow(data_dir: Path, tmp_path: Path) -> N
     (stub / "__init__.py").touch()
     program = f"""
 import sys
-from hdc.data import tfds_source
+from hdc.lab.data import tfds as tfds_source
 assert len(tfds_source.load("hdc_tiny").test) == 4
 assert "tensorflow" not in sys.modules
 import tensorflow

@@ -13,13 +13,14 @@ import pytest
 from rich.console import Console
 from test_training import config, dense_dataset
 
-from hdc import devices, experiment, ops, records, training
-from hdc.config import Config
-from hdc.data.dataset import Dataset, Split
-from hdc.devices import lay_out
+from hdc import ops
 from hdc.errors import InputError
+from hdc.lab import devices, experiment, records, training
+from hdc.lab.config import Config
+from hdc.lab.data.dataset import Dataset, Split
+from hdc.lab.devices import lay_out
+from hdc.lab.training import Epoch, Snapshot, Trainer
 from hdc.ops import native_build
-from hdc.training import Epoch, Snapshot, Trainer
 
 HERE = Path(__file__).parent
 COUNT = 8

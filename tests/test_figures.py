@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 from scipy import stats
 
-from hdc import figures, records
-from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.figures import DRAWINGS, FigureConfig, config
-from hdc.figures.scatter import front
+from hdc.lab import records
+from hdc.lab.config import from_dict
+from hdc.lab.report import figures
+from hdc.lab.report.figures import DRAWINGS, FigureConfig, config
+from hdc.lab.report.figures.scatter import front
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +267,7 @@ def test_offsets_are_coloured_by_accuracy_and_hatched_where_no_sum_of_taps_leads
 
 
 def test_drawing_needs_no_jax():
-    program = "import sys, hdc.figures; print('jax' in sys.modules)"
+    program = "import sys, hdc.lab.report.figures; print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
 

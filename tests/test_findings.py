@@ -11,13 +11,14 @@ import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdc import figures, records, tables
-from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.figures import FigureConfig
-from hdc.records import findings
-from hdc.records.run import METRICS, TIMES
-from hdc.tables import TableConfig, rendering
+from hdc.lab import records
+from hdc.lab.config import from_dict
+from hdc.lab.records import packed as findings
+from hdc.lab.records.run import METRICS, TIMES
+from hdc.lab.report import figures, tables
+from hdc.lab.report.figures import FigureConfig
+from hdc.lab.report.tables import TableConfig, rendering
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_times_are_packed_and_those_no_longer_measured_are_gone(results, tmp_pat
     findings.save(findings.pack(runs, times), tmp_path / "tiny")
     assert records.times("tiny", tmp_path).equals(times.sort("run_id", "repeat"))
     findings.save(findings.pack(runs, None), tmp_path / "tiny")
-    with pytest.raises(InputError, match=r"times.csv is not there: python -m experiments.time study=tiny"):
+    with pytest.raises(InputError, match=r"times.csv is not there: hdc time study=tiny"):
         records.times("tiny", tmp_path)
 
 
@@ -182,7 +183,7 @@ def test_studies_of_both_forms_are_known(results, packed):
 
 
 def test_reading_findings_needs_no_jax():
-    program = "import sys, hdc.records.findings; print('jax' in sys.modules)"
+    program = "import sys, hdc.lab.records.packed; print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
 

@@ -28,14 +28,17 @@ from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import launch, report
-from hdc import cli, data, experiment, networks, records, search, timing, weights
-from hdc.checkpoints import Checkpoints
-from hdc.config import from_dict
-from hdc.data.dataset import Dataset, Split
+from hdc import search
 from hdc.errors import InputError
-from hdc.records import findings
-from hdc.records.run import METRICS
+from hdc.lab import data, experiment, records, timing, trained, weights
+from hdc.lab.checkpoints import Checkpoints
+from hdc.lab.commands import compose as launch
+from hdc.lab.commands import main as cli
+from hdc.lab.commands import report
+from hdc.lab.config import from_dict
+from hdc.lab.data.dataset import Dataset, Split
+from hdc.lab.records import packed as findings
+from hdc.lab.records.run import METRICS
 
 CODES = collections.Counter()
 TIMES = int(os.environ.get("HDC_FUZZ", "1"))
@@ -553,11 +556,11 @@ def exported() -> tuple[bytes, dict]:
     config = from_dict({"net": {"width": 2}, "schedule": {"rates": [1], "repeat": 1}})
     about = {"config": config.to_dict(), "seed": 0, "task": "dense", "classes": ["a", "b"]}
     about["image_shape"] = [8, 8, 1]
-    model = networks.build(
+    model = trained.build(
         *(config.net, config.dilation), image_shape=(8, 8, 1), classes=2, task="dense", rngs=nnx.Rngs(0)
     )
-    normalise = networks.Normaliser(np.zeros(1, np.float32), np.ones(1, np.float32))
-    content = networks.export(nnx.state(model), about, normalise)
+    normalise = trained.Normaliser(np.zeros(1, np.float32), np.ones(1, np.float32))
+    content = trained.export(nnx.state(model), about, normalise)
     return content, about | {"offset": [0.0], "scale": [1.0]}
 
 
@@ -595,7 +598,7 @@ def test_weights_of_another_network_are_one_line(seed):
         content = weights.to_bytes(arrays, changed["it"])
     Path("weights.safetensors").write_bytes(content)
     try:
-        networks.load(Path("weights.safetensors").absolute())
+        trained.load(Path("weights.safetensors").absolute())
     except InputError as error:
         assert "\n" not in str(error)
 

@@ -12,14 +12,15 @@ import polars as pl
 import pytest
 import reference
 
-from experiments import table
-from hdc import claims, records
-from hdc.claims import facts, ledger
-from hdc.config import from_dict
 from hdc.errors import InputError
+from hdc.lab import records
+from hdc.lab.commands import table
+from hdc.lab.config import from_dict
+from hdc.lab.report import claims
+from hdc.lab.report.claims import facts, ledger
+from hdc.lab.report.statistics import Paired
+from hdc.lab.report.tables import TableConfig, rendering
 from hdc.schedules import DilationSchedule
-from hdc.statistics import Paired
-from hdc.tables import TableConfig, rendering
 
 SEEDS = list(range(10))
 NOISE = np.random.default_rng(7).normal(0, 0.01, size=64)
@@ -147,7 +148,7 @@ def test_a_line_whose_run_failed_says_so(tmp_path):
     run.start({}).failed(FloatingPointError("the loss of seed 0 became nan at step 7"), "Traceback")
     one = judged(tmp_path, f'{PAIRED}expect = "higher"')
     told = f"; 2-2 ({run.run_id}) failed: the loss of seed 0 became nan at step 7"
-    assert one.text == f"not run: python -m experiments.train study=s{told}"
+    assert one.text == f"not run: hdc train study=s{told}"
     runs = records.plan(tmp_path / "o", [config("1-2", data={"name": "offsets", "flips": []})])
     runs[0].start({}).failed(FloatingPointError("x"), "Traceback")
     (matrix,) = judged(tmp_path, 'kind = "matrix"\nstudy = "o"').outcomes
@@ -181,7 +182,7 @@ def test_a_claim_follows_its_lines(tmp_path, lines, verdict, holding):
     one = judged(tmp_path, *lines)
     assert (one.verdict, one.holding) == (verdict, holding)
     if verdict == "not run":
-        assert one.text == "not run: python -m experiments.train study=t"
+        assert one.text == "not run: hdc train study=t"
     head, *_ = ledger.document([one]).sections[0].body
     assert head == ("X", "x", one.text, f"{holding} of {len(lines)}")
 
@@ -251,7 +252,7 @@ def test_steps_are_compared_repeat_by_repeat(tmp_path, ratio, expect, verdict):
     runs = write(tmp_path, "s", {"1-1": {"test/speckle": 0.1}, "2-2": {"test/speckle": 0.1}})
     line = f'{TIME}expect = "{expect}"'
     (outcome,) = judged(tmp_path, line).outcomes
-    assert (outcome.verdict, outcome.detail) == ("not run", "python -m experiments.time study=s")
+    assert (outcome.verdict, outcome.detail) == ("not run", "hdc time study=s")
     base = 1000 * np.linspace(1, 3, 10)  # the machine slows down, for both alike
     seconds = [base, base * ratio * np.exp(NOISE[:10])]
     lines = [
@@ -276,7 +277,7 @@ def test_memory_is_counted(tmp_path, expect, verdict):
     runs = write(tmp_path, "s", {"1-1": {"test/speckle": 0.1}, "2-2": {"test/speckle": 0.1}})
     line = f'{TIME.replace("time", "memory")}expect = "{expect}"'
     (outcome,) = judged(tmp_path, line).outcomes
-    assert (outcome.verdict, outcome.detail) == ("not run", "python -m experiments.time study=s")
+    assert (outcome.verdict, outcome.detail) == ("not run", "hdc time study=s")
     lines = [
         {"run_id": run.run_id, "repeat": repeat, "step_seconds": 0.1, "step_bytes": size}
         for run, size in zip(runs, (40_000_000, 10_000_000), strict=True)
@@ -412,7 +413,7 @@ def test_the_shipped_claims_are_the_eleven_and_those_without_records_say_the_com
             assert one.verdict == "not run"
             studies = {line.study for line in one.claim.lines if line.study}
             for study in studies:
-                assert f"python -m experiments.train study={study}" in one.text, name
+                assert f"hdc train study={study}" in one.text, name
     assert {line.fact for claim in ours for line in claim.lines} - {""} == set(facts.FACTS)
 
 
@@ -425,7 +426,7 @@ def test_the_ledger_is_printed_by_one_command_in_every_format(tmp_path, capsys, 
         table.main()
         texts[kind] = capsys.readouterr().out
     for kind in ("terminal", "markdown"):
-        assert "not run: python -m experiments.train study=equal_field" in texts[kind]
+        assert "not run: hdc train study=equal_field" in texts[kind]
     frame = pl.read_csv(io.StringIO(texts["csv"]))
     assert len(frame) == sum(len(claim.lines) for claim in claims.claims())
     assert set(frame["claim_verdict"]) == {"exact", "not run"}
@@ -452,7 +453,7 @@ def test_mixed_rows_are_refused(tmp_path):
 
 
 def test_the_ledger_needs_no_jax():
-    program = "import sys, hdc.claims.ledger; print('jax' in sys.modules)"
+    program = "import sys, hdc.lab.report.claims.ledger; print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(out.stdout.strip().lower()) is False
 

@@ -12,9 +12,11 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdc import check, lint, search
+from hdc import advice as lint
+from hdc import search
+from hdc.advice import AxisOfLayer, Finding
 from hdc.certificate import Certificate, parse
-from hdc.lint import AxisOfLayer, Finding
+from hdc.lab.commands import check
 from hdc.schedules import DilationSchedule
 
 RATES = st.lists(st.integers(1, 12), min_size=1, max_size=4)

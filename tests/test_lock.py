@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from hdc.records import lock
-from hdc.records.lock import Lock, Taken, live_owner
+from hdc.lab import locks as lock
+from hdc.lab.locks import Lock, Taken, live_owner
 
 HOLD = (
     "import pathlib, sys, time\n"
-    "from hdc.records.lock import Lock\n"
+    "from hdc.lab.locks import Lock\n"
     "Lock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)\n"
 )
 
@@ -93,7 +93,7 @@ def test_a_lock_that_says_nothing_lasts_no_longer_than_a_heartbeat(tmp_path, con
 def test_of_many_at_once_one_takes_it(tmp_path):
     code = (
         "import sys, pathlib, time\n"
-        "from hdc.records.lock import Lock, Taken\n"
+        "from hdc.lab.locks import Lock, Taken\n"
         "sys.stdin.readline()\n"
         "try:\n    Lock(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.readline()\n"
         "except Taken:\n    print('taken', flush=True)\n"

@@ -9,8 +9,8 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdc.data.dataset import IGNORE, Split
-from hdc.metrics import EVALUATION_BATCH, Evaluation, accuracy, evaluator, mean_iou, speckle_maps
+from hdc.lab.data.dataset import IGNORE, Split
+from hdc.lab.metrics import EVALUATION_BATCH, Evaluation, accuracy, evaluator, mean_iou, speckle_maps
 
 CLASSES = 4
 

@@ -9,9 +9,10 @@ import pytest
 import reference
 from flax import nnx
 
-from hdc.config import NetConfig
 from hdc.errors import InputError
-from hdc.networks import build, crop
+from hdc.lab.config import NetConfig
+from hdc.lab.trained import build
+from hdc.layers import crop
 from hdc.schedules import DilationSchedule
 
 IMAGE = (32, 30, 3)

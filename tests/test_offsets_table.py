@@ -5,10 +5,10 @@ import math
 import pytest
 import reference
 
-from hdc import records
-from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.tables import offsets_table, rendering
+from hdc.lab import records
+from hdc.lab.config import from_dict
+from hdc.lab.report.tables import offsets_table, rendering
 
 SEEN, HOLE = 0.998, 0.503
 

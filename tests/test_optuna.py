@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import search, train
-from hdc import experiment, gridding, networks, records
+from hdc import gridding
 from hdc.errors import InputError
+from hdc.lab import experiment, records
+from hdc.lab import trained as networks
+from hdc.lab.commands import train
+from hdc.lab.launchers import search
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not installed: pip install -e '.[optuna]'")
 
@@ -45,14 +48,14 @@ def counted(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     return inner(*args, **kwargs)
 setattr(kind, name, counted)
-from experiments import train
+from hdc.lab.commands import train
 train.main()
 """
 
 
 @pytest.fixture(autouse=True)
 def as_the_program(monkeypatch):
-    """Let Hydra find conf/ beside the file of `experiments.train`, as where that is the program."""
+    """Let Hydra find conf/ beside the file of `hdc.lab.commands.train`, as where that is the program."""
     monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")
 
 
@@ -212,7 +215,7 @@ def test_without_optuna_one_line_says_what_to_install(tmp_path, capsys, monkeypa
     code, out, err = run(capsys, monkeypatch, *SEARCH)
     assert (code, out) == (2, "")
     assert err.strip().splitlines() == [
-        "experiments.train: error: hydra/sweeper=optuna needs Optuna: pip install -e '.[optuna]'"
+        "hdc train: error: hydra/sweeper=optuna needs Optuna: pip install -e '.[optuna]'"
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""`hdc.path_counts`: counts over a field of any shape, against loops and against schedules."""
+"""`hdc.fields`: counts over a field of any shape, against loops and against schedules."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdc.path_counts import PathCounts
+from hdc.fields import PathCounts
 from hdc.receptive import analyse
 from hdc.schedules import DilationSchedule
 

@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from hdc import path_maps
+from hdc import plots as path_maps
 from hdc.certificate import Certificate, parse
-from hdc.path_counts import PathCounts
+from hdc.fields import PathCounts
 
 ORANGE = pytest.approx(to_rgb(path_maps.HOLE), abs=1 / 250)
 

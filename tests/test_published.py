@@ -12,12 +12,12 @@ import pytest
 import reference
 from rich.console import Console
 
-from experiments import table
-from hdc import check, published
+from hdc import published
 from hdc.certificate import Certificate
 from hdc.errors import InputError
+from hdc.lab.commands import check, table
+from hdc.lab.report.tables import published_table, rendering
 from hdc.schedules import DilationSchedule
-from hdc.tables import published_table, rendering
 
 TOML = resources.files("hdc").joinpath("published.toml").read_text(encoding="utf-8")
 ENTRIES = tomllib.loads(TOML)
@@ -348,7 +348,7 @@ def test_what_the_table_cannot_do_is_one_line(capsys, monkeypatch) -> None:
             table.main()
         captured = capsys.readouterr()
         assert (caught.value.code, captured.out) == (2, "")
-        assert captured.err.startswith("experiments.table: error: ") and captured.err.count("\n") == 1
+        assert captured.err.startswith("hdc table: error: ") and captured.err.count("\n") == 1
     with pytest.raises(InputError, match="html"):
         rendering.to_text(published_table.document(), "html")
 

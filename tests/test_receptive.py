@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from jax import Array
 
 from hdc.errors import InputError
+from hdc.fields import PathCounts
 from hdc.networks import ContextNetwork
-from hdc.path_counts import PathCounts
 from hdc.receptive import Analysis, analyse
 from hdc.schedules import DilationSchedule
 

@@ -12,10 +12,12 @@ import polars as pl
 import pytest
 import synthetic
 
-from hdc import records, tables
-from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.records import files, together
+from hdc.lab import records
+from hdc.lab import store as files
+from hdc.lab.config import from_dict
+from hdc.lab.records import frames as together
+from hdc.lab.report import tables
 
 
 def planned(tmp_path, **values):
@@ -237,7 +239,10 @@ def test_frame_has_every_run_with_its_schedule_and_state(tmp_path):
 
 
 def test_reading_and_tabulating_need_no_jax():
-    program = "import sys, hdc.records, hdc.tables; print('jax' in sys.modules, 'tensorflow' in sys.modules)"
+    program = (
+        "import sys, hdc.lab.records, hdc.lab.report.tables as _; "
+        + "print('jax' in sys.modules, 'tensorflow' in sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]
 

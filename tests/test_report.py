@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 import synthetic
 
-from experiments import declared, launch, report
-from hdc import records
-from hdc.records.run import TIMES
+from hdc.lab import records
+from hdc.lab.commands import compose as launch
+from hdc.lab.commands import declared, report
+from hdc.lab.records.run import TIMES
 
 README = """# Findings
 

@@ -14,9 +14,10 @@ import pytest
 import synthetic
 from rich.console import Console
 
-from hdc import records, runs
-from hdc.cli import main
-from hdc.records import findings
+from hdc.lab import records
+from hdc.lab.commands.main import main
+from hdc.lab.records import packed as findings
+from hdc.lab.records import status as runs
 
 HOSTILE = "[bold]no[/bold] [/] \x1b[31mred"
 SUMMARY = "5 runs: 1 done, 1 running, 1 interrupted, 1 failed, 1 planned"
@@ -177,7 +178,7 @@ def test_durations_have_their_two_largest_units(results, seconds, text):
 def test_it_answers_without_jax_or_scipy(results):
     program = """
 import sys
-from hdc.cli import main
+from hdc.lab.commands.main import main
 main(["runs", "mixed", "--results", sys.argv[1]])
 slow = {"jax", "flax", "scipy", "tensorflow_datasets", "matplotlib"} & set(sys.modules)
 assert not slow, slow

@@ -15,13 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from experiments import figure, report, table, train
-from hdc import figures, records, tables, weights
-from hdc.config import from_dict
 from hdc.errors import InputError, printable
-from hdc.figures import FigureConfig
-from hdc.records import files, findings
-from hdc.tables import TableConfig, rendering
+from hdc.lab import records, weights
+from hdc.lab import store as files
+from hdc.lab.commands import figure, report, table, train
+from hdc.lab.config import from_dict
+from hdc.lab.records import packed as findings
+from hdc.lab.report import figures, tables
+from hdc.lab.report.figures import FigureConfig
+from hdc.lab.report.tables import TableConfig, rendering
 
 ROOT = Path(__file__).parent.parent
 PYTHON = sorted(
@@ -201,7 +203,7 @@ def test_markdown_and_reports_show_names_as_they_are(nasty, tmp_path, monkeypatc
     assert text.count("<!--") == 2
     assert text.endswith("<!-- end -->\n\nby hand\n")
     for obeyed in ("<script", "[c](http", "\x1b", "\u202e"):
-        assert obeyed not in text.replace(f"`python -m experiments.train '{NASTY}'`", "")
+        assert obeyed not in text.replace(f"`hdc train '{NASTY}'`", "")
     assert "\\`b\\` [c\\](http://d) \\| \\$e\\$ &lt;!-- end --> \\\\u202e &amp;lt; \\_f\\_ \\*g\\*" in text
 
 

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from test_training import config, dense_dataset
 
-from hdc import experiment, records
-from hdc.records import Unwritable
-from hdc.training import NonFiniteLoss
+from hdc.lab import experiment, records
+from hdc.lab.records import Unwritable
+from hdc.lab.training import NonFiniteLoss
 
 ENDS = [
     (NonFiniteLoss(0, 1, float("nan")), "failed"),

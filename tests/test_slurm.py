@@ -12,8 +12,8 @@ import pytest
 import slurm
 import sweep
 
-from experiments import launch
-from hdc import data, records
+from hdc.lab import data, records
+from hdc.lab.commands import compose as launch
 
 pytest.importorskip(
     "hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed"
@@ -118,8 +118,8 @@ def test_what_ends_early_is_said_and_trained_by_the_next_launch(enter, limited, 
     assert f"job {array}_1 ended\n" in err
     assert err.count("\n") == 5  # a line for each job, each run, and all
     assert "early: test split" in out
-    assert "experiments.train: interrupted: " in err
-    assert "experiments.train: planned: " in err
+    assert "hdc train: interrupted: " in err
+    assert "hdc train: planned: " in err
     assert states("early", tmp_path)["dilated"] == "done"
 
     process = begin(enter, *arguments, **environment)
@@ -138,8 +138,8 @@ def test_jobs_outlive_an_interrupted_launch(enter, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines() == [
-        f"experiments.train: the jobs go on, scancel {job} would end them",
-        "experiments.train: interrupted",
+        f"hdc train: the jobs go on, scancel {job} would end them",
+        "hdc train: interrupted",
     ]
     until(lambda: states("left", tmp_path) == {"plain": "done"})
 
@@ -171,7 +171,7 @@ def test_what_slurm_refuses_is_one_line(enter, tmp_path):
     process = begin(enter, "hydra.launcher.partition=nowhere", f"results={tmp_path}")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
-    assert err.startswith("experiments.train: error: sbatch: error: invalid partition specified: nowhere")
+    assert err.startswith("hdc train: error: sbatch: error: invalid partition specified: nowhere")
     assert err.count("\n") == 1
 
 
@@ -184,7 +184,7 @@ def test_what_slurm_refuses_is_one_line(enter, tmp_path):
     ],
 )
 def test_no_slurm_is_one_line(tmp_path, capsys, monkeypatch, arguments, message):
-    from experiments import train
+    from hdc.lab.commands import train
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")

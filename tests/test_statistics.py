@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from hdc import statistics
-from hdc.statistics import Correlation, Paired
+from hdc.lab.report import statistics
+from hdc.lab.report.statistics import Correlation, Paired
 
 numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
 samples = st.lists(numbers, min_size=2, max_size=8)

@@ -17,8 +17,8 @@ import sweep
 from hydra.core.config_store import ConfigStore
 from test_train import TINY
 
-from experiments import launch
-from hdc import records
+from hdc.lab import records
+from hdc.lab.commands import compose as launch
 
 HAS_JOBLIB = importlib.util.find_spec("joblib") is not None
 LONG = ["data=offsets", *TINY, "train.epochs=100000", "seeds=[0],[1],[2]", "checkpoint_seconds=1000"]
@@ -98,7 +98,7 @@ def test_an_interrupted_launcher_saves_and_leaves_nothing_behind(tmp_path, place
 def test_a_signal_in_the_garbage_collector_of_a_worker_is_not_lost():
     program = """
 import gc, multiprocessing, signal, time
-from experiments import workers
+from hdc.lab.launchers import joblib as workers
 
 def task():
     gc.callbacks.append(lambda *_: gc.callbacks.clear() or signal.raise_signal(signal.SIGTERM))

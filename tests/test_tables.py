@@ -11,11 +11,12 @@ import reference
 import synthetic
 from rich.console import Console
 
-from hdc import records, tables
-from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.statistics import Estimate, Paired
-from hdc.tables import Difference, TableConfig, columns, rendering
+from hdc.lab import records
+from hdc.lab.config import from_dict
+from hdc.lab.report import tables
+from hdc.lab.report.statistics import Estimate, Paired
+from hdc.lab.report.tables import Difference, TableConfig, columns, rendering
 
 T_975 = {
     1: 12.7062,

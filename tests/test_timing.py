@@ -5,11 +5,11 @@ import sys
 import jax
 import pytest
 
-from experiments import time as command
-from hdc import data, records, timing
-from hdc.config import from_dict
 from hdc.errors import InputError
-from hdc.training import Step, Trainer
+from hdc.lab import data, records, timing
+from hdc.lab.commands import time as command
+from hdc.lab.config import from_dict
+from hdc.lab.training import Step, Trainer
 
 SMALL = {
     "data": {"train_size": 8},

@@ -10,10 +10,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from experiments import launch
-from hdc import experiment, records
-from hdc.config import from_dict
 from hdc.errors import InputError
+from hdc.lab import experiment, records
+from hdc.lab.commands import compose as launch
+from hdc.lab.config import from_dict
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -141,7 +141,7 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch, arguments, message):
-    from experiments import train
+    from hdc.lab.commands import train
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
@@ -312,8 +312,8 @@ def test_the_second_start_of_a_run_compiles_nothing(tmp_path):
     program = """
 import sys
 import jax
-from experiments import launch
-from hdc import experiment, records
+from hdc.lab.commands import compose as launch
+from hdc.lab import experiment, records
 from rich.console import Console
 launch.register_schema()
 missed = []

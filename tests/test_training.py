@@ -11,11 +11,12 @@ import pytest
 import reference
 from flax import nnx
 
-from hdc import ops, training
-from hdc.config import OptimConfig, from_dict
-from hdc.data.dataset import IGNORE, Dataset, Split
+from hdc import ops
 from hdc.errors import InputError
-from hdc.training import NonFiniteLoss, Trainer
+from hdc.lab import training
+from hdc.lab.config import OptimConfig, from_dict
+from hdc.lab.data.dataset import IGNORE, Dataset, Split
+from hdc.lab.training import NonFiniteLoss, Trainer
 
 
 def dense_dataset(train: int = 24, size: int = 16) -> Dataset:

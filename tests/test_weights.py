@@ -9,10 +9,11 @@ import safetensors.numpy
 from flax import nnx
 from test_training import dense_dataset
 
-from hdc import networks, weights
-from hdc.config import Config, from_dict
 from hdc.errors import InputError
-from hdc.training import Trainer
+from hdc.lab import trained as networks
+from hdc.lab import weights
+from hdc.lab.config import Config, from_dict
+from hdc.lab.training import Trainer
 
 
 def trained(config: Config):

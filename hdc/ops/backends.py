@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import AxisType
 
-from hdc.config import BACKENDS
 from hdc.errors import InputError
+
+BACKENDS = ("auto", "lax", "jax", "native")
 
 _COMPILED = "compiled for this CPU"
 _BESIDE, _SMALL = 16, 2**12  # a map with its padding may be so many times the map, and so many pixels more

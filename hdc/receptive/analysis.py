@@ -15,10 +15,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hdc import lint
+from hdc import advice as lint
+from hdc.advice import Finding
 from hdc.errors import InputError
-from hdc.lint import Finding
-from hdc.path_counts import PathCounts
+from hdc.fields import PathCounts
 from hdc.receptive.axes import Annotation, annotate
 from hdc.receptive.layers import Layer, count_paths, find_layers, spatial_axes
 from hdc.receptive.trace import Step, Trace, Value, trace
@@ -111,7 +111,7 @@ class Analysis:
 
     def figure(self) -> "Figure":
         """The map of the paths and its profile, holes in orange."""
-        from hdc import path_maps
+        from hdc import plots as path_maps
 
         title = f"{self.model}: {_times(self.size)} px, {self.coverage:.0%} seen, G {self.gridding.index:.2f}"
         return path_maps.figure([(title, self.paths)])

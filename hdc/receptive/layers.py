@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from hdc.path_counts import PathCounts
+from hdc.fields import PathCounts
 from hdc.receptive.axes import Annotation
 from hdc.receptive.pullback import Pullback
 from hdc.receptive.trace import Step, Trace, Value

@@ -18,10 +18,10 @@ from pathlib import Path
 
 
 class _AfterTraining(importlib.abc.MetaPathFinder):
-    """Puts the faults into `hdc.training` once that is imported, however the process came to be."""
+    """Puts the faults into `hdc.lab.training` once that is imported, however the process came to be."""
 
     def find_spec(self, name, path, target=None):
-        if name != "hdc.training":
+        if name != "hdc.lab.training":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

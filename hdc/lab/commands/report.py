@@ -1,0 +1,175 @@
+"""Pack what was measured, and write the generated parts of experiments/README.md: `python -m
+hdc.lab.commands.report --help`.
+
+The README says which studies belong to it: a part between `<!-- generated: STUDY -->` and `<!-- end -->`
+is written anew, all else is left as it is. The part `ledger` is the table of claims.
+"""
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hdc.errors import InputError, printable
+from hdc.lab import records
+from hdc.lab import store as files
+from hdc.lab.commands import compose, figure, table
+from hdc.lab.commands.declared import declared, of_study
+from hdc.lab.records import packed as findings
+from hdc.lab.records.run import Run
+from hdc.lab.report.figures import FigureConfig
+from hdc.lab.report.tables import TableConfig, rendering
+
+HOME = compose.CLONE / "experiments"
+LEDGER = "ledger"
+_PART = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What is reported.
+
+    Attributes:
+        results: the folder that holds the studies; experiments/findings draws all from what is packed there.
+        study: only this one; all that the README has a part for where it is null.
+        check: write nothing, and tell whether the measurements are those that are packed, to the last digit.
+    """
+
+    results: str = "results"
+    study: str | None = None
+    check: bool = False
+
+
+def main() -> None:
+    """The command. Exit code 0, 1 where `check` finds a difference, 2 for bad input."""
+    with compose.one_line_errors("hdc report"):
+        about = "Pack the studies, draw their figures, write the tables into experiments/README.md."
+        config = declared(ReportConfig, "report", sys.argv[1:], about)
+        studies = _studies(config)
+        if config.check:
+            same = [_same(study, config.results) for study in studies]
+            raise SystemExit(0 if all(same) else 1)
+        try:
+            _write(config, studies)
+        except OSError as error:
+            raise InputError(f"{error.filename or HOME} cannot be written: {error.strerror}") from None
+
+
+def _readme() -> str:
+    path = HOME / "README.md"
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _studies(config: ReportConfig) -> list[str]:
+    """Those of the README, or the one asked for, that there are records of."""
+    parts = [match[2] for match in _PART.finditer(_readme()) if match[2] != LEDGER]
+    known = records.studies(config.results)
+    if config.study is None:
+        studies = [part for part in parts if part in known]
+    else:
+        if config.study not in parts:
+            raise InputError(f"study={config.study}: {HOME / 'README.md'} has no part of that name")
+        studies = [config.study]
+        records.load(config.study, config.results)  # says what is wrong where there is none
+    if not studies:
+        raise InputError(f"results={config.results} has no records of {', '.join(parts)}")
+    return studies
+
+
+def _packed(study: str, results: str) -> dict[str, bytes]:
+    folder = records.study_folder(results, study)
+    measured = (folder / findings.TIMES_FILE).exists()
+    return findings.pack(records.load(study, results), records.times(study, results) if measured else None)
+
+
+def _same(study: str, results: str) -> bool:
+    """Whether the study's measurements are the packed ones; tells which line differs first."""
+    path = HOME / "findings" / study / findings.METRICS_FILE
+    if not path.exists():
+        raise InputError(f"{path} is not there: nothing to compare with")
+    ours, theirs = (
+        content.decode().splitlines()
+        for content in (path.read_bytes(), _packed(study, results)[findings.METRICS_FILE])
+    )
+    if ours == theirs:
+        print(f"{study}: the same {len(ours) - 1} measurements, to the last digit")
+        return True
+    pairs = zip([*ours, "nothing"], [*theirs, "nothing"], strict=False)
+    line, (one, other) = next((i, pair) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1])
+    print(f"{study}: line {line} of {path} is {one}, here {other}")
+    return False
+
+
+def _write(config: ReportConfig, studies: Sequence[str]) -> None:
+    home = HOME / "findings"
+    if Path(config.results).resolve() != home.resolve():
+        for study in studies:
+            findings.save(_packed(study, config.results), home / study)
+    written = {study: _study(study, home) for study in studies}
+    claims = TableConfig(source="claims", results=str(home))
+    written[LEDGER] = rendering.to_text(table.document(claims), "markdown")
+
+    def part(match: re.Match[str]) -> str:
+        content = written.get(match[2])
+        if content is None:
+            return match[0]
+        content = content.replace("<!--", "&lt;!--")  # only this file's own marks are marks
+        return f"{match[1]}\n{content}\n{match[4]}"
+
+    files.write(HOME / "README.md", _PART.sub(part, _readme()).encode())
+    print(*(home / study for study in studies), HOME / "README.md", sep="\n")
+
+
+def _study(study: str, home: Path) -> str:
+    """What is generated of a study: where it came from, its table and its figures, from what is packed."""
+    arguments = [f"study={study}", f"results={home}"]
+    drawing = declared(FigureConfig, "figure", [*of_study("figure", study), *arguments, "formats=[png]"], "")
+    pictures = "\n".join(_picture(replace(drawing, draw=(name,)), home / study) for name in drawing.draw)
+    tabled = table.document(declared(TableConfig, "table", [*of_study("table", study), *arguments], ""))
+    origin = "\n".join(_origin(records.load(study, home)))
+    return f"{origin}\n\n{pictures}\n{rendering.to_text(tabled, 'markdown')}"
+
+
+def _picture(config: FigureConfig, folder: Path) -> str:
+    """One figure, drawn; or why it cannot be, so that the others are."""
+    try:
+        (path,) = figure.draw(config, folder)
+    except InputError as error:
+        return f"- no figure {config.draw[0]}: {rendering.markdown(str(error))}\n"
+    return f"![{config.study}: {path.stem}]({path.relative_to(HOME)})\n"
+
+
+def _origin(runs: Sequence[Run]) -> list[str]:
+    """Command, cost, and the code that it ran with, a line each."""
+    done = [run for run in runs if run.state == "done"]
+    commands = dict.fromkeys(shlex.join(run.info["command"][1:]) for run in done if "command" in run.info)
+    minutes = sum(run.seconds or 0 for run in done) / 60
+    seeds = sum(len(run.config.seeds) for run in done)
+    lines = [f"- command: {_code(f'hdc train {command}')}" for command in commands]
+    lines.append(f"- cost: {minutes:.1f} minutes for {len(done)} runs of together {seeds} seeds, measured")
+    gits = [run.info["git"] for run in done if run.info.get("git")]
+    commits = dict.fromkeys(git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in gits)
+    machines = dict.fromkeys(run.info["device"]["kind"] for run in done if "device" in run.info)
+    versions = dict.fromkeys(
+        ", ".join(f"{name} {version}" for name, version in run.info.get("versions", {}).items())
+        for run in done
+    )
+    for name, values in (("commit", commits), ("device", machines), ("versions", versions)):
+        if any(values):
+            lines.append(f"- {name}: {rendering.markdown('; '.join(values))}")
+    return lines
+
+
+def _code(text: str) -> str:
+    """As code in Markdown, between more backticks than it has in a row."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{printable(text)}{fence}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What every data set is, once loaded: three splits of uint8 images with integer labels."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hdc.registry import Task
+
+IGNORE = 255  # in a label map: this pixel counts neither in the loss nor in a metric
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images `[n, height, width, channels]` uint8 and their labels, int32.
+
+    Labels are `[n]` for classification and `[n, height, width]`, with `IGNORE` where there is none, for
+    dense prediction. `strata` is a map of the same shape, uint8: for each pixel the position of its
+    stratum in `Dataset.strata`; None where the data set has no strata.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    strata: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        images, labels, strata = self.images, self.labels, self.strata
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError(f"images must be uint8 [n, h, w, c], got {images.dtype} {images.shape}")
+        if labels.dtype != np.int32 or labels.shape not in (images.shape[:1], images.shape[:3]):
+            raise ValueError(f"labels {labels.dtype} {labels.shape} do not fit images {images.shape}")
+        if strata is not None and (
+            strata.dtype != np.uint8 or strata.shape != labels.shape[:1] + images.shape[1:3]
+        ):
+            raise ValueError(f"strata {strata.dtype} {strata.shape} do not fit images {images.shape}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def ignores(self) -> bool:
+        """Whether there is a pixel without a label."""
+        return self.labels.ndim > 1 and bool((self.labels == IGNORE).any())
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in memory. `classes` are the class names, in the order of the label values.
+
+    `strata` names the parts of the maps whose IoU is of interest on its own, such as those with small
+    things; `background` is the label that the mean over a stratum's classes leaves out.
+    """
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    strata: tuple[str, ...] = ()
+    background: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.task == "dense" and len(self.classes) > IGNORE:
+            raise ValueError(f"{self.name} has {len(self.classes)} classes; {IGNORE} is for what has none")
+        for split in (self.train, self.validation, self.test):
+            if (split.strata is None) != (not self.strata):
+                raise ValueError(f"{self.name}: the strata {self.strata} need a map in every split")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        _, height, width, channels = self.train.images.shape
+        return height, width, channels

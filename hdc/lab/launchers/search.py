@@ -1,0 +1,127 @@
+"""What a search with Optuna has found so far, kept in `<results>/<name>/optuna.db`.
+
+An SQLite file: what a kill leaves of it is whole, and it holds numbers, names and JSON alone, no pickles.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from hdc.errors import InputError
+from hdc.lab import records
+from hdc.lab.records.run import Run
+from hdc.lab.report.tables import columns
+from hdc.lab.store import line
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+FILE = "optuna.db"
+DIRECTIONS = ("maximize", "minimize")  # quality and gridding, see `hdc.lab.launchers.objectives`
+
+
+def require() -> None:
+    """Raise InputError, which says what to install, where Optuna is not there."""
+    if find_spec("optuna") is None:
+        raise InputError("hydra/sweeper=optuna needs Optuna: pip install -e '.[optuna]'")
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator["Study"]:
+    """Optuna's study of the runs in a folder, begun where there is none.
+
+    Raises:
+        InputError: where the file is damaged, cannot be written, or is of a search for something else.
+    """
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        connect = partial(sqlite3.connect, path)
+        with closing(connect()) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+        # With a connection of our own no character of the path can be mistaken for a part of an address.
+        storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect})
+    except Exception as error:  # SQLite, SQLAlchemy, alembic and Optuna each raise their own
+        raise InputError(f"{path} cannot be used as the storage of a search: {line(error)}") from None
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name=folder.name, directions=DIRECTIONS, load_if_exists=True
+        )
+        directions = tuple(direction.name.lower() for direction in study.directions)
+        if directions != DIRECTIONS:
+            raise InputError(
+                f"{path} is of a search to {', '.join(directions)}, not to {', '.join(DIRECTIONS)}"
+            )
+        yield study
+    except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        raise InputError(f"{path} cannot be read or written: {line(error)}") from None
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def refuse_another(study: "Study", asked: dict[str, Any], path: Path) -> None:
+    """Write down what a search is for, or refuse to go on with one that was begun for something else.
+
+    Args:
+        asked: by key, what to choose from, or the value where it is not searched.
+
+    Raises:
+        InputError: which key differs.
+    """
+    begun = study.user_attrs.get("asked")
+    if begun is None and not study.get_trials(deepcopy=False):
+        study.set_user_attr("asked", asked)
+        return
+    begun = begun or {}
+    for key in dict.fromkeys([*begun, *asked]):
+        if begun.get(key) != asked.get(key):
+            raise InputError(
+                f"{path} was begun with {key}={begun.get(key)}, now it is {asked.get(key)}: give another name"
+            )
+
+
+def found(folder: Path) -> tuple[list[Run], Table]:
+    """The runs of all trials so far, and the Pareto front as a table.
+
+    On the front is a trial that is done where no other is as good in both and better in one.
+
+    Raises:
+        InputError: as `opened`, and for records that are not there or damaged.
+    """
+    with opened(folder) as study:
+        trials, best = study.get_trials(), study.best_trials
+    ids = {trial.user_attrs.get("run_id") for trial in trials}
+    runs = [run for run in records.load(folder.name, folder.parent) if run.run_id in ids]
+    dense = any(run.info.get("data", {}).get("task") == "dense" for run in runs)
+    column = quality_column(dense)
+    _, factor, digits = columns.style(column)
+    table = Table(title="Pareto front: validation split, mean over seeds", title_justify="left")
+    table.add_column("schedule")
+    for heading in (columns.title(column, dense), "validation ERF ripple dB"):
+        table.add_column(heading, justify="right")
+    table.add_column("run_id")
+    once = {trial.user_attrs["run_id"]: trial for trial in best}
+    for run_id, trial in sorted(once.items(), key=lambda pair: pair[1].values, reverse=True):
+        good, ripple = trial.values
+        others = [f"{key}={value}" for key, value in trial.params.items() if not key.startswith("schedule")]
+        label = ", ".join([trial.user_attrs["schedule"], *others])
+        table.add_row(label, f"{good * factor:.{digits}f}", f"{ripple:.2f}", run_id)
+    return runs, table
+
+
+def quality_column(dense: bool) -> str:
+    """The column that says how good a network is: mean IoU where it labels pixels, else accuracy."""
+    return "validation/mean_iou" if dense else "validation/accuracy"

@@ -1,0 +1,69 @@
+"""The measurements of many runs, read together: a thousand files are parsed as one. No JAX."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import numpy as np
+import polars as pl
+
+from hdc.lab.records.live import RunFolder
+from hdc.lab.records.run import METRICS, Run
+
+_AT_ONCE = 2**24  # bytes of files that are parsed together
+
+
+def frame(runs: Sequence[Run]) -> pl.DataFrame:
+    """The measurements of all runs with `state`, `label` and `kind` of the schedule beside each."""
+    schedules = [run.config.dilation for run in runs]
+    about = pl.DataFrame(
+        {
+            "state": [run.state for run in runs],
+            "label": [schedule.label for schedule in schedules],
+            "kind": [schedule.kind for schedule in schedules],
+        },
+        schema=dict.fromkeys(("state", "label", "kind"), pl.String),
+    )
+    parts = [part.drop("run").hstack(about[part["run"]]) for part in measurements(runs)]
+    return pl.concat([pl.DataFrame(schema=METRICS | about.schema), *parts])
+
+
+def measurements(runs: Sequence[Run]) -> Iterator[pl.DataFrame]:
+    """The measurements of all runs, in their order, in parts of many runs: columns as `METRICS`, and `run`,
+    the run's place in `runs`.
+
+    Raises:
+        InputError: naming the file that is damaged.
+    """
+    start, size = 0, 0
+    contents: list[bytes] = []
+    for place, run in enumerate(runs):
+        contents.append(run.lines() if isinstance(run, RunFolder) else b"")
+        size += len(contents[-1])
+        if size > _AT_ONCE or place == len(runs) - 1:
+            yield _together(runs[start : place + 1], contents, start)
+            start, size, contents = place + 1, 0, []
+
+
+def _together(runs: Sequence[Run], contents: Sequence[bytes], start: int) -> pl.DataFrame:
+    lines = [content.count(b"\n") for content in contents]
+    found = None
+    if any(lines):
+        with suppress(pl.exceptions.PolarsError):  # the run whose file it is says so below
+            found = pl.read_ndjson(io.BytesIO(b"".join(contents)), schema=METRICS)
+    expected = _repeated([run.run_id for run in runs], lines)
+    if found is None or not found["run_id"].equals(expected) or not _planned(found, runs):
+        parts = [run.metrics() for run in runs]  # packed, damaged, or of another run: one by one
+        found, lines = pl.concat(parts), [part.height for part in parts]
+    return found.with_columns(_repeated(range(start, start + len(runs)), lines).alias("run"))
+
+
+def _planned(found: pl.DataFrame, runs: Sequence[Run]) -> bool:
+    """Whether every measurement is whole, and of a seed that its run has."""
+    seeds = {(run.run_id, seed) for run in runs for seed in run.config.seeds}
+    lacking = sum(found.drop("value").null_count().row(0))
+    return not lacking and set(found.select("run_id", "seed").unique().iter_rows()) <= seeds
+
+
+def _repeated(values: Sequence[object], times: Sequence[int]) -> pl.Series:
+    return pl.Series(values)[np.repeat(np.arange(len(times)), times)]

@@ -1,0 +1,133 @@
+"""What a run is to those who read it, wherever it is kept. No JAX."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import polars as pl
+
+from hdc.errors import InputError
+from hdc.lab.config import Config
+
+State = Literal["planned", "running", "interrupted", "failed", "done"]
+
+METRICS = {
+    "run_id": pl.String,
+    "seed": pl.Int64,
+    "step": pl.Int64,
+    "epoch": pl.Int64,
+    "split": pl.String,
+    "metric": pl.String,
+    "value": pl.Float64,
+}
+
+# What `hdc.lab.commands.time` measures of a training step, in seconds and bytes.
+TIMES = {"run_id": pl.String, "repeat": pl.Int64, "step_seconds": pl.Float64, "step_bytes": pl.Int64}
+
+
+class Run(Protocol):
+    """One run, in whatever state: of a results folder, or of packed findings."""
+
+    @property
+    def config(self) -> Config:
+        """All that can change its numbers."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """The short hash of the configuration."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """Where the run stands."""
+        ...
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """Network, data, versions, device, git and command; empty for a run that never began."""
+        ...
+
+    @property
+    def failure(self) -> Mapping[str, Any]:
+        """Of a failed run: `error`, one line."""
+        ...
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of a run that is done, without its interruptions."""
+        ...
+
+    def metrics(self) -> pl.DataFrame:
+        """The measurements, one a row, columns as `METRICS`; none for a run that never began."""
+        ...
+
+    def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
+        """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
+        ...
+
+    def weights(self, seed: int) -> Path:
+        """The file with the trained network of one seed; InputError where it is not there."""
+        ...
+
+
+def check_info(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of a run, where every part that is read has the form it is written in.
+
+    Raises:
+        InputError: naming the file and the first part that has not.
+    """
+    for name, has_form in _FORMS.items():
+        if name in values and not has_form(values[name]):
+            raise InputError(f"{path} is damaged: {name} is not what a run writes")
+    return values
+
+
+def check_metrics(path: Path, frame: pl.DataFrame, config: Config) -> None:
+    """InputError for a measurement of another run, of a seed that was not planned, or of nothing."""
+    named = frame.drop("value")
+    if any(named.null_count().row(0)):
+        raise InputError(f"{path} is damaged: a measurement lacks one of {', '.join(named.columns)}")
+    if foreign := set(frame["run_id"]) - {config.run_id}:
+        raise InputError(f"{path} is damaged: it has measurements of run {min(foreign)}")
+    if foreign := set(frame["seed"]) - set(config.seeds):
+        raise InputError(f"{path} is damaged: seed {min(foreign)} was not planned")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_any(_: Any) -> bool:
+    return True
+
+
+def _group(has_form: Callable[[Any], bool], **needed: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Whether a value is a group of such values, with some that it needs."""
+
+    def check(value: Any) -> bool:
+        if not isinstance(value, Mapping):
+            return False
+        forms = dict.fromkeys(value, has_form) | needed
+        return all(name in value and of(value[name]) for name, of in forms.items())
+
+    return check
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "network": _group(_is_count),
+    "data": _group(_is_any, task=lambda value: value in ("dense", "classification")),
+    "versions": _group(_is_text),
+    "device": _group(lambda value: _is_text(value) or _is_count(value), kind=_is_text),
+    "native": _is_text,
+    "git": lambda value: (
+        value is None or _group(_is_any, commit=_is_text, dirty=lambda v: isinstance(v, bool))(value)
+    ),
+    "changed": _group(lambda value: isinstance(value, list) and len(value) == 2),
+    "command": lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)),
+}

@@ -1,0 +1,248 @@
+"""What `hdc runs` says: where the runs of a study stand."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from hdc.errors import InputError, printable
+from hdc.lab import records
+from hdc.lab.records import Run, RunFolder
+from hdc.lab.records import names as apart
+
+T = TypeVar("T")
+
+_STATES = ("done", "running", "interrupted", "failed", "planned")  # in the order that they are told
+_NARROW = 72  # characters, below which a run has lines of its own in place of columns
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One run of a study.
+
+    Attributes:
+        name: the schedule's label, then what else tells the run apart, as key=value.
+        run_id, seeds, state: the run's.
+        epochs: how many each seed is to have.
+        seed, epoch: of the newest measurement, None where there is none.
+        seconds: wall time of a run that is done.
+        written: when the newest measurement was, of a run that has begun; not known of packed findings.
+        error: in one line, what ended a failed run, or which of the run's files cannot be read.
+        folder: the run's, None of packed findings.
+    """
+
+    name: tuple[str, ...]
+    run_id: str
+    seeds: tuple[int, ...]
+    state: str
+    epochs: int
+    seed: int | None
+    epoch: int | None
+    seconds: float | None
+    written: datetime | None
+    error: str | None
+    folder: Path | None
+
+    @property
+    def traceback(self) -> Path | None:
+        """The file that has a failed run's traceback."""
+        return self.folder / "failed.json" if self.folder and self.state == "failed" else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: moments in UTC, paths as text."""
+        return {
+            "run_id": self.run_id,
+            "schedule": self.name[0],
+            "keys": dict(key.split("=", 1) for key in self.name[1:]),
+            "seeds": list(self.seeds),
+            "state": self.state,
+            "epochs": self.epochs,
+            "reached": None if self.seed is None else {"seed": self.seed, "epoch": self.epoch},
+            "seconds": self.seconds,
+            "written": self.written and self.written.isoformat(timespec="seconds"),
+            "error": self.error,
+            "folder": self.folder and str(self.folder),
+            "traceback": self.traceback and str(self.traceback),
+        }
+
+
+def standings(study: str, results: str | Path) -> list[Standing]:
+    """Where every run of a study stands, in the order of planning.
+
+    Raises:
+        InputError: where there is no such study, or what says which runs there are cannot be read.
+    """
+    runs = records.load(study, results)
+    return [_standing(run, name) for run, name in zip(runs, apart.names(runs), strict=True)]
+
+
+def counts(states: Iterable[str]) -> dict[str, int]:
+    """How many of each state there are, those that there are, in the order that they are told."""
+    found = Counter(states)
+    return {state: found[state] for state in dict.fromkeys((*_STATES, *found)) if found[state]}
+
+
+def summary(counted: dict[str, int]) -> str:
+    """`12 runs: 9 done, 1 running, 1 failed, 1 planned`."""
+    total = sum(counted.values())
+    told = ", ".join(f"{number} {state}" for state, number in counted.items())
+    return f"{total} {'run' if total == 1 else 'runs'}: {told}"
+
+
+def report(found: Sequence[Standing], now: datetime, width: int) -> RenderableType:
+    """A line for each run, or a few where the terminal is narrow.
+
+    Args:
+        found: the runs.
+        now: what is told how long ago.
+        width: of the terminal, in characters.
+    """
+    if width < _NARROW:
+        return Group(*(_lines(one, now) for one in found))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("run", "run_id", "seeds", "state", "epoch", "seed", "time"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("run_id", "state"))
+    for one in found:
+        name, reached = ", ".join(one.name), _reached(one) or ("–", "–")
+        table.add_row(
+            *map(_text, (name, one.run_id, _ranges(one.seeds), one.state, *reached, _time(one, now)))
+        )
+    wrong = [_text(f"{one.state}: {_named(one)}: {one.error}") for one in found if one.error]
+    return Group(table, *wrong)
+
+
+def failures(found: Sequence[Standing]) -> RenderableType:
+    """Of each failed run its error, and where the traceback is."""
+    parts: list[RenderableType] = []
+    for one in found:
+        parts.append(_text(", ".join((_named(one), *_far(one)))))
+        parts.append(_indented(one.error or ""))
+        if one.traceback:
+            parts.append(_indented(f"traceback: {one.traceback}"))
+    return Group(*parts)
+
+
+def overview(counted: dict[str, dict[str, int] | str], width: int) -> RenderableType:
+    """A line for each study.
+
+    Args:
+        counted: by study, its states as `counts` gives them; or why they cannot be read.
+        width: of the terminal, in characters.
+    """
+    if width < _NARROW:
+        return Group(*(_text(f"{study}: {_told(one)}") for study, one in counted.items()))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("study", overflow="fold")
+    table.add_column("runs", overflow="fold")
+    for study, one in counted.items():
+        table.add_row(_text(study), _text(_told(one)))
+    return table
+
+
+def _told(counted: dict[str, int] | str) -> str:
+    return counted if isinstance(counted, str) else summary(counted)
+
+
+def _standing(run: Run, name: tuple[str, ...]) -> Standing:
+    state, errors = run.state, []
+
+    def read(what: Callable[[], T]) -> T | None:
+        """What a damaged file has is not known; the others of the study are."""
+        try:
+            return what()
+        except InputError as error:
+            errors.append(str(error))
+            return None
+
+    def newest() -> tuple[int, int] | None:
+        last = run.metrics().select("seed", "epoch").tail(1).rows()
+        if last and last[0][0] not in run.config.seeds:
+            raise InputError(f"the measurements of run {run.run_id} have seed {last[0][0]}, not planned")
+        return last[0] if last else None
+
+    # Of a run that is done it is known: its measurements, which may be many, are not read.
+    complete = run.config.seeds[-1], run.config.train.epochs
+    reached = complete if state == "done" else read(newest)
+    if state == "failed" and (failure := read(lambda: run.failure)):
+        errors.insert(0, failure["error"])
+    folder = run.folder if isinstance(run, RunFolder) else None
+    return Standing(
+        name,
+        run.run_id,
+        run.config.seeds,
+        state,
+        run.config.train.epochs,
+        *(reached or (None, None)),
+        read(lambda: run.seconds),
+        _written(folder),
+        "; ".join(errors) or None,
+        folder,
+    )
+
+
+def _written(folder: Path | None) -> datetime | None:
+    try:
+        return folder and datetime.fromtimestamp((folder / "metrics.jsonl").stat().st_mtime, UTC)
+    except OSError:
+        return None
+
+
+def _lines(one: Standing, now: datetime) -> RenderableType:
+    times = [time] if (time := _time(one, now)) != "–" else []
+    lines = [_text(_named(one)), _indented(", ".join((one.state, *_far(one), *times)))]
+    return Group(*lines, *([_indented(one.error)] if one.error else []))
+
+
+def _reached(one: Standing) -> tuple[str, str] | None:
+    """Which epoch of how many, and which seed."""
+    if one.seed is None:
+        return None
+    return f"{one.epoch} of {one.epochs}", f"{one.seeds.index(one.seed) + 1} of {len(one.seeds)}"
+
+
+def _far(one: Standing) -> list[str]:
+    return [f"{what} {which}" for what, which in zip(("epoch", "seed"), _reached(one) or (), strict=False)]
+
+
+def _named(one: Standing) -> str:
+    seeds = "seed" if len(one.seeds) == 1 else "seeds"
+    return f"{', '.join(one.name)} ({one.run_id}, {seeds} {_ranges(one.seeds)})"
+
+
+def _time(one: Standing, now: datetime) -> str:
+    if one.seconds is not None:
+        return f"took {_duration(one.seconds)}"
+    return "–" if one.written is None else f"{_duration((now - one.written).total_seconds())} ago"
+
+
+def _duration(seconds: float) -> str:
+    """In its two largest units."""
+    for size, unit, part, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} {seconds % size // part:.0f} {smaller}"
+    return f"{max(0, seconds):.0f} s"
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """0, 1, 2, 5 as `0-2,5`."""
+    runs = itertools.groupby(enumerate(seeds), lambda one: one[1] - one[0])
+    spans = [[seed for _, seed in members] for _, members in runs]
+    return ",".join(f"{span[0]}-{span[-1]}" if len(span) > 2 else ",".join(map(str, span)) for span in spans)
+
+
+def _text(words: str) -> Text:
+    """Words from a file: neither markup nor what would steer a terminal."""
+    return Text(printable(words), overflow="fold")
+
+
+def _indented(words: str) -> RenderableType:
+    return Padding(_text(words), (0, 0, 0, 2))

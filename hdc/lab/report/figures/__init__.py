@@ -1,0 +1,35 @@
+"""Records to pictures. No JAX."""
+
+from collections.abc import Callable, Sequence
+
+from matplotlib.figure import Figure
+
+from hdc.lab.records.run import Run
+from hdc.lab.report.figures.config import FigureConfig
+from hdc.lab.report.figures.offsets import offsets
+from hdc.lab.report.figures.panels import panels
+from hdc.lab.report.figures.rows import differences, strata
+from hdc.lab.report.figures.scatter import pareto, prediction
+from hdc.lab.report.figures.style import COLOURS, save
+
+DRAWINGS: dict[str, Callable[[FigureConfig, Sequence[Run]], Figure]] = {
+    "panels": panels,
+    "prediction": prediction,
+    "pareto": pareto,
+    "offsets": offsets,
+    "differences": differences,
+    "strata": strata,
+}
+
+__all__ = [
+    "COLOURS",
+    "DRAWINGS",
+    "FigureConfig",
+    "differences",
+    "offsets",
+    "panels",
+    "pareto",
+    "prediction",
+    "save",
+    "strata",
+]

@@ -1,0 +1,64 @@
+"""The positive control: what a schedule's certificate says it sees, beside what its network learnt."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from hdc.errors import InputError
+from hdc.lab.records.run import Run
+from hdc.lab.report.figures import style
+from hdc.lab.report.figures.config import FigureConfig
+from hdc.lab.report.tables import offsets_table
+
+
+def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
+    """Schedules by offsets: the colour is the accuracy, hatched where the support lacks the offset.
+
+    Raises:
+        InputError: where the runs are not of context networks on the data set `offsets`, or none is done.
+    """
+    cells = offsets_table.cells(runs)
+    measured = [cell for cell in cells if cell.accuracies]
+    if not measured:
+        raise InputError(f"study {config.study!r} has no finished run to draw")
+    schedules = list(dict.fromkeys(cell.row for cell in cells))
+    places = sorted({cell.offset for cell in cells})
+    means = np.full((len(schedules), len(places)), np.nan)
+    seen = np.zeros(means.shape, bool)
+    for cell in cells:
+        at = schedules.index(cell.row), places.index(cell.offset)
+        seen[at] = cell.reachable
+        means[at] = np.mean(cell.accuracies) if cell.accuracies else np.nan
+    figure = Figure(
+        figsize=(2.6 + 0.52 * len(places), 1.9 + 0.42 * len(schedules)), layout="constrained", dpi=style.DPI
+    )
+    axis = figure.subplots()
+    image = axis.imshow(100 * means, cmap="cividis", vmin=50, vmax=100, aspect="auto")
+    for (row, column), mean in np.ndenumerate(means):
+        if not seen[row, column]:
+            corner = (column - 0.5, row - 0.5)
+            axis.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor="0.75", linewidth=0))
+        if np.isfinite(mean):
+            dark = mean < 0.75
+            axis.text(
+                *(column, row, f"{100 * mean:.0f}"),
+                **{"ha": "center", "va": "center", "fontsize": 8, "color": "white" if dark else "black"},
+                bbox={"boxstyle": "square,pad=0.15", "linewidth": 0, "facecolor": image.to_rgba(100 * mean)},
+            )
+    axis.set_xticks(range(len(places)), [str(place) for place in places], fontsize=8)
+    axis.set_yticks(range(len(schedules)), [style.literal(name) for name in schedules], fontsize=8)
+    axis.set(xlabel="offset of the pixel to predict, pixels", ylabel="schedule")
+    figure.colorbar(image, ax=axis, label="pixel accuracy, %", ticks=[50, 75, 100])
+    said = "certificate of the 3x3 stem and the schedule: no path leads to that offset"
+    lacks = Patch(facecolor="0.4", edgecolor="0.75", hatch="////", label=said)
+    figure.legend(handles=[lacks], loc="outside lower center", fontsize=8.5, frameon=False)
+    agree = sum(cell.agrees for cell in measured)
+    seeds = style.counts([len(cell.accuracies) for cell in measured], "seeds")
+    text = (
+        f"Chance is 50 %; mean of {seeds}.\nCertificate and network agree in {agree} of {len(measured)} "
+        f"cells: every seed above {offsets_table.LEARNT:.0%} where seen, at chance where not."
+    )
+    style.caption(figure, config, runs, text)
+    return figure

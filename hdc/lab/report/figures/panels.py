@@ -1,0 +1,149 @@
+"""What each schedule can see, what its network sees, what it predicts, side by side."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from hdc import plots as path_maps
+from hdc.errors import InputError
+from hdc.lab.records import packed as findings
+from hdc.lab.records.run import Run
+from hdc.lab.report.figures import style
+from hdc.lab.report.figures.config import FigureConfig
+from hdc.lab.report.tables.rows import group
+
+
+def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
+    """One row a schedule: path counts, effective receptive field, a test image, truth and prediction.
+
+    Every finished schedule of the study has a row, from its first finished run; the caption names the
+    others, and what sets the runs that are shown apart. All rows show the same test image: of those kept
+    with the runs, the one with the most borders in its truth (the first of equals).
+
+    Raises:
+        InputError: where no run is done, or none with the seed that is asked for.
+    """
+    done: dict[str, Run] = {}
+    for run in runs:
+        if run.state == "done" and (config.seed is None or config.seed in run.config.seeds):
+            done.setdefault(run.config.dilation.label, run)
+    if not done:
+        seed = "" if config.seed is None else f" with seed {config.seed}"
+        raise InputError(f"study {config.study!r} has no finished run{seed} to draw")
+    seeds = [run.config.seeds[0] if config.seed is None else config.seed for run in done.values()]
+    maps = [findings.gridding(run, seed) for run, seed in zip(done.values(), seeds, strict=True)]
+    shown = [findings.predictions(run, seed) for run, seed in zip(done.values(), seeds, strict=True)]
+    widest = max(run.config.dilation.receptive_field for run in done.values())
+    dense = shown[0]["labels"].ndim > 1
+    titles = ("paths to each pixel", "effective field, dB", "test image", "truth", "prediction")
+    count = len(titles) if dense else 3
+    figure = Figure(figsize=(2.1 * count, 2.35 * len(done) + 0.9), layout="constrained", dpi=style.DPI)
+    axes = figure.subplots(len(done), count, squeeze=False)
+    for row, (run, gridding, predictions) in enumerate(zip(done.values(), maps, shown, strict=True)):
+        _draw_paths(axes[row, 0], run, widest)
+        _draw_erf(axes[row, 1], gridding["erf"], widest)
+        ripple, speckle = (_mean(run, metric) for metric in ("erf_ripple", "speckle"))
+        axes[row, 1].set_xlabel(f"ripple {ripple:+.1f} dB", fontsize=9)
+        _draw_sample(axes[row, 2:], predictions)
+        if dense:
+            axes[row, 4].set_xlabel(f"speckle {100 * speckle:.2f} %", fontsize=9)
+        if row == 0:
+            for axis, title in zip(axes[0], titles, strict=False):
+                axis.set_title(title, fontsize=10)
+    if dense:
+        names = [style.literal(str(name)) for name in shown[0]["classes"]]
+        handles = [
+            Patch(facecolor=style.colour(i), edgecolor="0.4", label=name) for i, name in enumerate(names)
+        ]
+        handles.append(Patch(facecolor=path_maps.HOLE, edgecolor="0.4", label="hole: never seen"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
+    style.write(figure, _caption(config, runs, done))
+    return figure
+
+
+def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
+    schedule = run.config.dilation
+    counts = schedule.path_counts.astype(float)
+    path_maps.draw(axis, np.outer(counts, counts))
+    _frame(axis, widest)
+    axis.set_ylabel(f"{schedule.label}  ({schedule.kind})", fontsize=10)
+    axis.set_xlabel(
+        f"{schedule.receptive_field} px, {schedule.coverage:.0%} seen, G {schedule.gridding.index:.2f}",
+        fontsize=9,
+    )
+
+
+def _draw_erf(axis: Axes, erf: np.ndarray, widest: int) -> None:
+    """In dB below the strongest pixel, centred as the path counts are."""
+    erf = erf.astype(np.float32)  # as findings keep it, so that both are drawn the same
+    level = 20 * np.log10(np.maximum(erf / max(erf.max(), 1e-30), 1e-4))
+    height, width = erf.shape
+    extent = (-width // 2 - 0.5, width - width // 2 - 0.5, height - height // 2 - 0.5, -height // 2 - 0.5)
+    image = axis.imshow(level, cmap="magma", vmin=-60, vmax=0, extent=extent)
+    _frame(axis, widest + 2)  # the stem widens the schedule's field by two
+    axis.get_figure().colorbar(image, ax=axis, shrink=0.7, ticks=[-60, -30, 0]).ax.tick_params(labelsize=7)  # type: ignore[union-attr]
+
+
+def _frame(axis: Axes, widest: int) -> None:
+    limit = widest / 2 + 1
+    axis.set(xlim=(-limit, limit), ylim=(limit, -limit), facecolor="0.75")
+    ticks = [-(widest // 2), 0, widest // 2]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=7)
+    axis.set_yticks(ticks, [str(tick) for tick in ticks], fontsize=7)
+
+
+def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
+    sample = findings.shown_sample(predictions)
+    image, label = predictions["images"][sample], predictions["labels"][sample]
+    predicted = predictions["predictions"][sample]
+    axes[0].imshow(image if image.shape[-1] in (3, 4) else image[..., 0], cmap="gray")
+    if predicted.ndim == 0:
+        names = predictions["classes"]
+        axes[0].set_xlabel(style.literal(f"{names[label]}, said {names[predicted]}"), fontsize=9)
+    else:
+        colours = ListedColormap([style.colour(i) for i in range(len(predictions["classes"]))])
+        for axis, values in zip(axes[1:], (label, predicted), strict=True):
+            axis.set_facecolor("0.75")  # of pixels without a label
+            axis.imshow(
+                np.ma.masked_outside(values, 0, colours.N - 1),
+                cmap=colours,
+                vmin=-0.5,
+                vmax=colours.N - 0.5,
+                interpolation="nearest",
+            )
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+
+
+def _mean(run: Run, metric: str) -> float:
+    """The test metric's mean over the seeds of a run; NaN where it has none."""
+    chosen = run.metrics().filter(pl.col("split") == "test", pl.col("metric") == metric)["value"]
+    return float(np.mean(chosen.to_numpy())) if len(chosen) else float("nan")
+
+
+def _caption(config: FigureConfig, runs: Sequence[Run], done: dict[str, Run]) -> str:
+    first = next(iter(done.values()))
+    counts = sorted({len(run.config.seeds) for run in done.values()})
+    pictured = "the first seed" if config.seed is None else f"seed {config.seed}"
+    text = (
+        f"{config.study}: {first.config.data.name}, test split. Ripple and speckle: mean of "
+        f"n = {', '.join(map(str, counts))} seeds; maps: {pictured}. Axes in pixels."
+    )
+    if first.config.net.name == "context":
+        text += " Paths: of the schedule, without the network's 3x3 stem."
+    drawn = {run.run_id for run in done.values()}
+    rows = [row for row in group(runs, []) if drawn & {run.run_id for run in row.runs}]
+    if settings := dict.fromkeys(", ".join(row.others) for row in rows if row.others):
+        text += f"\nShown of several settings: {' | '.join(settings)}."
+    absent = {
+        f"{run.config.dilation.label} ({run.state})"
+        for run in runs
+        if run.state != "done" or run.config.dilation.label not in done
+    }
+    return text + (f"\nNot drawn: {', '.join(sorted(absent))}." if absent else "")

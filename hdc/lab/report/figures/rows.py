@@ -1,0 +1,121 @@
+"""Row by row: differences to a baseline with their intervals, and IoU by the size of things."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hdc.errors import InputError
+from hdc.lab.records.run import Run
+from hdc.lab.report.figures import style
+from hdc.lab.report.figures.config import FigureConfig
+from hdc.lab.report.tables.columns import style as column_style
+
+_CLEAR, _UNSURE, _NOISE = style.COLOURS[0], "0.8", "white"
+_SIZES = ("small", "medium", "large")
+
+
+def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
+    """Each row minus its baseline, paired by seed: the mean and its 95 % interval, a panel a column.
+
+    Raises:
+        InputError: where nothing is measured, or no row has a baseline.
+    """
+    table = style.table_of(config, runs, list(dict.fromkeys([style.quality(runs), *config.measured])))
+    pairs = [(row, other) for row in table.rows if (other := table.baseline(row))]
+    pairs = [
+        (row, other)
+        for row, other in pairs
+        if any(table.differences[row.label, column].paired.n for column in table.compared)
+    ]
+    if not pairs:
+        raise InputError(f"study {config.study!r} has no row that can be compared with {config.baseline!r}")
+    columns = table.measured
+    longest = max(len(style.row_name(row)) for row, _ in pairs)
+    size = (max(2.2, 0.4 + 0.07 * longest) + 2.6 * len(columns), 1.9 + 0.3 * len(pairs))
+    figure = Figure(figsize=size, layout="constrained", dpi=style.DPI)
+    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axis, column in zip(axes, columns, strict=True):
+        _, factor, _ = column_style(column)
+        axis.axvline(0, color="0.4", linewidth=1)
+        for place, (row, _) in enumerate(pairs):
+            difference = table.differences[row.label, column]
+            found = difference.paired
+            if not math.isfinite(found.mean):
+                if found.n:
+                    axis.text(
+                        0, place, "undefined", fontsize=7, ha="center", va="center", backgroundcolor="white"
+                    )
+                continue
+            ends = np.nan_to_num([found.low, found.high], nan=found.mean)  # one pair has no interval
+            axis.plot(factor * ends, [place, place], color="0.35", linewidth=1.4)
+            face = _CLEAR if not difference.mark else _NOISE if found.low <= 0 <= found.high else _UNSURE
+            axis.plot(
+                factor * found.mean,
+                place,
+                **{"marker": "o", "markersize": 6, "markerfacecolor": face, "color": _CLEAR},
+            )
+        unit = style.axis_title(column, table).replace(", %", ",\npercentage points").replace(", dB", ",\ndB")
+        axis.set_xlabel(f"difference in {unit}", fontsize=8.5)
+        style.frame(axis)
+    meanings = (
+        (_CLEAR, "clear: adjusted p < 0.05"),
+        (_UNSURE, "interval without 0, adjusted p ≥ 0.05"),
+        (_NOISE, "interval with 0"),
+    )
+    handles = [
+        Line2D([], [], color=_CLEAR, markerfacecolor=face, marker="o", linestyle="", label=meaning)
+        for face, meaning in meanings
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    axes[0].set_yticks(range(len(pairs)), [style.row_name(row) for row, _ in pairs], fontsize=8)
+    axes[0].set_ylim(len(pairs) - 0.5, -0.5)
+    seeds = style.counts(
+        [table.differences[row.label, c].paired.n for row, _ in pairs for c in columns], "pairs"
+    )
+    to = {style.row_name(other) for _, other in pairs}
+    name = to.pop() if len(to) == 1 else f"the {config.baseline} row of the same setting"
+    text = (
+        f"Difference to {name}, paired by seed: mean and 95 % interval, {seeds}.\n"
+        "Adjusted: by Holm's correction, for all tests of this figure."
+    )
+    style.caption(figure, config, runs, text)
+    return figure
+
+
+def strata(config: FigureConfig, runs: Sequence[Run]) -> Figure:
+    """The IoU of small, medium and large things, a line a configuration.
+
+    Raises:
+        InputError: where no run has an IoU by size.
+    """
+    table = style.table_of(config, runs, [f"test/iou_{size}" for size in _SIZES])
+    columns = [column for column in table.measured if column.startswith("test/iou_")]
+    rows = [row for row in table.rows if any(row.values[column] for column in columns)]
+    figure = Figure(figsize=(6.2, 3.6 + 0.22 * math.ceil(len(rows) / 2)), layout="constrained", dpi=style.DPI)
+    axis = figure.subplots()
+    spread = np.linspace(-0.25, 0.25, len(rows)) if len(rows) > 1 else [0.0]
+    for position, (row, shift) in enumerate(zip(rows, spread, strict=True)):
+        estimates = [row.estimate(column) for column in columns]
+        axis.errorbar(
+            np.arange(len(columns)) + shift,
+            [100 * estimate.mean for estimate in estimates],
+            yerr=[100 * np.nan_to_num(estimate.half_width) for estimate in estimates],
+            label=style.row_name(row),
+            **{
+                "marker": style.MARKERS[position % len(style.MARKERS)],
+                "color": style.LINES[position % len(style.LINES)],
+            },
+            **{"markeredgecolor": "0.2", "markersize": 7, "linewidth": 0.8, "ecolor": "0.4"},
+        )
+    axis.set_xticks(range(len(columns)), [column.removeprefix("test/iou_") for column in columns])
+    axis.set(xlabel="size of the things", ylabel="mean IoU of the things, %")
+    style.frame(axis)
+    axis.grid(visible=False, axis="x")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    seeds = style.counts([row.estimate(column).n for row in rows for column in columns], "seeds")
+    text = f"Mean and 95 % interval of {seeds}."
+    style.caption(figure, config, runs, text)
+    return figure

@@ -1,0 +1,180 @@
+"""Schedule beside schedule: does the predicted gridding predict, and what does gridding cost in quality."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
+
+from hdc.errors import InputError
+from hdc.lab.records.run import Run
+from hdc.lab.report import tables
+from hdc.lab.report.figures import style
+from hdc.lab.report.figures.config import FigureConfig
+from hdc.lab.report.statistics import Correlation, Estimate
+from hdc.lab.report.tables import columns
+from hdc.lab.report.tables.rows import Row
+
+_FEW = 8  # points that are all named
+# Of a name from its point, in points: the nearest first.
+_OFFSETS = sorted(
+    ((right, up) for right in (6, -6, 40, -40) for up in (*range(5, 96, 10), *range(-11, -102, -10))),
+    key=lambda offset: abs(offset[0]) + abs(offset[1]),
+)
+
+
+def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
+    """Predicted G against each measured gridding number and against quality, a point a configuration.
+
+    Their rank correlation is given where the configurations differ in their schedules alone.
+
+    Raises:
+        InputError: where nothing is measured.
+    """
+    table = style.table_of(config, runs, list(dict.fromkeys([*config.measured, style.quality(runs)])))
+    rows = [row for row in table.rows if any(row.values.values())]
+    measured = table.measured
+    figure = Figure(figsize=(3.1 * len(measured), 3.7), layout="constrained", dpi=style.DPI)
+    for axis, column in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured, strict=True):
+        for row in rows:
+            _point(axis, row.kind, columns.number("gridding", row.runs), _scaled(row, column))
+        # One of rows that differ in more than their schedules would count a schedule several times.
+        alike = len({row.others for row in rows}) == 1
+        correlation = tables.correlation(rows if alike else [], "gridding", column)
+        axis.set(
+            xlabel="predicted gridding index G", ylabel=style.axis_title(column, table), xlim=(-0.05, 1.05)
+        )
+        axis.set_title(_spearman(correlation) if alike else f"{len(rows)} configurations", fontsize=9)
+        style.frame(axis)
+    figure.legend(handles=_legend(rows), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    seeds = style.counts([row.estimate(column).n for row in rows for column in measured], "seeds")
+    text = (
+        f"A point a configuration: mean and 95 % interval of {seeds}. ρ: Spearman, 95 % bootstrap interval."
+    )
+    style.caption(figure, config, runs, text)
+    return figure
+
+
+def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:
+    """Quality against the first measured gridding number; no other beats those on the front in both.
+
+    Raises:
+        InputError: where one of the two is not measured.
+    """
+    good = style.quality(runs)
+    table = style.table_of(config, runs, [good, *config.measured])
+    if len(table.measured) < 2 or table.measured[0] != good:
+        raise InputError(f"pareto needs {good} and one of {', '.join(config.measured)} in the same runs")
+    gridding = table.measured[1]
+    rows = [row for row in table.rows if all(math.isfinite(row.estimate(c).mean) for c in (good, gridding))]
+    points = np.array([(_scaled(row, gridding).mean, _scaled(row, good).mean) for row in rows])
+    figure = Figure(figsize=(6.2, 4.6), layout="constrained", dpi=style.DPI)
+    axis = figure.subplots()
+    for row in rows:
+        _point(axis, row.kind, _scaled(row, gridding), _scaled(row, good))
+    best = front(points)
+    axis.plot(*points[best].T, color="0.35", linewidth=1, linestyle="--", zorder=1)
+    axis.set(
+        xlabel=f"{style.axis_title(gridding, table)}  (less is better)",
+        ylabel=f"{style.axis_title(good, table)}  (more is better)",
+    )
+    style.frame(axis)
+    figure.legend(
+        handles=[*_legend(rows), Line2D([], [], color="0.35", linestyle="--", label="Pareto front")],
+        **{"loc": "outside lower center", "ncols": 4, "fontsize": 9, "frameon": False},
+    )
+    seeds = style.counts([row.estimate(good).n for row in rows], "seeds")
+    few = len(rows) <= _FEW
+    named = [i for i, row in enumerate(rows) if few or i in best or row.kind == "plain"]
+    which = "" if few else " Named are those on the front and the plain."
+    text = (
+        f"{len(rows)} configurations, mean and 95 % interval of {seeds}.\n"
+        f"Front: of the means, whatever their intervals, no other is better in both.{which}"
+    )
+    style.caption(figure, config, runs, text)
+    _label(axis, points, {i: style.row_name(rows[i]) for i in named})
+    return figure
+
+
+def front(points: np.ndarray) -> list[int]:
+    """The positions of the points `[n, 2]` that no other beats, less of the first and more of the second
+    being better; from the least of the first on."""
+    order = sorted(range(len(points)), key=lambda i: (points[i, 0], -points[i, 1]))
+    kept: list[int] = []
+    for i in order:
+        if not kept or points[i, 1] > points[kept[-1], 1]:
+            kept.append(i)
+    return kept
+
+
+def _scaled(row: Row, column: str) -> Estimate:
+    """The row's estimate in the units of the axis."""
+    estimate, (_, factor, _) = row.estimate(column), columns.style(column)
+    return Estimate(estimate.n, estimate.mean * factor, estimate.half_width * factor)
+
+
+def _point(axis: Axes, kind: str, x: float | Estimate, y: Estimate) -> None:
+    colour, marker = style.KINDS[kind]
+    at = x.mean if isinstance(x, Estimate) else x
+    across = np.nan_to_num(x.half_width) if isinstance(x, Estimate) else None
+    axis.errorbar(
+        at,
+        y.mean,
+        xerr=across,
+        yerr=np.nan_to_num(y.half_width),  # one seed has no interval
+        **{"fmt": marker, "color": colour, "markersize": 5.5, "markeredgecolor": "0.2"},
+        **{"ecolor": "0.7", "elinewidth": 0.8},
+    )
+
+
+def _legend(rows: Sequence[Row]) -> list[Line2D]:
+    return [
+        Line2D([], [], color=colour, marker=marker, markeredgecolor="0.2", linestyle="", label=kind)
+        for kind, (colour, marker) in style.KINDS.items()
+        if any(row.kind == kind for row in rows)
+    ]
+
+
+def _spearman(found: Correlation) -> str:
+    if not math.isfinite(found.rho):
+        return f"n = {found.n} configurations"
+    return f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], n = {found.n}"
+
+
+def _label(axis: Axes, points: np.ndarray, names: dict[int, str]) -> None:
+    """Write each name near its point, with a line to it, where it covers neither a point nor another name."""
+    figure = axis.get_figure()
+    figure.draw_without_rendering()  # type: ignore[union-attr]  # places the axes
+    at = axis.transData.transform(points)
+    inside = axis.get_window_extent()
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in at]
+    for i, name in names.items():
+        text = axis.annotate(
+            name,
+            tuple(points[i]),
+            xytext=_OFFSETS[0],
+            **{"textcoords": "offset points", "fontsize": 8},
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
+            arrowprops={"arrowstyle": "-", "color": "0.2", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
+        )
+        best = min(_OFFSETS, key=lambda offset, text=text: _covers(text, offset, inside, taken))
+        taken.append(_put(text, best))
+
+
+def _covers(text: Annotation, offset: tuple[int, int], inside: Bbox, taken: Sequence[Bbox]) -> int:
+    """How many boxes a name would cover at an offset; all, and one more, where it leaves the axes."""
+    box = _put(text, offset)
+    within = all(inside.contains(x, y) for x, y in (box.min, box.max))
+    return box.count_overlaps(taken) if within else len(taken) + 1
+
+
+def _put(text: Annotation, offset: tuple[int, int]) -> Bbox:
+    """Put a name at an offset from its point, and give its box without the line."""
+    text.xyann = offset
+    text.set_horizontalalignment("left" if offset[0] > 0 else "right")
+    text.get_window_extent()  # moves it
+    return Text.get_window_extent(text)

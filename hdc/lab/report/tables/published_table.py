@@ -1,0 +1,66 @@
+"""What the published schedules really see, next to the figures that were published."""
+
+import json
+from typing import Any
+
+import polars as pl
+
+from hdc.certificate import rates_text
+from hdc.lab.report.tables.rendering import Document, Section
+from hdc.published import Published, networks
+
+_HEAD = ("network", "field", "seen %", "hole", "G", "overlap", "rule", "published")
+
+
+def document() -> Document:
+    """One line for each network, in the order of `published.toml`; nothing here is measured."""
+    found = list(networks().values())
+    notes = (
+        "exact, from the rates alone: field in pixels per axis, the share of its pixels that is seen, the "
+        "first hole counted from its edge or corner, G, and what adjacent outputs share",
+        "rule: whether that of Wang et al. 2018 is right about holes; it says nothing of parallel branches",
+        "(0|6) are parallel branches at rates 0 and 6, where 0 is a 1x1 convolution or a shortcut",
+    )
+    sections = (
+        Section(
+            "what the published schedules see, in pixels of their own maps",
+            _HEAD,
+            tuple(_cells(one) for one in found),
+            words=("rule", "published"),
+        ),
+        Section(
+            "what they are, and where it was read",
+            ("network", "what", "rates", "read"),
+            tuple((one.name, f"{one.title}; {one.paper}", _rates(one), one.read) for one in found),
+            words=("what", "rates", "read"),
+        ),
+    )
+    return Document(sections, notes, pl.DataFrame([_line(one) for one in found]))
+
+
+def _rates(one: Published) -> str:
+    taps = one.certificate.kernel_size
+    return rates_text(one.certificate) + ("" if taps == 3 else f"; kernel size {taps}")
+
+
+def _cells(one: Published) -> tuple[str, ...]:
+    certificate = one.certificate
+    return (
+        one.name,
+        str(certificate.receptive_field[0]),
+        f"{100 * certificate.seen:.1f}",
+        "none" if certificate.first_hole is None else ",".join(map(str, certificate.first_hole)),
+        f"{certificate.gridding.index:.3f}",
+        f"{certificate.neighbour_overlap[0]:.3f}",
+        {True: "right", False: "wrong", None: "–"}[certificate.rule.agrees],
+        one.figure,
+    )
+
+
+def _line(one: Published) -> dict[str, Any]:
+    values = one.certificate.to_dict()
+    rule = values.pop("hdc_rule")
+    values |= {key: json.dumps(values[key]) for key in ("rates", "first_hole")}
+    values |= {f"hdc_rule_{key}": value for key, value in rule.items()}
+    described = {"title": one.title, "paper": one.paper, "output_stride": one.output_stride}
+    return {"network": one.name, **described, **values, "figure": one.figure, "read": one.read}

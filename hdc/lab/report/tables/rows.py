@@ -1,0 +1,162 @@
+"""Runs to rows: one for each configuration that differs in more than its seeds; mixed ones are refused."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+from hdc.errors import InputError
+from hdc.lab import records
+from hdc.lab.records.names import flatten, names, plain
+from hdc.lab.records.run import Run
+from hdc.lab.report.statistics import Estimate
+from hdc.lab.report.tables.columns import DESCRIBED
+
+# What `run.json` says that can change a run's numbers beside its configuration.
+_CIRCUMSTANCES = ("versions", "device.platform", "device.kind", "native", "backends", "data")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration, all its seeds.
+
+    Attributes:
+        schedule, kind: of the dilation schedule.
+        others: what else differs between the rows, as key=value; of keys that differ together, one.
+        runs: the runs behind it, in every state.
+        values: value per seed, by column; a metric that was not finite is NaN.
+        tested: the seeds of finished runs that have measurements of the test split.
+    """
+
+    schedule: str
+    kind: str
+    others: tuple[str, ...]
+    runs: tuple[Run, ...]
+    values: Mapping[str, Mapping[int, float]]
+    tested: frozenset[int]
+
+    @property
+    def label(self) -> str:
+        """The schedule's label, then the other keys that set this row apart."""
+        return ", ".join((self.schedule, *self.others))
+
+    @property
+    def layers(self) -> int:
+        """How many layers its schedule has."""
+        return len(self.runs[0].config.dilation)
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds are done, of how many planned where some are not."""
+        planned = {seed for run in self.runs for seed in run.config.seeds}
+        return str(len(planned)) if self.tested == planned else f"{len(self.tested)} of {len(planned)}"
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """Its configuration, as `net.padding` -> `SAME`; that of its first run, seeds and spelling apart."""
+        return {key: plain(value) for key, value in flatten(self.runs[0].config.to_dict()).items()}
+
+    @cached_property
+    def circumstances(self) -> dict[str, str]:
+        """Versions, device and data of its first run that is done."""
+        return next((circumstances(run) for run in self.runs if run.state == "done"), {})
+
+    def estimate(self, column: str) -> Estimate:
+        """Over the seeds that are done; undefined where one of them was not finite."""
+        return Estimate.of(list(self.values.get(column, {}).values()))
+
+    def differences(self, column: str, other: "Row") -> list[float]:
+        """This row minus `other`, seed by seed, over the seeds that both have."""
+        mine, theirs = self.values.get(column, {}), other.values.get(column, {})
+        return [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
+
+
+def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
+    """The rows of these runs, with their values of `columns` (split/metric; others are passed over).
+
+    The keys that differ between runs are found, not declared, so runs of other data, lengths or
+    networks never share a row.
+
+    Raises:
+        InputError: where runs of one row differ in versions, device or data.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, name in enumerate(names(runs)):
+        groups.setdefault(name, []).append(place)
+    values, tested = _values(runs, [column for column in columns if column not in DESCRIBED])
+    rows = tuple(
+        Row(
+            key[0],
+            runs[places[0]].config.dilation.kind,
+            key[1:],
+            tuple(runs[place] for place in places),
+            {column: _merged(of[place] for place in places) for column, of in values.items()},
+            frozenset(seed for place in places for seed in tested[place]),
+        )
+        for key, places in groups.items()
+    )
+    for row in rows:
+        _refuse_mixed(row)
+    return rows
+
+
+def circumstances(run: Run) -> dict[str, str]:
+    """What can change a run's numbers beside its configuration, as `versions.jax` -> `0.10.0`."""
+    groups = {name.split(".")[0] for name in _CIRCUMSTANCES}
+    found = flatten({key: value for key, value in run.info.items() if key in groups})
+    return {
+        key: plain(value)
+        for key, value in found.items()
+        if any(key == name or key.startswith(f"{name}.") for name in _CIRCUMSTANCES)
+    }
+
+
+def differing(values: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    """The keys that these mappings do not agree on, each with its values in order; `none` where it lacks."""
+    keys = sorted({key for one in values for key in one})
+    found = {key: list(dict.fromkeys(one.get(key, "none") for one in values)) for key in keys}
+    return {key: distinct for key, distinct in found.items() if len(distinct) > 1}
+
+
+def _refuse_mixed(row: Row) -> None:
+    done = [run for run in row.runs if run.state == "done"]
+    for other in done[1:]:
+        if found := differing([circumstances(done[0]), circumstances(other)]):
+            told = "; ".join(f"{key}: {' and '.join(values)}" for key, values in found.items())
+            raise InputError(
+                f"row {row.label} mixes runs {done[0].run_id} and {other.run_id} that differ in {told}: "
+                f"delete the folder of one and launch it again, or launch one under another name="
+            )
+
+
+def _merged(values: Iterable[Mapping[int, float]]) -> dict[int, float]:
+    """The values per seed of several runs, of a seed that two have the first one's."""
+    merged: dict[int, float] = {}
+    for of_run in values:
+        for seed, number in of_run.items():
+            merged.setdefault(seed, number)
+    return merged
+
+
+def _values(
+    runs: Sequence[Run], columns: Sequence[str]
+) -> tuple[dict[str, list[dict[int, float]]], list[set[int]]]:
+    """By column, for each run, the value per seed, and its seeds with a test; none of a run not done."""
+    values: dict[str, list[dict[int, float]]] = {column: [{} for _ in runs] for column in columns}
+    tested: list[set[int]] = [set() for _ in runs]
+    done = [place for place, run in enumerate(runs) if run.state == "done"]
+    value = pl.col("value").fill_null(float("nan"))
+    # An epoch's time is typical as a median; of anything else the last value is the run's.
+    typical = {True: value.median(), False: value.sort_by("step").last()}
+    for part in records.measurements([runs[place] for place in done]):
+        for place, seed in part.filter(pl.col("split") == "test").select("run", "seed").unique().iter_rows():
+            tested[done[place]].add(seed)
+        asked = part.with_columns(column=pl.concat_str("split", pl.lit("/"), "metric"))
+        asked = asked.filter(pl.col("column").is_in(list(columns)))
+        for timed, one in typical.items():
+            chosen = asked.filter((pl.col("metric") == "seconds") == timed)
+            found = chosen.group_by("run", "column", "seed", maintain_order=True).agg(one)
+            for place, column, seed, number in found.iter_rows():
+                values[column][done[place]][seed] = number
+    return values, tested

@@ -1,0 +1,74 @@
+"""How long a training step takes and what memory it plans, network beside network in one process."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from hdc import ops
+from hdc.lab import data
+from hdc.lab.config import Config
+from hdc.lab.data.dataset import Dataset
+from hdc.lab.records.run import TIMES, Run
+from hdc.lab.training import Step, Trainer
+
+_LOOP = 0.05  # seconds
+
+
+def measure(runs: Sequence[Run], repeats: int) -> pl.DataFrame:
+    """Seconds and bytes of a step of every run, a row per run and repeat, columns as `run.TIMES`.
+
+    Each program is measured once a round, round after round, so that whatever else the machine does
+    meets all of them alike: the mean of as many steps in a row as fill 50 ms, after as many untimed
+    ones. Runs whose steps are the same program, such as those that differ in seeds or in how many
+    images they train on, share one measurement.
+
+    Raises:
+        InputError: where configuration and data do not fit one another, before anything is measured.
+    """
+    programs: dict[tuple, Step] = {}
+    keys = {}
+    for run in runs:
+        dataset = _few(run.config)
+        keys[run.run_id] = key = _program(run.config, dataset)
+        if key not in programs:
+            with ops.backend(run.config.ops.backend):
+                programs[key] = Trainer(run.config, dataset).step_program()
+    seconds = {key: [] for key in programs}
+    counts = {key: math.ceil(_LOOP / _seconds(step, 3)) for key, step in programs.items()}
+    for _ in range(repeats):
+        for key, step in programs.items():
+            _seconds(step, counts[key])  # finds caches and threads as in a loop of its own
+            seconds[key].append(_seconds(step, counts[key]))
+    rows = [
+        (run.run_id, repeat, taken, programs[keys[run.run_id]].bytes)
+        for run in runs
+        for repeat, taken in enumerate(seconds[keys[run.run_id]])
+    ]
+    return pl.DataFrame(rows, schema=TIMES, orient="row")
+
+
+def _seconds(step: Step, count: int) -> float:
+    """Mean seconds of `count` steps in a row."""
+    begun = time.perf_counter()
+    for _ in range(count):
+        step.take()
+    return (time.perf_counter() - begun) / count
+
+
+def _few(config: Config) -> Dataset:
+    """Of the training images no more than a run needs: every program keeps a copy of its own."""
+    most = len(data.load(config.data).train)
+    count = min(most, config.train.batch_size * (config.optim.warmup_steps + 1))
+    return data.load(replace(config.data, train_size=count))
+
+
+def _program(config: Config, dataset: Dataset) -> tuple:
+    """What a compiled step depends on: the same for the same program."""
+    labels = dataset.train.labels.shape[1:]
+    return (
+        *(dataset.image_shape, labels, len(dataset.classes), dataset.train.ignores, config.data.flips),
+        *(config.net, config.dilation.layer_rates, config.optim, config.train.batch_size, config.ops),
+    )

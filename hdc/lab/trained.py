@@ -1,0 +1,183 @@
+"""Trained networks: built from a configuration, written to a file with all that they need, read back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from hdc.errors import InputError
+from hdc.lab import weights
+from hdc.lab.config import Config, NetConfig, from_dict
+from hdc.lab.records import Run
+from hdc.layers import evaluation
+from hdc.networks.context import ContextNetwork
+from hdc.networks.lei2019 import Lei2019
+from hdc.registry import Task
+from hdc.schedules import DilationSchedule
+
+
+def build(
+    config: NetConfig,
+    schedule: DilationSchedule,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    task: Task,
+    rngs: nnx.Rngs,
+) -> "ContextNetwork | Lei2019":
+    """The network that `config` describes, with one dilated layer per rate of `schedule`.
+
+    Args:
+        image_shape: height, width and channels of the images.
+        classes: number of logits.
+        task: "dense" for logits per pixel, "classification" for logits per image.
+        rngs: `params` for the start, `dropout` for lei2019.
+
+    Raises:
+        InputError: where network, schedule, task and image do not fit one another.
+    """
+    match config.name:
+        case "context":
+            return ContextNetwork(
+                schedule,
+                in_channels=image_shape[2],
+                classes=classes,
+                task=task,
+                width=config.width,
+                separable=config.separable,
+                residual=config.residual,
+                norm=config.norm,
+                padding=config.padding,
+                rngs=rngs,
+            )
+        case "lei2019":
+            if task != "classification":
+                raise InputError(
+                    "net=lei2019 gives one label per image and the data has one per pixel: "
+                    "use net=context, or a classification set such as data=terrain_patches"
+                )
+            return Lei2019(
+                schedule,
+                image_shape=image_shape,
+                classes=classes,
+                width=config.width,
+                separable=config.separable,
+                norm=config.norm,
+                padding=config.padding,
+                hidden=config.hidden,
+                dropout=config.dropout,
+                rngs=rngs,
+            )
+        case name:
+            raise InputError(f"unknown network {name!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """uint8 images `[b, h, w, channels]` to float32, `(x - offset) * scale` per channel."""
+
+    offset: np.ndarray
+    scale: np.ndarray
+
+    def __call__(self, images: Array | np.ndarray) -> Array:
+        offset, scale = (jnp.asarray(values).reshape(1, 1, 1, -1) for values in (self.offset, self.scale))
+        return (jnp.asarray(images).astype(jnp.float32) - offset) * scale
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network with what it needs to be used; `trained(images)` gives logits.
+
+    Attributes:
+        model: in evaluation: no dropout, running statistics.
+        normalise: uint8 images to the model's input.
+        classes: their names, in the order of the logits.
+        image_shape: height, width and channels of the images that it was trained on.
+        config: of the run that trained it.
+        seed: which of the run's.
+    """
+
+    model: nnx.Module
+    normalise: Normaliser
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    config: Config
+    seed: int
+
+    def __call__(self, images: Array | np.ndarray) -> Array:
+        """Logits of uint8 images `[b, h, w, channels]`."""
+        return self.model(self.normalise(images))  # type: ignore[operator]
+
+
+def load(source: Run | str | Path, seed: int | None = None) -> Trained:
+    """The trained network of a run, or of a safetensors file that a run has exported.
+
+    Args:
+        source: `hdc.lab.records.load(STUDY)[i]`, or a path.
+        seed: which of the run's; its first if None.
+
+    Raises:
+        InputError: where there are no such weights, or the file is damaged.
+    """
+    if not isinstance(source, str | Path):
+        source = source.weights(source.config.seeds[0] if seed is None else seed)
+    arrays, about = weights.read(Path(source))
+    try:
+        return _trained(arrays, about)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"{source} does not fit: {type(error).__name__}: {error}") from None
+
+
+def _trained(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Trained:
+    config, task, seed = from_dict(about["config"]), about["task"], about["seed"]
+    shape, classes = tuple(about["image_shape"]), tuple(about["classes"])
+    with np.errstate(over="raise"):
+        normalise = Normaliser(*(np.array(about[name], np.float32) for name in ("offset", "scale")))
+    if not (
+        task in get_args(Task)
+        and type(seed) is int
+        and len(shape) == 3
+        and all(type(side) is int and side > 0 for side in shape)
+        and all(type(name) is str for name in classes)
+        and normalise.offset.shape == normalise.scale.shape == shape[2:]
+    ):
+        raise ValueError("what its header says of images, classes or seed is not possible")
+    model = build(
+        config.net, config.dilation, image_shape=shape, classes=len(classes), task=task, rngs=nnx.Rngs(0)
+    )
+    state = nnx.state(model, _KEPT)
+    flat = {_dotted(path): variable for path, variable in nnx.to_flat_state(state)}
+    if flat.keys() != arrays.keys():
+        raise ValueError("its arrays are those of another network")
+    for name, variable in flat.items():
+        if arrays[name].shape != variable.shape:
+            raise ValueError(f"{name} is {list(arrays[name].shape)} and must be {list(variable.shape)}")
+        variable.set_value(jnp.asarray(arrays[name]))
+    nnx.update(model, state)
+    return Trained(evaluation(model), normalise, classes, shape, config, seed)
+
+
+def export(state: nnx.State, about: Mapping[str, Any], normalise: Normaliser) -> bytes:
+    """A model's state as the safetensors file that `load` reads.
+
+    Args:
+        state: of a network that `build` made.
+        about: `config`, `seed`, `task`, `classes` and `image_shape`, as JSON values.
+        normalise: how its input was made.
+    """
+    flat = nnx.to_flat_state(nnx.filter_state(state, _KEPT))
+    arrays = {_dotted(path): np.asarray(variable.get_value()) for path, variable in flat}
+    ends = {"offset": normalise.offset.tolist(), "scale": normalise.scale.tolist()}
+    return weights.to_bytes(arrays, {**about, **ends})
+
+
+_KEPT = nnx.Any(nnx.Param, nnx.BatchStat)
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return ".".join(map(str, path))

@@ -1,0 +1,490 @@
+"""Training: the step, the epoch and the loop, with everything per step inside the compiled program."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array, lax
+
+from hdc import cost, ops
+from hdc.errors import InputError
+from hdc.lab import devices
+from hdc.lab import trained as networks
+from hdc.lab.config import Config, OptimConfig
+from hdc.lab.data.dataset import IGNORE, Dataset
+from hdc.lab.trained import Normaliser
+from hdc.layers import crop, evaluation
+
+_SECONDS_PER_CALL = 1.0
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss became infinite or not a number."""
+
+    def __init__(self, seed: int, step: int, loss: float):
+        super().__init__(f"the loss of seed {seed} became {loss} at step {step}")
+        self.seed, self.step = seed, step
+
+
+@dataclass(frozen=True)
+class Step:
+    """A compiled training step, to be measured.
+
+    Attributes:
+        take: take one step and wait for its end.
+        bytes: its arguments, results and temporary arrays as XLA plans them, the training split apart.
+            What a convolution of our own allocates for itself is not seen by XLA and not counted.
+    """
+
+    take: Callable[[], None]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A point of training from which it goes on to the same bits.
+
+    Attributes:
+        seeds: those trained together; the ones before them are finished.
+        epoch: the one that is trained, from 1; one more than there are where these seeds are finished.
+        step: steps of it taken.
+        seconds: wall time of these.
+        state: model and optimizer; of several seeds stacked along a new first axis.
+        losses, hits: of the epoch's steps so far, `[steps]` or `[seeds, steps]`.
+    """
+
+    seeds: tuple[int, ...]
+    epoch: int
+    step: int
+    seconds: float
+    state: nnx.State
+    losses: Array
+    hits: Array
+
+    def about(self) -> dict[str, Any]:
+        """Where it stands, as JSON values."""
+        return {"seeds": list(self.seeds), "epoch": self.epoch, "step": self.step, "seconds": self.seconds}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All values by name; PRNG keys as the numbers they are made of."""
+        tree = {"state": self.state, "losses": self.losses, "hits": self.hits}
+        return {name: np.asarray(_data(leaf)) for name, leaf in _named(tree).items()}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of one seed, just finished.
+
+    Attributes:
+        seed: whose epoch it is.
+        number: counted from 1.
+        step: steps taken so far.
+        seconds: wall time of the epoch's steps, without compiling; of seeds trained together, its share.
+        loss, accuracy: means over the epoch's training batches, as seen while training.
+        state: the model's state, to merge with `Trainer.graph`.
+        after: what to go on from once this epoch is written down; None where the same epoch of
+            another seed, trained together with this one, is still to come.
+    """
+
+    seed: int
+    number: int
+    step: int
+    seconds: float
+    loss: float
+    accuracy: float
+    state: nnx.State
+    after: Snapshot | None
+
+
+class Trainer:
+    """A configuration bound to its data set: compiles once, then trains any number of seeds.
+
+    The training images stay on the device as uint8; the batch is gathered, flipped and
+    normalised inside the compiled step.
+
+    Attributes:
+        abstract: the model in evaluation (no dropout, running statistics), shapes in place of values.
+        graph: its graph definition, to merge with an epoch's state.
+        cost: of one image's forward pass.
+        normalise: uint8 images to the network's input, by the training split's channel means
+            and standard deviations.
+        steps_per_epoch: full batches in the training split; an epoch's order is new each time, and
+            what does not fill a batch waits for the next.
+
+    Raises:
+        InputError: where configuration and data do not fit one another, before anything is trained.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset):
+        self.config, self.dataset = config, dataset
+        self.layout(len(config.seeds))
+        batch = config.train.batch_size
+        self.steps_per_epoch = len(dataset.train) // batch
+        if self.steps_per_epoch == 0:
+            raise InputError(
+                f"train.batch_size={batch} is larger than the {len(dataset.train)} training images of "
+                f"{dataset.name}"
+            )
+        self.normalise = _normaliser(dataset.train.images)
+        self._optimizer = optimizer(config.optim, config.train.epochs * self.steps_per_epoch)
+        # Shapes only: a network that does not fit the images is refused here, in milliseconds.
+        self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
+        self.graph = nnx.graphdef(self.abstract)
+        _refuse_without_labels(self.abstract, dataset)
+        self.cost = cost.per_image(self.abstract, dataset.image_shape)
+        self._programs: dict[int, _Programs] = {}  # by how many seeds they train
+
+    def _model(self, seed: int) -> nnx.Module:
+        return networks.build(
+            self.config.net,
+            self.config.dilation,
+            image_shape=self.dataset.image_shape,
+            classes=len(self.dataset.classes),
+            task=self.dataset.task,
+            rngs=nnx.Rngs(params=seed, dropout=seed + 1),
+        )
+
+    def fit(
+        self,
+        seeds: Sequence[int],
+        *,
+        resume: Snapshot | None = None,
+        watch: Callable[[Snapshot], None] = lambda _: None,
+    ) -> Iterator[Epoch]:
+        """Train each seed from its start, yielding after every epoch of each.
+
+        One after the other on a CPU, which one seed keeps busy, or one on each of several; side by side
+        elsewhere. The same configuration and seed give the same parameters to the bit on the same machine
+        with the same number of CPU cores, and of devices that share a batch.
+
+        Args:
+            seeds: which.
+            resume: where to go on, in place of the start.
+            watch: called about every second in the middle of an epoch.
+
+        Raises:
+            NonFiniteLoss: naming the first step whose loss was not finite.
+        """
+        rest = list(seeds)
+        if resume is not None:
+            rest = rest[rest.index(resume.seeds[-1]) + 1 :]
+            yield from self._fit(resume, watch)
+        if not rest:
+            return
+        together = self.layout(len(rest)).across if jax.default_backend() == "cpu" else len(rest)
+        for first in range(0, len(rest), together):
+            yield from self._fit(self._begin(rest[first : first + together]), watch)
+
+    def layout(self, seeds: int) -> devices.Layout:
+        """How so many seeds are laid over the devices.
+
+        Raises:
+            InputError: where there are fewer devices than asked for.
+        """
+        return devices.lay_out(self.config.train.devices, seeds, self.config.train.batch_size)
+
+    def snapshot(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Snapshot:
+        """The snapshot whose `about()` and `arrays()` these are.
+
+        Raises:
+            ValueError: where they are not those of a snapshot of this configuration.
+        """
+        seeds, epoch, step = tuple(about["seeds"]), about["epoch"], about["step"]
+        planned = list(self.config.seeds)
+        at = planned.index(seeds[0]) if seeds and seeds[0] in planned else 0
+        if not seeds or list(seeds) != planned[at : at + len(seeds)]:
+            raise ValueError(f"its seeds are {list(seeds)}")
+        if not (0 <= step < self.steps_per_epoch and 1 <= epoch <= self.config.train.epochs + 1):
+            raise ValueError(f"it stands at step {step} of epoch {epoch}")
+        start = nnx.eval_shape(lambda: self._begin_tree(seeds))
+        named = _named(start)
+        if named.keys() != arrays.keys():
+            raise ValueError("it is of another network")
+        leaves = [_restored(name, leaf, arrays[name]) for name, leaf in named.items()]
+        tree = jax.tree.unflatten(jax.tree.structure(start), leaves)
+        return Snapshot(seeds, epoch, step, float(about["seconds"]), **tree)
+
+    def step_program(self) -> Step:
+        """The step that `fit` takes for one seed, compiled, from the start of its first epoch."""
+        seed = self.config.seeds[0]
+        state, key = self._begin([seed]).state, jax.random.key(seed)
+        programs = self._compile(state, key, devices.lay_out(1, 1, self.config.train.batch_size))
+        kept = programs.begin(state, key)
+
+        def take() -> None:
+            nonlocal kept
+            carry, order = kept
+            kept = jax.block_until_ready(programs.proceed(carry, order, 0, 1)), order
+
+        used = programs.steps.memory_analysis()
+        assert used is not None  # XLA plans ahead on CPU, GPU and TPU
+        split = self.dataset.train.images.nbytes + self.dataset.train.labels.nbytes
+        planned = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
+        return Step(take, planned - split)
+
+    def _begin(self, seeds: Sequence[int]) -> Snapshot:
+        return Snapshot(tuple(seeds), 1, 0, 0.0, **self._begin_tree(seeds))
+
+    def _begin_tree(self, seeds: Sequence[int]) -> dict[str, Any]:
+        state = _together([nnx.split(self._start(seed))[1] for seed in seeds])
+        shape = self._shape(len(seeds))
+        return {"state": state, "losses": jnp.zeros(shape), "hits": jnp.zeros(shape)}
+
+    def _shape(self, seeds: int) -> tuple[int, ...]:
+        return (self.steps_per_epoch,) if seeds == 1 else (seeds, self.steps_per_epoch)
+
+    def _fit(self, at: Snapshot, watch: Callable[[Snapshot], None]) -> Iterator[Epoch]:
+        seeds, layout = at.seeds, self.layout(len(at.seeds))
+        carry = layout.put((at.state, at.losses, at.hits))
+        for number in range(at.epoch, self.config.train.epochs + 1):
+            end, carry = self._epoch(at, carry, layout, watch)
+            at = dataclasses.replace(end, epoch=number + 1, step=0, seconds=0.0)
+            losses, hits = (np.asarray(values).reshape(len(seeds), -1) for values in (end.losses, end.hits))
+            for place, seed in enumerate(seeds):
+                loss, accuracy = float(np.mean(losses[place])), float(np.mean(hits[place]))
+                own = end.state
+                if len(seeds) > 1:
+                    own = jax.tree.map(lambda leaf, place=place: leaf[place], own)
+                yield Epoch(
+                    seed,
+                    number,
+                    number * self.steps_per_epoch,
+                    end.seconds / len(seeds),
+                    loss,
+                    accuracy,
+                    own[0],
+                    at if place == len(seeds) - 1 else None,
+                )
+
+    def _epoch(
+        self, at: Snapshot, carry: tuple, layout: devices.Layout, watch: Callable[[Snapshot], None]
+    ) -> tuple[Snapshot, tuple]:
+        """The rest of an epoch: the point after its last step, and what is there on the devices."""
+        seeds = at.seeds
+        key = layout.put(_together([jax.random.fold_in(jax.random.key(seed), at.epoch) for seed in seeds]))
+        if len(seeds) not in self._programs:
+            self._programs[len(seeds)] = self._compile(carry[0], key, layout)
+        programs = self._programs[len(seeds)]
+        before = time.perf_counter()
+        fresh, order = programs.begin(carry[0], key)
+        if not at.step:
+            carry = fresh
+        seconds = at.seconds + time.perf_counter() - before
+        length = 1
+        while at.step < self.steps_per_epoch:
+            # In calls of at most a second or so, so that signals are heard.
+            stop = min(at.step + devices.agreed(length), self.steps_per_epoch)
+            before = time.perf_counter()
+            carry = jax.block_until_ready(programs.proceed(carry, order, at.step, stop))
+            elapsed = time.perf_counter() - before
+            if elapsed < _SECONDS_PER_CALL / 2:
+                length *= 2
+            seconds += elapsed
+            at = Snapshot(seeds, at.epoch, stop, seconds, *layout.on_one(carry))
+            self._refuse_non_finite(at)
+            if stop < self.steps_per_epoch:
+                watch(at)
+        return at, carry
+
+    def _refuse_non_finite(self, at: Snapshot) -> None:
+        losses = np.asarray(at.losses).reshape(len(at.seeds), -1)[:, : at.step]
+        bad = np.argwhere(~np.isfinite(losses.T))
+        if len(bad):
+            step, place = (int(index) for index in bad[0])
+            taken = (at.epoch - 1) * self.steps_per_epoch + step + 1
+            raise NonFiniteLoss(at.seeds[place], taken, float(losses[place, step]))
+
+    def _start(self, seed: int) -> tuple[nnx.Module, nnx.Optimizer]:
+        model = self._model(seed)
+        return model, nnx.Optimizer(model, self._optimizer, wrt=nnx.Param)
+
+    def _compile(self, state: nnx.State, key: Array, layout: devices.Layout) -> "_Programs":
+        dataset, batch = self.dataset, self.config.train.batch_size
+        images, labels = layout.everywhere((dataset.train.images, dataset.train.labels))
+        graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
+        flips, normalise, ignores = self.config.data.flips, self.normalise, dataset.train.ignores
+        shape = self._shape(layout.seeds)
+
+        def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
+            model, optimizer = nnx.merge(graph, state)
+            chosen = lax.dynamic_slice(order, (index * batch,), (batch,))
+            x, y = layout.share((images[chosen], labels[chosen]))
+            x, y = _flipped(x, y, flips, jax.random.fold_in(key, index))
+
+            def objective(model: nnx.Module) -> tuple[Array, Array]:
+                logits = model(normalise(x))  # type: ignore[operator]
+                truth = crop(y, *logits.shape[1:3]) if y.ndim > 1 else y
+                if not ignores:
+                    losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
+                    return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == truth)
+                return _over_counted(logits, truth)
+
+            (loss, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
+            optimizer.update(model, gradients)
+            return nnx.state((model, optimizer)), loss, hits
+
+        def shuffled(key: Array) -> tuple[Array, Array]:
+            order_key, flip_key = jax.random.split(key)
+            return jax.random.permutation(order_key, len(dataset.train)).astype(jnp.int32), flip_key
+
+        step, shuffled = layout.of_all(step, own=3), layout.of_all(shuffled, own=1)
+
+        def begin(state: nnx.State, key: Array):
+            return (state, jnp.zeros(shape), jnp.zeros(shape)), shuffled(key)
+
+        def proceed(index: Array, carry: tuple, data: tuple) -> tuple:
+            (state, losses, hits), (order, key, images, labels) = carry, data
+            state, loss, hit = step(state, order, key, index, images, labels)
+            return state, losses.at[..., index].set(loss), hits.at[..., index].set(hit)
+
+        def proceed_to(start: Array, stop: Array, carry: tuple, data: tuple) -> tuple:
+            return lax.fori_loop(start, stop, lambda index, carry: proceed(index, carry, data), carry)
+
+        with layout.tracing():
+            first = jax.jit(begin, out_shardings=layout.own).lower(state, key).compile()
+            carry, order = first(state, key)
+            some, index = (*order, images, labels), jnp.int32(0)
+            in_one = ops.fast_in_loops()
+            if in_one:
+                lowered = jax.jit(proceed_to, out_shardings=layout.own).lower(index, index, carry, some)
+            else:
+                lowered = jax.jit(proceed, out_shardings=layout.own).lower(index, carry, some)
+            program = lowered.compile()
+
+        def steps_of(carry: tuple, order: tuple, start: int, stop: int) -> tuple:
+            data = (*order, images, labels)
+            if in_one:
+                return program(np.int32(start), np.int32(stop), carry, data)
+            for index in range(start, stop):
+                carry = program(np.int32(index), carry, data)
+            return carry
+
+        return _Programs(first, steps_of, program)
+
+
+@dataclass(frozen=True)
+class _Programs:
+    """An epoch, compiled.
+
+    Attributes:
+        begin: its beginning, `(state, key) -> (carry, order)`; a carry is `(state, losses, hits)`.
+        proceed: any steps of it, `(carry, order, start, stop) -> carry`.
+        steps: the compiled program behind these.
+    """
+
+    begin: Callable
+    proceed: Callable
+    steps: jax.stages.Compiled
+
+
+def _over_counted(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Mean cross-entropy and accuracy over the pixels whose label is not `IGNORE`; 0 where there are none."""
+    counted = labels != IGNORE
+    count = jnp.maximum(jnp.sum(counted), 1)
+    # Any class will do in place of IGNORE, for which the loss and its gradient are not defined.
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, labels, 0))
+    hits = (jnp.argmax(logits, axis=-1) == labels) & counted
+    return jnp.sum(losses, where=counted) / count, jnp.sum(hits) / count
+
+
+def _refuse_without_labels(model: nnx.Module, dataset: Dataset) -> None:
+    """VALID layers look at the centre of the maps alone, where there may be no label."""
+    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    if not any(split.ignores for split in splits.values()):
+        return
+    image = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
+    _, height, width, _ = nnx.eval_shape(lambda model, image: model(image), model, image).shape
+    for name, split in splits.items():
+        if (crop(split.labels, height, width) == IGNORE).all():
+            raise InputError(
+                f"net.padding=VALID with these schedule.rates leaves the central {height} x {width} pixels, "
+                f"none of which has a label in the {name} split of {dataset.name}"
+            )
+
+
+def _together(trees: Sequence[Any]) -> Any:
+    """Several of the same form as one, stacked along a new first axis; a single one as it is."""
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf: Any) -> Array:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _restored(name: str, expected: Any, array: np.ndarray) -> Array:
+    found = jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(expected) else jnp.asarray(array)
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise ValueError(f"{name} is {found.dtype}{list(found.shape)}")
+    return found
+
+
+def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """The optax transformation for a run of `steps` steps.
+
+    Clipping by the global norm comes first; weight decay holds for kernels alone (arrays of two
+    axes or more). The learning rate rises linearly over `warmup_steps` from one step's share.
+
+    Raises:
+        InputError: where the warm-up is not shorter than the run.
+    """
+    warmup, peak = config.warmup_steps, config.learning_rate
+    if warmup >= steps:
+        raise InputError(f"optim.warmup_steps={warmup} must be fewer than the run's {steps} steps")
+    after = (
+        optax.cosine_decay_schedule(peak, steps - warmup)
+        if config.decay == "cosine"
+        else optax.constant_schedule(peak)
+    )
+    rate = after
+    if warmup:
+        rate = optax.join_schedules(
+            [optax.linear_schedule(peak / warmup, peak, warmup - 1 or 1), after], [warmup]
+        )
+    clip = optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm)
+    match config.name:
+        case "adamw":
+            return optax.chain(clip, optax.adamw(rate, weight_decay=config.weight_decay, mask=_kernels))
+        case "sgd":
+            decay = optax.add_decayed_weights(config.weight_decay, mask=_kernels)
+            return optax.chain(clip, decay, optax.sgd(rate, momentum=config.momentum))
+        case name:
+            raise InputError(f"unknown optimizer {name!r}")
+
+
+def _kernels(parameters: nnx.State) -> nnx.State:
+    return jax.tree.map(lambda value: value.ndim > 1, parameters)
+
+
+def _normaliser(images: np.ndarray) -> Normaliser:
+    """To the mean 0 and the standard deviation 1 of `images`, per channel."""
+    counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
+    values = np.arange(256)
+    mean = np.array([np.average(values, weights=count) for count in counts])
+    variance = [np.average((values - m) ** 2, weights=count) for m, count in zip(mean, counts, strict=True)]
+    return Normaliser(mean.astype(np.float32), (1 / np.sqrt(np.maximum(variance, 1.0))).astype(np.float32))
+
+
+def _flipped(images: Array, labels: Array, flips: tuple[str, ...], key: Array) -> tuple[Array, Array]:
+    """Each image mirrored with probability 1/2 per axis of `flips`, its label map with it."""
+    for flip, flip_key in zip(flips, jax.random.split(key, max(1, len(flips))), strict=False):
+        axis = 2 if flip == "horizontal" else 1
+        mirror = jax.random.bernoulli(flip_key, shape=(len(images),))
+        images = jnp.where(mirror[:, None, None, None], jnp.flip(images, axis), images)
+        if labels.ndim > 1:
+            labels = jnp.where(mirror[:, None, None], jnp.flip(labels, axis), labels)
+    return images, labels

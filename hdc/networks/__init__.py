@@ -1,0 +1,6 @@
+"""The networks around a schedule: plain, dilated and HDC differ only in their dilation rates."""
+
+from hdc.networks.context import ContextNetwork
+from hdc.networks.lei2019 import Lei2019
+
+__all__ = ["ContextNetwork", "Lei2019"]

@@ -1,5 +1,0 @@
-"""Records to tables. No JAX."""
-
-from hdc.tables.study import Difference, Table, TableConfig, build, correlation, document, long_frame
-
-__all__ = ["Difference", "Table", "TableConfig", "build", "correlation", "document", "long_frame"]

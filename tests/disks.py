@@ -200,7 +200,7 @@ def test_a_failure_that_cannot_be_written_down_is_said(disk: Disk, monkeypatch) 
 
     said = io.StringIO()
     with monkeypatch.context() as patch, pytest.raises(NonFiniteLoss):
-        patch.setattr(experiment, "_seeds", wild)
+        patch.setattr(experiment._Session, "_seeds", wild)
         experiment.run(run, Console(file=said))
     assert f"{run.folder / 'failed.json'} cannot be written: No space left on device" in said.getvalue()
     assert run.state == "interrupted"
@@ -217,7 +217,7 @@ def test_checkpoints_that_cannot_be_written_are_one_warning(
         during(patch, "done", 1, lambda: kept.extend(path.name for path in small.folder.glob("[0-9]*")))
         said = train(run)
     (warning,) = (line for line in said if line.startswith("warning: "))
-    assert f"{small.folder} cannot be written: No space left on device: training goes on" in warning
+    assert f"{small.folder} cannot be written: No space left on device: training continues" in warning
     assert said[-1].endswith(": done")
     assert "1" in kept
     assert numbers(run) == clean
@@ -236,7 +236,7 @@ def test_a_checkpoint_before_the_disk_was_full_serves(tmp_path: Path, mount, cle
         train(run)
     assert run.state == "interrupted"
     said = train(run)
-    assert "goes on with seed 0 at epoch" in said[0]
+    assert "resuming with seed 0 at epoch" in said[0]
     assert said[-1].endswith(": done")
     assert numbers(run) == clean
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hdc.errors import InputError
+from hdc.lab import signals
 from hdc.lab.commands.main import main
 from hdc.lab.data import mnist, mnist10k
 from hdc.lab.data import tfds as tfds_source
@@ -121,6 +122,8 @@ def test_unusable_input_is_one_line_and_exit_code_2(argv: list[str], message: st
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(signals, "ending", lambda: None)  # which would end the tests
+
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 

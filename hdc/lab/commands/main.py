@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hdc.errors import InputError, printable
+from hdc.lab import signals
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hdc: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        signals.ending()
         print("hdc: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:

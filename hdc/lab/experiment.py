@@ -133,7 +133,7 @@ class _Session:
                 ops.backend(self._record.config.ops.backend),
                 _progress(self._console, self._record, snapshot) as advance,
             ):
-                self._seeds(snapshot, advance)
+                _seeds(self._trainer, self._writer, snapshot, self._save, advance)
             self._writer.done()
         except (records.Superseded, records.Unwritable):
             raise
@@ -186,55 +186,6 @@ class _Session:
         if signal is not None:
             self._say(f"{signal}: {saved}; run the same command to resume")
             self._asked.act()
-
-    def _seeds(self, snapshot: Snapshot | None, advance: Callable[[str], None]) -> None:
-        trainer, writer = self._trainer, self._writer
-        config, dataset = trainer.config, trainer.dataset
-        evaluate = metrics.evaluator(
-            trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
-        )
-        test = dataset.test
-        chosen = spread(len(test), config.gridding.images)
-        samples = spread(len(test), SAMPLES)
-        about = {
-            "config": config.to_dict(),
-            "task": dataset.task,
-            "classes": list(dataset.classes),
-            "image_shape": list(dataset.image_shape),
-        }
-        for epoch in trainer.fit(config.seeds, resume=snapshot, watch=self._save):
-            seed, state = epoch.seed, epoch.state
-            where = {"seed": seed, "step": epoch.step, "epoch": epoch.number}
-            seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
-            writer.log(**where, split="train", metrics=seen)
-            validation = evaluate(state, dataset.validation).summary()
-            if not math.isfinite(validation["loss"]):  # the last step's update shows only here
-                raise NonFiniteLoss(seed, epoch.step, validation["loss"])
-            writer.log(**where, split="validation", metrics=validation)
-            advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
-            if epoch.number == config.train.epochs:
-                final = evaluate(state, test)
-                with threadpool_limits(1, user_api="blas"):  # its idle threads would slow XLA's
-                    measured = gridding.measure(
-                        trainer.graph,
-                        state,
-                        trainer.normalise,
-                        test.images[chosen],
-                        config.gridding.max_period,
-                    )
-                writer.log(**where, split="test", metrics={**final.summary(), **measured.metrics})
-                writer.artifact("gridding", seed, measured.arrays)
-                predictions = {
-                    "images": test.images[samples],
-                    "labels": test.labels[samples],
-                    "predictions": final.predictions[samples],
-                    "confusion": final.confusion,
-                    "classes": np.array(dataset.classes),
-                }
-                writer.artifact("predictions", seed, predictions)
-                writer.weights(seed, trained.export(state, {**about, "seed": seed}, trainer.normalise))
-            if epoch.after is not None and (epoch.number, seed) != (config.train.epochs, config.seeds[-1]):
-                self._save(epoch.after)
 
 
 def check(config: Config) -> None:
@@ -306,6 +257,57 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_enable_compilation_cache", Path(folder).is_dir())
         least = math.inf
     jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+
+
+def _seeds(
+    trainer: Trainer,
+    writer: records.Writer,
+    snapshot: Snapshot | None,
+    keep: Callable[[Snapshot], None],
+    advance: Callable[[str], None],
+) -> None:
+    config, dataset = trainer.config, trainer.dataset
+    evaluate = metrics.evaluator(
+        trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
+    )
+    test = dataset.test
+    chosen = spread(len(test), config.gridding.images)
+    samples = spread(len(test), SAMPLES)
+    about = {
+        "config": config.to_dict(),
+        "task": dataset.task,
+        "classes": list(dataset.classes),
+        "image_shape": list(dataset.image_shape),
+    }
+    for epoch in trainer.fit(config.seeds, resume=snapshot, watch=keep):
+        seed, state = epoch.seed, epoch.state
+        where = {"seed": seed, "step": epoch.step, "epoch": epoch.number}
+        seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
+        writer.log(**where, split="train", metrics=seen)
+        validation = evaluate(state, dataset.validation).summary()
+        if not math.isfinite(validation["loss"]):  # the last step's update shows only here
+            raise NonFiniteLoss(seed, epoch.step, validation["loss"])
+        writer.log(**where, split="validation", metrics=validation)
+        advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
+        if epoch.number == config.train.epochs:
+            final = evaluate(state, test)
+            with threadpool_limits(1, user_api="blas"):  # its idle threads would slow XLA's
+                measured = gridding.measure(
+                    trainer.graph, state, trainer.normalise, test.images[chosen], config.gridding.max_period
+                )
+            writer.log(**where, split="test", metrics={**final.summary(), **measured.metrics})
+            writer.artifact("gridding", seed, measured.arrays)
+            predictions = {
+                "images": test.images[samples],
+                "labels": test.labels[samples],
+                "predictions": final.predictions[samples],
+                "confusion": final.confusion,
+                "classes": np.array(dataset.classes),
+            }
+            writer.artifact("predictions", seed, predictions)
+            writer.weights(seed, trained.export(state, {**about, "seed": seed}, trainer.normalise))
+        if epoch.after is not None and (epoch.number, seed) != (config.train.epochs, config.seeds[-1]):
+            keep(epoch.after)
 
 
 def spread(length: int, count: int) -> np.ndarray:

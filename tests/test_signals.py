@@ -56,6 +56,28 @@ def test_a_second_ctrl_c_ends_at_once_however_the_clean_up_goes(clean_up):
     assert done.stderr == "hdc: interrupted at once\n"
 
 
+def test_ctrl_c_while_importing_ends_at_once_and_else_raises(tmp_path):
+    (tmp_path / "slow.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT); print('no')")
+    program = """
+import os, signal
+from hdc.lab import signals
+signals.install()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("raised", flush=True)
+import slow
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "raised\n", "hdc: interrupted at once\n")
+
+
 def test_after_ctrl_c_the_shutdown_ends_with_130_at_its_start():
     program = """
 import atexit, os, signal, sys

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # Ctrl-C, termination, Slurm's early warning
 _PATIENCE = 1.0  # seconds for `clean_up`
@@ -46,24 +47,25 @@ class Deferred:
 
     def _defer(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT == self._signal:
-            self._end_at_once()
+            _end_at_once(self.clean_up)
         self._signal = self._signal or signal.Signals(number)
 
-    def _end_at_once(self) -> None:
-        """End without Python's shutdown. XLA may be compiling on threads of its own, and the shutdown would
-        destroy the client that they use, which is a segmentation fault."""
-        with suppress(OSError):
-            os.write(2, b"hdc: interrupted at once\n")
 
-        def clean_up() -> None:
-            with suppress(Exception):
-                self.clean_up()
+def _end_at_once(clean_up: Callable[[], None] = lambda: None) -> NoReturn:
+    """End without Python's shutdown. XLA may be compiling on threads of its own, and the shutdown would
+    destroy the client that they use, which is a segmentation fault."""
+    with suppress(OSError):
+        os.write(2, b"hdc: interrupted at once\n")
 
-        # The signal may have stopped this thread while it holds a lock that the clean-up needs.
-        last = threading.Thread(target=clean_up, daemon=True)
-        last.start()
-        last.join(_PATIENCE)
-        _exit()
+    def clean() -> None:
+        with suppress(Exception):
+            clean_up()
+
+    # The signal may have stopped this thread while it holds a lock that the clean-up needs.
+    last = threading.Thread(target=clean, daemon=True)
+    last.start()
+    last.join(_PATIENCE)
+    _exit()
 
 
 @contextmanager
@@ -93,18 +95,35 @@ def deferred() -> Iterator[Deferred]:
         found.act()
 
 
+def install() -> None:
+    """In a command: Ctrl-C raises KeyboardInterrupt, except during imports, where it ends the process at once.
+
+    Native modules crash when their initialisation is interrupted by an exception.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            _end_at_once()
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def ending() -> None:
     """After Ctrl-C, ignore further ones, and have Python's shutdown end with exit code 130 at its start.
 
     What comes later in the shutdown would kill the process by a second Ctrl-C, or destroy XLA's client while
-    XLA is still compiling (see `Deferred`).
+    XLA is still compiling.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         atexit.register(_exit)
 
 
-def _exit() -> None:
+def _exit() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()

@@ -35,6 +35,7 @@ _PREPARED = [name for name, _, _, download in _DATA_SETS if download != "no"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command; returns the exit code: 2 for input that cannot be used, 130 for Ctrl-C."""
+    signals.install()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # bars and dashes that an encoding does not have
     try:

@@ -96,7 +96,7 @@ def deferred() -> Iterator[Deferred]:
 
 
 def install() -> None:
-    """In a command: Ctrl-C raises KeyboardInterrupt, except during imports, where it ends the process at once.
+    """Have Ctrl-C raise KeyboardInterrupt, but end the process at once during imports.
 
     Native modules crash when their initialisation is interrupted by an exception.
     """

@@ -16,7 +16,7 @@ LIBRARY = [
     ["fields"],
     ["search", "plots", "certificate"],
     ["advice", "published"],
-    ["ops"],
+    ["ops", "equations"],
     ["layers"],
     ["networks"],
     ["receptive", "cost"],
@@ -29,7 +29,7 @@ LAB = [
     ["config"],
     ["records", "checkpoints", "parts"],
     ["trained"],
-    ["metrics", "training"],
+    ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],
     ["launchers", "commands"],
 ]

@@ -203,9 +203,11 @@ class OpsConfig:
 _GROUPS = {"schedule": ScheduleConfig, "train": TrainConfig, "gridding": GriddingConfig, "ops": OpsConfig}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Config:
     """One run: everything that can change its numbers. Where they are written is not part of it.
+
+    Two configurations are equal where they are the same run.
 
     Attributes:
         data, net, optim: the parts, with their options.
@@ -231,6 +233,12 @@ class Config:
     stored: Mapping[str, Any] = field(repr=False, compare=False)
     defaults: frozenset[str] = field(repr=False, compare=False)
     origins: tuple[Mapping[str, Any], ...] = field(repr=False, compare=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self.run_id == other.run_id
+
+    def __hash__(self) -> int:
+        return hash(self.run_id)
 
     @cached_property
     def dilation(self) -> DilationSchedule:
@@ -533,7 +541,7 @@ def _stored(group: str, part: PartConfig) -> tuple[dict[str, Any], set[str]]:
         if part.layer == "separable":
             del values["layer"]
     left_out = {key for key, value in plain.items() if key not in first and _same(values.get(key), value)}
-    return first | values, left_out
+    return {"name": part.name} | first | values, left_out
 
 
 def _added(stored: Mapping[str, Any]) -> Iterator[str]:
@@ -543,8 +551,6 @@ def _added(stored: Mapping[str, Any]) -> Iterator[str]:
             later = one.name in stored[group] and one.name not in _FIRST_KEYS[group]
             if later and stored[group][one.name] == one.default:
                 yield f"{group}.{one.name}"
-
-
 
 
 def _layer(name: str, values: Any) -> PartConfig:

@@ -27,7 +27,7 @@ LAB = [
     ["locks", "weights"],
     ["records", "checkpoints", "data"],
     ["trained"],
-    ["metrics", "training"],
+    ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],
     ["launchers", "commands"],
 ]

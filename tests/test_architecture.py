@@ -16,7 +16,7 @@ LIBRARY = [
     ["fields"],
     ["search", "plots", "certificate"],
     ["advice", "published"],
-    ["ops"],
+    ["ops", "equations"],
     ["layers"],
     ["networks"],
     ["receptive", "cost"],

@@ -14,7 +14,7 @@ _BATCH = 2**24  # bytes of files to parse at once
 
 
 def frame(runs: Sequence[Run]) -> pl.DataFrame:
-    """The measurements of all runs, each with its run's `state` and the `label` and `kind` of its schedule."""
+    """The measurements of all runs, each with the run's `state` and its schedule's `label` and `kind`."""
     schedules = [run.config.dilation for run in runs]
     about = pl.DataFrame(
         {

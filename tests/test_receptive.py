@@ -1,5 +1,7 @@
 """`hdc.receptive.analyse` against path counts entry by entry, schedules, gradients and sums done by hand."""
 
+import doctest
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -1099,6 +1101,11 @@ def test_an_analysis_prints_and_draws() -> None:
     assert "layers.0" in text and "layers.1" in text
     assert "problem, holes" in text
     assert analysis.figure().get_axes()
+
+
+def test_the_example_of_analyse_runs() -> None:
+    result = doctest.testmod(sys.modules[analyse.__module__])
+    assert (result.failed, result.attempted) == (0, 6)
 
 
 # --- what cannot be analysed ---

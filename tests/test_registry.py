@@ -138,7 +138,14 @@ def train(tmp_path: Path, *arguments: str, path: Path | None = None, module: str
 
 TINY = [
     *("net=tower", "data=cells", "optim=lion", "net.layer=smoothed", "layer.share=0.25"),
-    *("measures=[lattice]", "train.epochs=1", "gridding.images=2", "schedule.rates=[1,2]", "name=mine"),
+    *(
+        "measures=[lattice]",
+        "train.epochs=1",
+        "gridding.images=2",
+        "schedule.rates=[1,2]",
+        "schedule.repeat=1",
+        "name=mine",
+    ),
 ]
 
 

@@ -14,7 +14,7 @@ LIBRARY = [
     ["errors", "folders", "registry"],
     ["schedules"],
     ["fields"],
-    ["search", "plots", "certificate"],
+    ["search", "plots"],
     ["advice", "published"],
     ["ops"],
     ["layers"],
@@ -23,7 +23,7 @@ LIBRARY = [
     ["gridding"],
 ]
 LAB = [
-    ["config", "store", "signals", "memory", "devices"],
+    ["config", "store", "signals", "memory", "devices", "terminal"],
     ["locks", "weights"],
     ["records", "checkpoints", "data"],
     ["trained"],
@@ -31,7 +31,15 @@ LAB = [
     ["timing", "experiment", "report"],
     ["launchers", "commands"],
 ]
-WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.weights", "lab.records", "lab.report"]
+WITHOUT_JAX = [
+    "lab.config",
+    "lab.store",
+    "lab.locks",
+    "lab.weights",
+    "lab.records",
+    "lab.report",
+    "lab.terminal",
+]
 FLOORS = {
     f"{prefix}{room}": level
     for prefix, storey, start in (("", LIBRARY, 0), ("lab.", LAB, 100))

@@ -16,7 +16,7 @@ LIBRARY = [
     ["fields"],
     ["search", "plots"],
     ["advice", "published"],
-    ["ops"],
+    ["ops", "equations"],
     ["layers"],
     ["networks"],
     ["receptive", "cost"],
@@ -27,7 +27,7 @@ LAB = [
     ["locks", "weights"],
     ["records", "checkpoints", "data"],
     ["trained"],
-    ["metrics", "training"],
+    ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],
     ["launchers", "commands"],
 ]

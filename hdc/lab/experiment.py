@@ -29,7 +29,7 @@ import hdc
 from hdc import cost, gridding, ops
 from hdc.errors import InputError
 from hdc.folders import cache_dir
-from hdc.lab import data, metrics, records, signals, trained
+from hdc.lab import data, metrics, records, seen, signals, trained
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.config import Config, DataConfig
 from hdc.lab.data.dataset import Dataset
@@ -330,6 +330,7 @@ def _about(trainer: Trainer) -> dict[str, Any]:
             "parameters": cost.count_parameters(trainer.abstract),
             "flops_per_image": trainer.cost.flops,
             "bytes_per_image": trainer.cost.bytes,
+            **seen.numbers(trainer.abstract, dataset.image_shape),
         },
         "data": {
             "task": dataset.task,

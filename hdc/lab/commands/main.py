@@ -194,15 +194,15 @@ def _add_search(commands: "argparse._SubParsersAction[_Parser]") -> None:
 def _search(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from hdc import search
+    from hdc.search import Target, best, best_per_field
 
-    target = search.Target(args.layers, args.kernel_size, args.field, args.at_least, args.max_rate)
+    target = Target(args.layers, args.kernel_size, args.field, args.at_least, args.max_rate)
     if args.field is None:
         if args.top is not None:
             raise InputError("--top needs --field: without it, the best of every field is printed")
-        result = search.best_per_field(target)
+        result = best_per_field(target)
     else:
-        result = search.best(target, 10 if args.top is None else args.top)
+        result = best(target, 10 if args.top is None else args.top)
     if args.json and args.sweep:
         raise InputError("--json and --sweep are two forms of the answer: give one of them")
     if args.json:

@@ -1,5 +1,7 @@
 """`hdc.receptive.analyse` against path counts entry by entry, schedules, gradients and sums done by hand."""
 
+import doctest
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -13,6 +15,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import Array
+from networks import context
 
 from hdc import equations
 from hdc.errors import InputError
@@ -297,7 +300,7 @@ def test_a_context_network_sees_what_its_schedule_says(rates: list[int], taps: i
     counts = np.convolve(np.ones(3), np.array(schedule.path_counts, float))
     side = len(counts) + 8
     model = made(
-        lambda rngs: ContextNetwork(
+        lambda rngs: context(
             schedule, in_channels=2, classes=3, task="dense", width=4, separable=separable, rngs=rngs
         )
     )
@@ -328,7 +331,7 @@ def test_a_context_network_sees_what_its_schedule_says(rates: list[int], taps: i
 def test_residuals_add_the_identity(rates: list[int], separable: bool, taps: int) -> None:
     schedule = DilationSchedule(tuple(rates), kernel_size=taps)
     model = made(
-        lambda rngs: ContextNetwork(
+        lambda rngs: context(
             schedule,
             in_channels=3,
             classes=2,
@@ -1098,6 +1101,11 @@ def test_an_analysis_prints_and_draws() -> None:
     assert "layers.0" in text and "layers.1" in text
     assert "problem, holes" in text
     assert analysis.figure().get_axes()
+
+
+def test_the_example_of_analyse_runs() -> None:
+    result = doctest.testmod(sys.modules[analyse.__module__])
+    assert (result.failed, result.attempted) == (0, 6)
 
 
 # --- what cannot be analysed ---

@@ -24,14 +24,14 @@ LIBRARY = [
 ]
 LAB = [
     ["config", "store", "signals", "memory", "devices"],
-    ["locks", "weights"],
+    ["locks"],
     ["records", "checkpoints", "data"],
     ["trained"],
     ["metrics", "training"],
     ["timing", "experiment", "report"],
     ["launchers", "commands"],
 ]
-WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.weights", "lab.records", "lab.report"]
+WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.records", "lab.report"]
 FLOORS = {
     f"{prefix}{room}": level
     for prefix, storey, start in (("", LIBRARY, 0), ("lab.", LAB, 100))

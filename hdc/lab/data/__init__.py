@@ -17,29 +17,25 @@ def load(config: DataConfig) -> Dataset:
     """
     match config.name:
         case "terrain" | "terrain_patches" | "coast":
-            from hdc.lab.data import earth as blue_marble
+            from hdc.lab.data import earth
 
-            dataset = blue_marble.load(config.name, config.tile, config.downsample)
-        case "mnist" | "fashion_mnist":
-            from hdc.lab.data import mnist
+            dataset = earth.dataset(config.name, config.tile, config.downsample)
+        case "mnist" | "fashion_mnist" | "mnist10k":
+            from hdc.lab.data import idx
 
-            dataset = mnist.load(config.name)
-        case "mnist10k":
-            from hdc.lab.data import mnist10k
-
-            dataset = mnist10k.load()
+            dataset = idx.dataset(config.name)
         case "offsets":
             from hdc.lab.data import offsets
 
-            dataset = offsets.load(config.tile, config.offset, config.flips)
+            dataset = offsets.dataset(config.tile, config.offset, config.flips)
         case "scenes":
             from hdc.lab.data import scenes
 
-            dataset = scenes.load(config.tile)
+            dataset = scenes.dataset(config.tile)
         case name:
-            from hdc.lab.data import tfds as tfds_source
+            from hdc.lab.data import tfds
 
-            dataset = tfds_source.load(name)
+            dataset = tfds.dataset(name)
     return dataset if config.train_size is None else _cut(dataset, config.train_size)
 
 

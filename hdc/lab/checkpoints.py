@@ -1,7 +1,7 @@
 """Checkpoints of a run in training: the newest two, written in the background, verified when read.
 
-A checkpoint is a file of `hdc.lab.store`: named arrays, JSON about them, and their SHA-256. Orbax is not used.
-Its strength, states that are sharded over many hosts, is not needed for a run on one machine; it does
+A checkpoint is a file of `hdc.lab.store`: named arrays, JSON about them, and their SHA-256. Orbax is not
+used: its strength, states that are sharded over many hosts, is not needed for a run on one machine; it does
 not notice a changed bit in an array, and on a full disk several of its threads end with a traceback each.
 """
 

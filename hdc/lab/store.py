@@ -83,7 +83,10 @@ def write_out(path: Path, content: bytes) -> None:
         Unwritable, InputError: as `write_all`.
     """
     with naming(path):
-        mode = path.stat().st_mode if path.exists() else stat.S_IFREG
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            mode = stat.S_IFREG
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
             with path.open("wb") as file:
                 file.write(content)
@@ -285,8 +288,8 @@ def _digest(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], piece: i
 
 
 def _bytes_of(array: np.ndarray) -> np.ndarray:
-    """The bytes of an array, as they are in memory."""
-    return array.reshape(-1).view(np.uint8)
+    """The bytes of an array, in C order; not a copy if they lie so in memory."""
+    return np.ascontiguousarray(array.reshape(-1)).view(np.uint8)
 
 
 def read_arrays(content: bytes, names: Collection[str] | None = None) -> dict[str, np.ndarray]:

@@ -131,4 +131,4 @@ def test_the_process_that_comes_second_takes_the_first_ones_result(package: Path
     answers = iter([False, False, True])
     monkeypatch.setattr(idx, "is_prepared", lambda _: next(answers))
     assert idx.prepare("mnist10k", package) == first
-    assert sorted(path.name for path in first.parent.iterdir()) == [".mnist10k.lock", "mnist10k"]
+    assert sorted(path.name for path in first.parent.iterdir()) == ["mnist10k"]

@@ -125,7 +125,9 @@ def test_signals_are_heard_saved_and_obeyed(uninterrupted, tmp_path):
 
 def test_of_two_processes_one_takes_the_run_and_the_other_passes_on(uninterrupted, tmp_path):
     first = start(tmp_path)
-    after_new_checkpoint(tmp_path, first, 1)
+    while not list(tmp_path.glob("*/*/checkpoints")):  # it has the run, and compiles
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.001)
     first.send_signal(signal.SIGSTOP)  # else it may end before the second has begun
     second = start(tmp_path)
     out, _ = second.communicate(timeout=300)

@@ -14,9 +14,10 @@ from rich.console import Console
 from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.config import from_dict
+from hdc.lab.records import names
 from hdc.lab.report import tables
 from hdc.lab.report.statistics import Estimate, Paired
-from hdc.lab.report.tables import Difference, TableConfig, columns, rendering
+from hdc.lab.report.tables import Difference, TableConfig, rendering, rows
 
 T_975 = {
     1: 12.7062,
@@ -177,7 +178,8 @@ def test_the_prediction_is_correlated_with_what_was_measured(tmp_path):
     runs = records.plan(tmp_path / "tiny", configs)
     means = {}
     for position, run in enumerate(runs):
-        writer = run.start({})
+        stemmed = reference.gridding_spectrum([1, *run.config.schedule.rates], 3)
+        writer = run.start({"network": synthetic.seen({0}, max(stemmed.values(), default=0))})
         for seed in (0, 1):
             value = (position * 5 % 7) / 7 + 0.01 * seed
             writer.log(seed=seed, step=1, epoch=1, split="test", metrics={"speckle": value})
@@ -185,7 +187,7 @@ def test_the_prediction_is_correlated_with_what_was_measured(tmp_path):
         means[run.config.dilation.label] = (position * 5 % 7) / 7 + 0.005
     table = built(runs, measured=("test/speckle",), correlate=("gridding", "network_gridding"))
     (section,) = [one for one in tables.document(table).sections if "predict" in one.title]
-    assert section.head == ("Spearman with", "rows", "G", "G with stem")
+    assert section.head == ("Spearman with", "rows", "G", "G of the network")
     (cells,) = section.body
     assert cells[:2] == ("speckle %", "7")
     for text, stem in ((cells[2], ()), (cells[3], (1,))):
@@ -194,24 +196,44 @@ def test_the_prediction_is_correlated_with_what_was_measured(tmp_path):
             for rates in schedules
         ]
         assert text.startswith(f"{reference.spearman(predicted, list(means.values())):+.2f} [")
-    classifier = from_dict({"schedule": {"rates": [1, 2], "repeat": 1}, "net": {"name": "lei2019"}})
-    (run,) = records.plan(tmp_path / "b", [classifier])
-    described = ("network_gridding", "network_coverage", "gridding")
-    other = built([run], correlate=("gridding", "network_gridding"), described=described)
-    assert other.described == ("gridding",)
-    assert tables.document(other).sections[-2].head == ("Spearman with", "rows", "G")
     with pytest.raises(InputError, match="correlate must be of"):
         TableConfig(correlate=("test/speckle",))
 
 
-@pytest.mark.parametrize("taps", [3, 5])
-@pytest.mark.parametrize("rates", [[2, 2], [1, 2, 5], [4, 4, 4]])
-def test_the_columns_of_the_network_have_its_stem(rates, taps):
-    config = from_dict({"schedule": {"rates": rates, "repeat": 1}, "net": {"kernel_size": taps}})
-    counts = np.convolve(reference.path_counts(rates, taps), np.ones(3))
-    found = columns.network_counts(config)
-    np.testing.assert_allclose(found.counts, counts / counts.sum())
-    assert found.origin == (-(len(counts) // 2),)
+def test_what_the_network_sees_is_read_from_the_record_and_a_note_says_what_adds_it(tmp_path):
+    runs = study(tmp_path, ("plain", [0], 6), ("dilated", [0], 6), ("hdc", [0], 2))
+    described = ("network_coverage", "network_gridding")
+    before = built(runs, described=described)
+    assert [row[2:] for row in tables.document(before).sections[-1].body] == [("–", "–")] * 3
+    assert [note for note in before.notes if note.startswith("–")] == [
+        "– 'hdc runs tiny --analyse' adds what the network sees to records of an older version"
+    ]
+    added = (
+        synthetic.seen({0}, 0.25, 0.5),
+        {"seen": None, "unseen": "it looks elsewhere"},
+        synthetic.seen({0}),
+    )
+    for run, network in zip(runs, added, strict=True):
+        synthetic.rewrite(run.folder / "run.json", network={"parameters": 1, **network})
+    after = built(records.load("tiny", tmp_path), described=described)
+    (*_, section) = tables.document(after).sections
+    assert section.head[2:] == ("coverage of the network %", "G of the network")
+    assert [row[2:] for row in section.body] == [("50", "0.250"), ("–", "–"), ("100", "0.000")]
+    assert not any(note.startswith("–") for note in after.notes)
+    assert "2x6: what its network sees is not known: it looks elsewhere" in after.notes
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"gridding": 2}, {"coverage": []}, {"row": [[1]]}, {"row": 3}, {"size": [-1]}, {"frequency": "x"}],
+)
+def test_numbers_of_the_network_that_no_run_writes_are_refused(tmp_path, changed):
+    (run,) = study(tmp_path, ("plain", [0], 6))
+    network = synthetic.seen({0})
+    network["seen"].update(changed)
+    synthetic.rewrite(run.folder / "run.json", network=network)
+    with pytest.raises(InputError, match=r"run\.json is damaged: network is not what a run writes"):
+        built(records.load("tiny", tmp_path))
 
 
 def test_failed_and_missing_runs_are_shown(tmp_path):
@@ -420,7 +442,9 @@ def test_an_unknown_baseline_is_refused_and_those_that_there_are_named(tmp_path,
     runs = study(tmp_path, ("plain", [0], 6), ("hdc", [0], 2))
     with pytest.raises(InputError, match=r"unknown baseline .*there are: plain, dilated, hdc, 1x6, 1-2-5x2"):
         built(runs, baseline=name)
-    assert any("is the baseline 'dilated'" in note for note in built(runs, baseline="dilated").notes)
+    assert any(
+        "the baseline 'dilated' matches no row" in note for note in built(runs, baseline="dilated").notes
+    )
 
 
 def test_a_done_run_without_a_seeds_measurements_says_so(tmp_path):
@@ -431,7 +455,7 @@ def test_a_done_run_without_a_seeds_measurements_says_so(tmp_path):
     synthetic.sign(runs[0])
     table = built(records.load("tiny", tmp_path))
     assert table.rows[0].seeds == "2 of 3"
-    assert "1x6: done, and without measurements of seeds [1]: the records are not whole" in table.notes
+    assert "1x6: incomplete records: done, but no measurements of seeds [1]" in table.notes
 
 
 def test_keys_that_differ_together_are_named_by_one(tmp_path):
@@ -446,6 +470,106 @@ def test_keys_that_differ_together_are_named_by_one(tmp_path):
         "1x6, data.name=fashion_mnist, train.epochs=2",
         "1x6, data.name=fashion_mnist, train.epochs=3",
     ]
-    assert "with data.name differ, too: data.flips" in table.notes
+    assert "data.name stands for data.flips too: they always vary together" in table.notes
     # Epochs do not: two of the data sets' rows have the same.
-    assert not any("train.epochs" in note for note in table.notes if note.startswith("with"))
+    assert not any("train.epochs" in note for note in table.notes if "stands for" in note)
+
+
+def growing(tmp_path, changes, defaults=None):
+    """Finished runs of one schedule whose stored configurations differ by the keys of `changes`."""
+    configs = [synthetic.configuration("plain", [seed]) for seed in range(len(changes))]
+    runs = records.plan(tmp_path / "tiny", configs)
+    for run in runs:
+        synthetic.measured(run, lambda seed: {"accuracy": 0.5 + 0.01 * seed})
+    return [
+        Grown(run, change, (defaults or {}).get(place, ()))
+        for place, (run, change) in enumerate(zip(runs, changes, strict=True))
+    ]
+
+
+class Grown:
+    """A run of another version: its stored configuration has other keys than today's."""
+
+    def __init__(self, run, change, defaults):
+        self._run, self._change, self.defaults = run, change, frozenset(defaults)
+
+    def __getattr__(self, name):
+        return getattr(self._run, name)
+
+    @property
+    def config(self):
+        return Stored(self._run.config, self._change)
+
+
+class Stored:
+    def __init__(self, config, change):
+        self._config, self._change = config, change
+
+    def __getattr__(self, name):
+        return getattr(self._config, name)
+
+    def to_dict(self):
+        values = self._config.to_dict()
+        return values | {"net": values["net"] | self._change}
+
+
+def test_a_run_without_a_later_key_had_its_default(tmp_path):
+    runs = growing(tmp_path, [{}, {"smooth": False}, {"smooth": True}], {1: ["net.smooth"]})
+    assert names.names(runs) == [
+        ("1x6", "net.smooth=false"),
+        ("1x6", "net.smooth=false"),
+        ("1x6", "net.smooth=true"),
+    ]
+    table = rows.group(runs, ["test/accuracy"])
+    assert [(row.label, row.seeds) for row in table] == [
+        ("1x6, net.smooth=false", "2"),
+        ("1x6, net.smooth=true", "1"),
+    ]
+    assert table[0].keys["net.smooth"] == "false"
+
+
+def test_a_key_that_only_some_runs_have_is_none_in_the_others(tmp_path):
+    changes = [{}, {"name": "unet", "depth": 2}, {"name": "unet", "depth": 3}, {}]
+    runs = growing(tmp_path, changes)
+    assert [name[1:] for name in names.names(runs)] == [
+        ("net.depth=none", "net.name=context"),
+        ("net.depth=2", "net.name=unet"),
+        ("net.depth=3", "net.name=unet"),
+        ("net.depth=none", "net.name=context"),
+    ]
+    assert [name[1:] for name in names.names(runs[:2])] == [("net.name=context",), ("net.name=unet",)]
+    assert names.varying(runs[:2]) == {"net.name": ("net.depth",)}
+    assert [row.seeds for row in rows.group(runs, [])] == ["2", "1", "1"]
+
+
+def plugin_study(tmp_path, metrics):
+    runs = records.plan(
+        tmp_path / "tiny", [synthetic.configuration(kind, [0, 1, 2]) for kind in synthetic.RATES]
+    )
+    for place, run in enumerate(runs):
+        synthetic.measured(run, lambda seed, place=place: metrics(place, seed))
+    return runs
+
+
+def test_measures_of_plugins_are_shown_without_being_asked_and_ours_are_not(tmp_path):
+    def metrics(place, seed):
+        return {
+            "accuracy": 0.5,
+            "loss": 1.0,
+            "erf_ripple_frequency": 0.5,
+            "lattice_share": place + 0.1 * seed,
+        }
+
+    runs = plugin_study(tmp_path, metrics)
+    table = built(runs)
+    assert table.measured == ("test/accuracy", "gridding", "test/lattice_share")
+    results, compared, _ = tables.document(table).sections
+    assert results.head == ("schedule", "seeds", "pixel accuracy %", "G", "lattice share")
+    assert [row[-1].split()[0] for row in results.body] == ["0.1000", "1.1000", "2.1000"]
+    assert compared.head[-1] == "lattice share"
+    assert [row[-1].split()[1] for row in compared.body] == ["+1.0000", "+2.0000"]
+    assert built(runs, measured=("test/lattice_share", "gridding")).measured == (
+        "test/lattice_share",
+        "gridding",
+    )
+    assert "test/lattice_share" in tables.long_frame(table)["column"].to_list()

@@ -273,6 +273,10 @@ def _add_runs(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--failed", action="store_true", help="only failed runs: the error, where the traceback is"
     )
     runs.add_argument("--json", action="store_true", help="print JSON")
+    runs.add_argument(
+        "--analyse", action="store_true",
+        help="first add what each network sees to the finished runs whose records lack it; no training",
+    )  # fmt: skip
     runs.set_defaults(run=_runs)
 
 
@@ -288,7 +292,13 @@ def _runs(args: argparse.Namespace) -> int:
     if args.study is None:
         if args.failed:
             raise InputError("--failed needs STUDY ('hdc runs' lists them)")
+        if args.analyse:
+            raise InputError("--analyse needs STUDY ('hdc runs' lists them)")
         return _studies(args, width)
+    if args.analyse:
+        from hdc.lab import seen
+
+        print(f"{seen.add(args.study, args.results)} runs analysed", file=sys.stderr)
     found = runs.standings(args.study, args.results)
     counted = runs.counts(one.state for one in found)
     shown = [one for one in found if one.state == "failed"] if args.failed else found

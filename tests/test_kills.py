@@ -54,11 +54,11 @@ def finish(results: Path) -> str:
 
 
 def checkpoints(results: Path) -> set[int]:
-    return {int(path.name) for path in results.glob("*/*/checkpoints/*") if path.name.isdigit()}
+    return {int(path.stem) for path in results.glob("*/*/checkpoints/*") if path.stem.isdigit()}
 
 
 def saving(results: Path) -> bool:
-    return any(not path.name.isdigit() for path in results.glob("*/*/checkpoints/*"))
+    return any(not path.stem.isdigit() for path in results.glob("*/*/checkpoints/*"))
 
 
 def ends(results: Path) -> tuple[dict[str, str], list[str]]:
@@ -149,11 +149,15 @@ def test_a_second_ctrl_c_while_compiling_ends_at_once(uninterrupted, tmp_path):
 
 def test_of_two_processes_one_takes_the_run_and_the_other_passes_on(uninterrupted, tmp_path):
     first = start(tmp_path)
-    after_new_checkpoint(tmp_path, first, 1)
+    while not list(tmp_path.glob("*/*/checkpoints")):  # it has the run, and compiles
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)  # else it may end before the second has begun
     second = start(tmp_path)
     out, _ = second.communicate(timeout=300)
+    first.send_signal(signal.SIGCONT)
     assert f"process {first.pid} on" in out
-    assert "is at it, left to that one" in out
+    assert "is working on it" in out
     first.communicate(timeout=300)
     assert (first.returncode, second.returncode) == (0, 1)
     assert ends(tmp_path) == uninterrupted

@@ -29,7 +29,9 @@ LAB = [
     ["trained"],
     ["metrics", "training"],
     ["timing", "experiment", "report"],
-    ["launchers", "commands"],
+    ["launchers"],
+    ["commands"],
+    ["train"],
 ]
 WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.weights", "lab.records", "lab.report"]
 FLOORS = {

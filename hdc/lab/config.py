@@ -277,7 +277,11 @@ def schema() -> Any:
 
 def unknown(what: str, given: str, known: list[str]) -> str:
     """The one line for a name that is not among the known ones, with the nearest if there is one."""
-    near = difflib.get_close_matches(given, known, n=1)
+    short = given.rpartition(".")[2]  # such as lr, for learning_rate
+    spelt = [
+        name for name in known if "".join(word[:1] for word in name.rpartition(".")[2].split("_")) == short
+    ]
+    near = spelt or difflib.get_close_matches(given, known, n=1)
     guess = f"; did you mean {near[0]}?" if near else ""
     return f"unknown {what} {given!r}{guess} (there are: {', '.join(known)})"
 

@@ -29,7 +29,7 @@ DIRECTIONS = ("maximize", "minimize")  # quality and gridding, see `hdc.lab.laun
 def require() -> None:
     """Raise InputError, which says what to install, where Optuna is not there."""
     if find_spec("optuna") is None:
-        raise InputError("hydra/sweeper=optuna needs Optuna: pip install -e '.[optuna]'")
+        raise InputError("hydra/sweeper=optuna needs Optuna: pip install 'hdc-jax[optuna]'")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.extend import core
 
+from hdc import equations
 from hdc.ops import backend
 
 
@@ -48,20 +49,23 @@ def per_image(model: nnx.Module, image_shape: tuple[int, int, int]) -> Cost:
 
 
 def _operations(jaxpr: core.Jaxpr) -> Iterator[tuple[int, int]]:
-    """Multiply-adds and bytes of every convolution and matrix product."""
+    """Multiply-adds and bytes of every convolution and matrix product.
+
+    A loop's body counts once: the networks have none.
+    """
     for equation in jaxpr.eqns:
         output, *inputs = (_shape(variable) for variable in (equation.outvars[0], *equation.invars))
         moved = sum(_bytes(variable) for variable in (equation.outvars[0], *equation.invars))
         match equation.primitive.name:
             case "conv_general_dilated":
                 kernel = inputs[1]
-                features = equation.params["dimension_numbers"].rhs_spec[0]
+                features = equations.parameters(equation)["dimension_numbers"].rhs_spec[0]
                 yield math.prod(output) * (math.prod(kernel) // kernel[features]), moved
             case "dot_general":
-                (contracted, _), _ = equation.params["dimension_numbers"]
+                (contracted, _), _ = equations.parameters(equation)["dimension_numbers"]
                 yield math.prod(output) * math.prod(inputs[0][axis] for axis in contracted), moved
-        for inner in _inner(equation.params):
-            yield from _operations(inner)
+        for function in equations.functions(equation):
+            yield from _operations(function.jaxpr)
 
 
 def _bytes(variable: Any) -> int:
@@ -70,15 +74,3 @@ def _bytes(variable: Any) -> int:
 
 def _shape(variable: Any) -> tuple[int, ...]:
     return getattr(variable.aval, "shape", ())
-
-
-def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
-    """The functions that an equation calls. A loop's body counts once: the networks have none."""
-    values = [
-        item for value in params.values() for item in (value if isinstance(value, tuple | list) else [value])
-    ]
-    return [
-        value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
-        for value in values
-        if isinstance(value, core.ClosedJaxpr | core.Jaxpr)
-    ]

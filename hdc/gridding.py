@@ -4,7 +4,7 @@ Ripples are in dB; above 0 a period stands out of its surroundings. Phase imbala
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -243,13 +243,24 @@ class _Features(nnx.Module):
         self.model = model
 
     def __call__(self, x: Array) -> Array:
-        return self.model.features(x)  # type: ignore[attr-defined]
+        return getattr(self.model, "features", self.model)(x)  # type: ignore[operator]
+
+
+def analyse_features(model: nnx.Module, input_shape: Sequence[int]) -> Analysis:
+    """What the middle pixel of a model's last feature maps sees.
+
+    The feature maps are `model.features(x)`, or `model(x)` for a model without that method.
+
+    Raises:
+        InputError: as `hdc.receptive.analyse`.
+    """
+    return analyse(_Features(model), input_shape)
 
 
 def _seen(model: nnx.Module, shape: tuple[int, ...]) -> Analysis | None:
     """What the feature at the centre sees; None for a model that looks elsewhere in every image, say."""
     try:
-        return analyse(_Features(model), shape)
+        return analyse_features(model, shape)
     except InputError:
         return None
 

@@ -23,6 +23,16 @@ def accuracy(kind: str, seed: int) -> float:
     return {"plain": 0.60, "dilated": 0.55, "hdc": 0.601}[kind] + 0.01 * seed + 0.002 * (seed * len(kind) % 3)
 
 
+def seen(offsets: set[int], gridding: float = 0.0, coverage: float = 1.0) -> dict:
+    """What `run.json` says of a network that sees these offsets along its row."""
+    first = sorted(offset for offset in offsets if offset - 1 not in offsets)
+    last = sorted(offset for offset in offsets if offset + 1 not in offsets)
+    size = last[-1] - first[0] + 1
+    numbers = {"size": [size, size], "origin": [first[0], first[0]], "coverage": [coverage, coverage]}
+    row = [list(pair) for pair in zip(first, last, strict=True)]
+    return {"seen": {**numbers, "gridding": gridding, "frequency": None, "row": row}}
+
+
 def finish(run: RunFolder, kind: str) -> None:
     """Write what a finished run has."""
     about = {"network": {"parameters": 14470, "flops_per_image": 117_571_584}, "data": {"task": "dense"}}
@@ -55,9 +65,11 @@ def finish(run: RunFolder, kind: str) -> None:
     writer.close()
 
 
-def measured(run: RunFolder, test: Callable[[int], dict[str, float]], task: str = "dense") -> None:
+def measured(
+    run: RunFolder, test: Callable[[int], dict[str, float]], task: str = "dense", **about: dict
+) -> None:
     """Write a finished run that has only these test metrics, by seed, and no arrays."""
-    writer = run.start({"data": {"task": task}})
+    writer = run.start({"data": {"task": task}, **about})
     for seed in run.config.seeds:
         writer.log(seed=seed, step=1, epoch=1, split="test", metrics=test(seed))
     writer.done()
@@ -107,7 +119,7 @@ def large_study(
         folder = results / name / config.run_id
         (folder / "artifacts").mkdir(parents=True)
         moment = f"2026-01-01T00:{number // 60 % 60:02}:{number % 60:02}.{number:06}+00:00"
-        about = {"run_id": config.run_id, "planned": moment, "config": config.to_dict(), **_ABOUT}
+        about = {"run_id": config.run_id, "planned": moment, **config.record(), **_ABOUT}
         (folder / "run.json").write_bytes(files.to_json({**about, "started": moment}))
         lines = []
         for seed, of_seed in zip(own, measured[number].tolist(), strict=True):

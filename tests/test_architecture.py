@@ -11,23 +11,25 @@ ROOT = Path(__file__).parent.parent
 
 # Floors from the ground up, by storey. A file imports from the floors below its own and from its own room.
 LIBRARY = [
-    ["errors", "folders", "registry"],
-    ["schedules"],
+    ["errors", "folders"],
+    ["schedules", "registry"],
     ["fields"],
     ["search", "plots", "certificate"],
     ["advice", "published"],
-    ["ops"],
+    ["ops", "equations"],
     ["layers"],
     ["networks"],
     ["receptive", "cost"],
     ["gridding"],
 ]
 LAB = [
-    ["config", "store", "signals", "memory", "devices"],
+    ["store", "signals", "memory", "devices"],
     ["locks", "weights"],
-    ["records", "checkpoints", "data"],
+    ["data", "optimizers"],
+    ["config"],
+    ["records", "checkpoints", "parts"],
     ["trained"],
-    ["metrics", "training"],
+    ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],
     ["launchers"],
     ["commands"],

@@ -252,8 +252,10 @@ def test_offsets_are_coloured_by_accuracy_and_hatched_where_no_sum_of_taps_leads
         for x, y in ((1, 2), (4, 4))
     ]
     seen = np.array([[distance in sums for distance in distances] for sums in reached])
-    for run, reachable in zip(runs[:-1], seen.ravel(), strict=False):
-        synthetic.measured(run, lambda seed, r=reachable: {"accuracy": 0.999 if r else 0.5 + 0.01 * seed})
+    sums = [reach for reach in reached for _ in distances]
+    for run, reachable, reach in zip(runs[:-1], seen.ravel(), sums, strict=False):
+        accuracies = lambda seed, r=reachable: {"accuracy": 0.999 if r else 0.5 + 0.01 * seed}  # noqa: E731
+        synthetic.measured(run, accuracies, network=synthetic.seen(reach))
     figure = figures.offsets(FigureConfig(study="offsets"), runs)
     axis = figure.axes[0]
     means = np.where(seen, 99.9, 50.5)

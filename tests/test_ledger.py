@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import reference
+import synthetic
 
 from hdc.errors import InputError
 from hdc.lab import records
@@ -316,14 +317,16 @@ def test_a_correlation_is_over_the_rows_of_the_study(tmp_path):
 def test_the_matrix_is_confirmed_where_every_cell_agrees(tmp_path):
     line = 'kind = "matrix"\nstudy = "s"'
     data = {"name": "offsets", "offset": 2}
-    write(
-        tmp_path, "s", {"1-1": {"test/accuracy": [1.0] * 10}, "4-4": {"test/accuracy": [0.5] * 10}}, data=data
-    )
+    values = {"1-1": {"test/accuracy": [1.0] * 10}, "4-4": {"test/accuracy": [0.5] * 10}}
+    seen = [{"network": synthetic.seen(offsets)} for offsets in ({-2, 0, 2}, {-4, -3, 0, 3, 4})]
+    first = write(tmp_path, "s", values, about=seen, data=data)[0]
     (outcome,) = judged(tmp_path, line).outcomes
     assert (outcome.verdict, outcome.found) == ("confirmed", "agrees in 2 of 2 cells")
-    write(tmp_path, "s", {"2-2": {"test/accuracy": [0.5] * 10}}, data=data)
+    write(tmp_path, "s", {"2-2": {"test/accuracy": [0.5] * 10}}, about=seen[:1], data=data)
     (outcome,) = judged(tmp_path, line).outcomes
     assert (outcome.verdict, outcome.found) == ("refuted", "agrees in 2 of 3 cells")
+    synthetic.rewrite(first.folder / "run.json", network={})  # as an older version wrote it
+    assert judged(tmp_path, line).text == "not run: hdc runs s --analyse"
     records.plan(tmp_path / "s", [config("3-3", data=data)])
     assert judged(tmp_path, line).verdict == "not run"
 

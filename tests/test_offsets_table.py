@@ -4,6 +4,7 @@ import math
 
 import pytest
 import reference
+import synthetic
 
 from hdc.errors import InputError
 from hdc.lab import records
@@ -14,11 +15,11 @@ SEEN, HOLE = 0.998, 0.503
 
 
 def seen_offsets(rates: list[int], taps: int = 3) -> set[int]:
-    """Offsets to the right that the stem and these layers reach."""
+    """Offsets that the stem and these layers reach."""
     reach = {0}
     for rate, size in [(1, 3), *((rate, taps) for rate in rates)]:
         reach = {place + rate * step for place in reach for step in range(-(size // 2), size // 2 + 1)}
-    return {place for place in reach if place >= 0}
+    return reach
 
 
 def study(folder, schedules, offsets, accuracies, **net):
@@ -37,7 +38,8 @@ def study(folder, schedules, offsets, accuracies, **net):
     runs = records.plan(folder / "offsets", configs)
     for run in runs:
         rates, offset = list(run.config.schedule.rates), run.config.data.offset
-        writer = run.start({})
+        taps = run.config.net.kernel_size
+        writer = run.start({"network": synthetic.seen(seen_offsets(rates, taps)), "data": {"task": "dense"}})
         for seed, accuracy in enumerate(accuracies(rates, offset)):
             writer.log(seed=seed, step=1, epoch=1, split="test", metrics={"accuracy": accuracy})
         writer.done()
@@ -68,7 +70,7 @@ def test_a_matrix_that_agrees_says_so_in_every_format(tmp_path):
         ("4-4", "✓", "·", "✓", "✓"),
         ("1-2", "✓", "✓", "✓", "·"),
     )
-    assert found.notes[0] == "agrees in 8 of 8 cells with the certificate of stem and schedule"
+    assert found.notes[0] == "agrees in 8 of 8 cells with what the built network can see"
     assert found.frame["agrees"].all()
     assert found.frame["judged"].to_list()[:2] == [0.992, 0.485]
     for kind in ("markdown", "latex"):
@@ -115,6 +117,16 @@ def test_what_has_not_run_is_a_dash_and_other_networks_are_refused(tmp_path):
     assert found.sections[0].body == (("4-4", "✓", "–"),)
     assert found.notes[0].startswith("agrees in 1 of 1 cells")
     assert found.notes[-1] == "– 1 of 2 cells have no finished run"
-    for changed in ({"net": {"name": "lei2019"}, "data": {"name": "offsets"}}, {"data": {"name": "terrain"}}):
-        with pytest.raises(InputError, match="a table of offsets is of net=context on data=offsets"):
-            offsets_table.cells(records.plan(tmp_path / "other", [from_dict(changed)]))
+    with pytest.raises(InputError, match="a table of offsets needs runs on data=offsets, got data=terrain"):
+        offsets_table.cells(records.plan(tmp_path / "other", [from_dict({"data": {"name": "terrain"}})]))
+
+
+def test_a_record_without_what_its_network_sees_is_not_judged_and_the_command_is_named(tmp_path):
+    runs = study(tmp_path, [[4, 4]], [1, 2], agreeing)
+    path = runs[0].folder / "run.json"
+    synthetic.rewrite(path, network={"parameters": 7154})
+    found = offsets_table.document("offsets", records.load("offsets", tmp_path))
+    assert found.sections[0].body == (("4-4", "–", "·"),)
+    assert found.notes[0].startswith("agrees in 1 of 1 cells")
+    assert any("'hdc runs offsets --analyse' adds" in note for note in found.notes)
+    assert found.frame["agrees"].to_list() == [None, True]

@@ -1,5 +1,7 @@
 """`hdc.receptive.analyse` against path counts entry by entry, schedules, gradients and sums done by hand."""
 
+import doctest
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -13,7 +15,9 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import Array
+from networks import context
 
+from hdc import equations
 from hdc.errors import InputError
 from hdc.fields import PathCounts
 from hdc.networks import ContextNetwork
@@ -296,7 +300,7 @@ def test_a_context_network_sees_what_its_schedule_says(rates: list[int], taps: i
     counts = np.convolve(np.ones(3), np.array(schedule.path_counts, float))
     side = len(counts) + 8
     model = made(
-        lambda rngs: ContextNetwork(
+        lambda rngs: context(
             schedule, in_channels=2, classes=3, task="dense", width=4, separable=separable, rngs=rngs
         )
     )
@@ -327,7 +331,7 @@ def test_a_context_network_sees_what_its_schedule_says(rates: list[int], taps: i
 def test_residuals_add_the_identity(rates: list[int], separable: bool, taps: int) -> None:
     schedule = DilationSchedule(tuple(rates), kernel_size=taps)
     model = made(
-        lambda rngs: ContextNetwork(
+        lambda rngs: context(
             schedule,
             in_channels=3,
             classes=2,
@@ -1099,6 +1103,11 @@ def test_an_analysis_prints_and_draws() -> None:
     assert analysis.figure().get_axes()
 
 
+def test_the_example_of_analyse_runs() -> None:
+    result = doctest.testmod(sys.modules[analyse.__module__])
+    assert (result.failed, result.attempted) == (0, 6)
+
+
 # --- what cannot be analysed ---
 
 
@@ -1248,6 +1257,48 @@ def test_a_layer_on_the_phases_of_a_map_sees_one_phase() -> None:
     (layer,) = analysis.layers
     assert (analysis.size, layer.size) == ((5, 5), (5, 5))
     assert layer.coverage == pytest.approx(9 / 25)
+
+
+def test_a_kernel_made_from_the_image_sees_what_it_is_made_from() -> None:
+    def call(model: Model, x: Array) -> Array:
+        kernel = x[0, :3, :3, :, None]
+        return jax.lax.conv_general_dilated(
+            jnp.ones((1, 8, 8, 2)), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    assert pixels(of(call, (1, 8, 8, 2)).support) == {
+        (row, column) for row in range(3) for column in range(3)
+    }
+
+
+# --- other versions of JAX ---
+
+
+def test_the_parts_of_a_scan_are_told_by_their_shapes() -> None:
+    def call(x: Array) -> Any:
+        other = x.sum()
+        return jax.lax.scan(lambda c, row: (c + row * other, c), jnp.zeros(2), x, reverse=True)
+
+    (equation,) = [e for e in jax.make_jaxpr(call)(jnp.zeros((3, 2))).eqns if e.primitive.name == "scan"]
+    found = equations.scan(equation)
+    assert (found.constants, found.carried, found.length, found.reverse) == (1, 1, 3, True)
+    unknown = equation.replace(invars=equation.invars[::-1])
+    with pytest.raises(InputError, match=r"JAX .* the operation 'scan': its operands"):
+        equations.scan(unknown)
+
+
+@pytest.mark.parametrize("name", ["length", "reverse", "jaxpr"])
+def test_a_parameter_that_jax_no_longer_has_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = equations.parameters
+
+    def without(equation: Any) -> equations.Parameters:
+        given = {key: value for key, value in whole(equation).items() if key != name}
+        return equations.Parameters(equation.primitive.name, given)
+
+    monkeypatch.setattr(equations, "parameters", without)
+    with pytest.raises(InputError, match=f"the operation 'scan': it has no parameter '{name}'") as caught:
+        of(lambda model, x: jax.lax.map(lambda row: 2 * row, x), (3, 6, 6, 2))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_branch_is_no_continuation_of_the_trunk() -> None:

@@ -51,6 +51,7 @@ ALLOWED = {
 STARTS = {
     "hdc/lab/experiment.py": "git, to say which commit trains",
     "hdc/ops/native_build.py": "the C++ compiler",
+    "hdc/registry.py": "git, to say which commit a plugin is of",
     "benchmarks/timing.py": "the program that is measured beside ours",
 }
 

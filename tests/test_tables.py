@@ -16,7 +16,7 @@ from hdc.lab import records
 from hdc.lab.config import from_dict
 from hdc.lab.report import tables
 from hdc.lab.report.statistics import Estimate, Paired
-from hdc.lab.report.tables import Difference, TableConfig, columns, rendering
+from hdc.lab.report.tables import Difference, TableConfig, rendering
 
 T_975 = {
     1: 12.7062,
@@ -177,7 +177,8 @@ def test_the_prediction_is_correlated_with_what_was_measured(tmp_path):
     runs = records.plan(tmp_path / "tiny", configs)
     means = {}
     for position, run in enumerate(runs):
-        writer = run.start({})
+        stemmed = reference.gridding_spectrum([1, *run.config.schedule.rates], 3)
+        writer = run.start({"network": synthetic.seen({0}, max(stemmed.values(), default=0))})
         for seed in (0, 1):
             value = (position * 5 % 7) / 7 + 0.01 * seed
             writer.log(seed=seed, step=1, epoch=1, split="test", metrics={"speckle": value})
@@ -185,7 +186,7 @@ def test_the_prediction_is_correlated_with_what_was_measured(tmp_path):
         means[run.config.dilation.label] = (position * 5 % 7) / 7 + 0.005
     table = built(runs, measured=("test/speckle",), correlate=("gridding", "network_gridding"))
     (section,) = [one for one in tables.document(table).sections if "predict" in one.title]
-    assert section.head == ("Spearman with", "rows", "G", "G with stem")
+    assert section.head == ("Spearman with", "rows", "G", "G of the network")
     (cells,) = section.body
     assert cells[:2] == ("speckle %", "7")
     for text, stem in ((cells[2], ()), (cells[3], (1,))):
@@ -194,24 +195,44 @@ def test_the_prediction_is_correlated_with_what_was_measured(tmp_path):
             for rates in schedules
         ]
         assert text.startswith(f"{reference.spearman(predicted, list(means.values())):+.2f} [")
-    classifier = from_dict({"schedule": {"rates": [1, 2], "repeat": 1}, "net": {"name": "lei2019"}})
-    (run,) = records.plan(tmp_path / "b", [classifier])
-    described = ("network_gridding", "network_coverage", "gridding")
-    other = built([run], correlate=("gridding", "network_gridding"), described=described)
-    assert other.described == ("gridding",)
-    assert tables.document(other).sections[-2].head == ("Spearman with", "rows", "G")
     with pytest.raises(InputError, match="correlate must be of"):
         TableConfig(correlate=("test/speckle",))
 
 
-@pytest.mark.parametrize("taps", [3, 5])
-@pytest.mark.parametrize("rates", [[2, 2], [1, 2, 5], [4, 4, 4]])
-def test_the_columns_of_the_network_have_its_stem(rates, taps):
-    config = from_dict({"schedule": {"rates": rates, "repeat": 1}, "net": {"kernel_size": taps}})
-    counts = np.convolve(reference.path_counts(rates, taps), np.ones(3))
-    found = columns.network_counts(config)
-    np.testing.assert_allclose(found.counts, counts / counts.sum())
-    assert found.origin == (-(len(counts) // 2),)
+def test_what_the_network_sees_is_read_from_the_record_and_a_note_says_what_adds_it(tmp_path):
+    runs = study(tmp_path, ("plain", [0], 6), ("dilated", [0], 6), ("hdc", [0], 2))
+    described = ("network_coverage", "network_gridding")
+    before = built(runs, described=described)
+    assert [row[2:] for row in tables.document(before).sections[-1].body] == [("–", "–")] * 3
+    assert [note for note in before.notes if note.startswith("–")] == [
+        "– 'hdc runs tiny --analyse' adds what the network sees to records of an older version"
+    ]
+    added = (
+        synthetic.seen({0}, 0.25, 0.5),
+        {"seen": None, "unseen": "it looks elsewhere"},
+        synthetic.seen({0}),
+    )
+    for run, network in zip(runs, added, strict=True):
+        synthetic.rewrite(run.folder / "run.json", network={"parameters": 1, **network})
+    after = built(records.load("tiny", tmp_path), described=described)
+    (*_, section) = tables.document(after).sections
+    assert section.head[2:] == ("coverage of the network %", "G of the network")
+    assert [row[2:] for row in section.body] == [("50", "0.250"), ("–", "–"), ("100", "0.000")]
+    assert not any(note.startswith("–") for note in after.notes)
+    assert "2x6: what its network sees is not known: it looks elsewhere" in after.notes
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"gridding": 2}, {"coverage": []}, {"row": [[1]]}, {"row": 3}, {"size": [-1]}, {"frequency": "x"}],
+)
+def test_numbers_of_the_network_that_no_run_writes_are_refused(tmp_path, changed):
+    (run,) = study(tmp_path, ("plain", [0], 6))
+    network = synthetic.seen({0})
+    network["seen"].update(changed)
+    synthetic.rewrite(run.folder / "run.json", network=network)
+    with pytest.raises(InputError, match=r"run\.json is damaged: network is not what a run writes"):
+        built(records.load("tiny", tmp_path))
 
 
 def test_failed_and_missing_runs_are_shown(tmp_path):

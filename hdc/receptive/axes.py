@@ -66,7 +66,7 @@ def annotate(trace: Trace) -> Annotation:
     for step in trace.steps:
         taps = tap_distances(step)
         spread = max(found.spread[value] for value in step.inputs if value.depends)
-        if taps:
+        if taps and step.inputs[0].depends:
             before = found.axes[step.inputs[0]]
             spread = max(spread, *(math.ceil(d * before[a].stride) for a, d in taps.items()))
         for output, axes in zip(step.outputs, _outputs(step, found), strict=True):

@@ -11,6 +11,8 @@ import numpy as np
 from flax import nnx
 from jax.extend import core
 
+from hdc import equations
+from hdc.equations import Function, Parameters, Scan
 from hdc.errors import InputError
 from hdc.ops import backend
 
@@ -29,12 +31,6 @@ POINTWISE = frozenset(
 # Every entry of the result is one entry of the operand: where that is a parameter, none is masked out.
 _KEEPS_ENTRIES = frozenset(
     "convert_element_type copy copy_p reduce_precision reshape transpose squeeze broadcast_in_dim rev".split()
-)
-
-
-_CALLS = frozenset(
-    "jit pjit closed_call core_call checkpoint remat remat2 custom_jvp_call custom_vjp_call "
-    "custom_vjp_call_jaxpr composite".split()
 )
 
 
@@ -98,7 +94,7 @@ class Step:
     """One operation: a primitive of JAX by name, with its parameters."""
 
     name: str
-    params: dict[str, Any]
+    params: Parameters
     inputs: list[Value]
     outputs: list[Value] = field(default_factory=list)
     primitive: Any = None
@@ -164,7 +160,7 @@ def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
         )
     flat = _Flat()
     entry = Value(input_shape, image.dtype, depends=True)
-    (output,) = flat.inline(closed.jaxpr, closed.consts, [*arguments, entry])
+    (output,) = flat.inline(Function.of(closed), [*arguments, entry])
     return Trace(entry, output, flat.steps)
 
 
@@ -174,28 +170,16 @@ def _dotted(path: tuple[Any, ...]) -> str:
     return ".".join(names[:-1] if names[-1] == "value" else names)
 
 
-def _called(equation: Any) -> tuple[core.Jaxpr, Sequence[Any]] | None:
-    """The function that an equation calls: under `jit`, with a derivative of its own, or checkpointed."""
-    if equation.primitive.name not in _CALLS:
-        return None
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = equation.params.get(key)
-        if isinstance(inner, core.ClosedJaxpr):
-            return inner.jaxpr, inner.consts
-        if isinstance(inner, core.Jaxpr):
-            return inner, ()
-    return None
-
-
 class _Flat:
     """Collects steps; functions within functions are written out."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
 
-    def inline(self, jaxpr: core.Jaxpr, constants: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
+    def inline(self, function: Function, inputs: Sequence[Value]) -> list[Value]:
+        jaxpr = function.jaxpr
         known: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
-        for variable, constant in zip(jaxpr.constvars, constants, strict=True):
+        for variable, constant in zip(jaxpr.constvars, function.constants, strict=True):
             known[variable] = Value(jnp.shape(constant), constant.dtype, constant=constant)
 
         def read(variable: Any) -> Value:
@@ -206,9 +190,9 @@ class _Flat:
 
         for equation in jaxpr.eqns:
             given = [read(variable) for variable in equation.invars]
-            inner = _called(equation)
+            inner = equations.called(equation)
             if inner is not None:
-                results = self.inline(*inner, given)
+                results = self.inline(inner, given)
             elif any(value.depends for value in given):
                 results = self._dependent(equation, given)
             else:
@@ -219,7 +203,7 @@ class _Flat:
     def _constant(self, equation: Any, given: list[Value]) -> list[Value]:
         """Evaluated only where a later step needs its value."""
         name = equation.primitive.name
-        step = Step(name, equation.params, given, primitive=equation.primitive)
+        step = Step(name, equations.parameters(equation), given, primitive=equation.primitive)
         sources = [value for value in given if value.parameter]
         parameter = sources[0].parameter if sources else ""
         unmasked = bool(sources) and sources[0].unmasked and name in _KEEPS_ENTRIES
@@ -230,17 +214,17 @@ class _Flat:
         return step.outputs
 
     def _dependent(self, equation: Any, given: list[Value]) -> list[Value]:
-        params, name = equation.params, equation.primitive.name
+        params, name = equations.parameters(equation), equation.primitive.name
         shapes = [(v.aval.shape, v.aval.dtype) for v in equation.outvars]
         if name == "scan":
-            return self._scan(params, given)
+            return self._scan(equations.scan(equation), given)
         if name == "cond":
             if given[0].depends:
                 raise InputError(
                     "the model chooses between branches by its input (cond): its receptive field differs "
                     "from image to image"
                 )
-            branches = [self.inline(b.jaxpr, b.consts, given[1:]) for b in params["branches"]]
+            branches = [self.inline(Function.of(branch), given[1:]) for branch in params["branches"]]
             return [
                 self._add("either", {}, [given[0], *ends], [shape])[0]
                 for ends, shape in zip(zip(*branches, strict=True), shapes, strict=True)
@@ -264,20 +248,15 @@ class _Flat:
         params = {"shape": shape, "broadcast_dimensions": places}
         return self._add("broadcast_in_dim", params, [value], [(shape, value.dtype)])[0]
 
-    def _scan(self, params: dict[str, Any], given: list[Value]) -> list[Value]:
-        fixed, carried = params["num_consts"], params["num_carry"]
-        constants, carry, rows = (
-            given[:fixed],
-            given[fixed : fixed + carried],
-            given[fixed + carried :],
-        )
-        body = params["jaxpr"]
-        turns = range(params["length"])
+    def _scan(self, scan: Scan, given: list[Value]) -> list[Value]:
+        first = scan.constants + scan.carried
+        constants, carry, rows = given[: scan.constants], given[scan.constants : first], given[first:]
+        turns = range(scan.length)
         collected: dict[int, list[Value]] = {}
-        for turn in reversed(turns) if params["reverse"] else turns:
-            now = [self._row(row, turn, carried=carried > 0) for row in rows]
-            ends = self.inline(body.jaxpr, body.consts, [*constants, *carry, *now])
-            carry, collected[turn] = ends[:carried], ends[carried:]
+        for turn in reversed(turns) if scan.reverse else turns:
+            now = [self._row(row, turn, carried=scan.carried > 0) for row in rows]
+            ends = self.inline(scan.body, [*constants, *carry, *now])
+            carry, collected[turn] = ends[: scan.carried], ends[scan.carried :]
         stacked = []
         for column in zip(*(collected[turn] for turn in turns), strict=True):
             shape = (len(column), *column[0].shape)
@@ -289,7 +268,7 @@ class _Flat:
         params = {"position": position, "carried": carried}
         if rows.depends:
             return self._add("scan_row", params, [rows], [(rows.shape[1:], rows.dtype)])[0]
-        step = Step("scan_row", params, [rows])
+        step = Step("scan_row", Parameters("scan_row", params), [rows])
         step.outputs = [
             Value(rows.shape[1:], rows.dtype, step=step, parameter=rows.parameter, unmasked=rows.unmasked)
         ]
@@ -305,7 +284,7 @@ class _Flat:
     ) -> list[Value]:
         if len(self.steps) == MAX_STEPS:
             raise InputError(f"the model has more than {MAX_STEPS} operations, loops written out")
-        step = Step(name, params, given, primitive=primitive)
+        step = Step(name, Parameters(name, params), given, primitive=primitive)
         step.outputs = [
             Value(shape, dtype, depends=True, step=step)
             if 0 not in shape

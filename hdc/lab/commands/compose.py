@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -21,12 +21,12 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from hdc.errors import InputError
+from hdc.errors import InputError, unknown
 from hdc.lab.commands.options import CONF, refuse_long_numbers
-from hdc.lab.config import Config, schema, unknown
+from hdc.lab.config import Config, schema
 from hdc.lab.launchers import joblib, optuna, ray
 from hdc.lab.launchers.launch import checked
 from hdc.lab.records.names import flatten
@@ -57,7 +57,11 @@ def register_schema() -> None:
     """Give Hydra the types that configurations are checked against, our sweeper, and the launchers: a file of
     `conf/hydra/launcher` takes the place of the plugin's own settings, which it finds under `installed`."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=schema())
+    whole, groups = schema()
+    store.store(name="schema", node=whole)
+    for group, nodes in groups.items():
+        for name, node in nodes.items():
+            store.store(group=group, name=name, node=node)
     for plugin in (optuna, ray):
         plugin.register()
     launchers = store.repo["hydra"]["launcher"]
@@ -298,13 +302,11 @@ def explained(error: Exception) -> str:
     unknown_key = re.match(r"Could not override '(.+?)'", first)
     if unknown_key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
         # Hydra's own advice, to append the key with +, would not help here.
-        key = unknown_key[1]
-        group = key.rpartition(".")[0]
-        node = OmegaConf.select(schema(), group) if group else schema()
-        known = [f"{group}.{name}".lstrip(".") for name in node] if isinstance(node, DictConfig) else []
-        return unknown("key", key, known) if known else f"unknown key {key!r}"
-    merged = re.match(r"Error merging override (.+?)=([^\[].*)", first)
-    if merged and isinstance(OmegaConf.select(schema(), merged[1]), ListConfig):
+        group = unknown_key[1].rpartition(".")[0]
+        known = [f"{group}.{name}".lstrip(".") for name in get_type_hints(cause.object_type or object)]
+        return unknown("key", unknown_key[1], known) if known else f"unknown key {unknown_key[1]!r}"
+    merged = re.match(r"Error merging override (.+?)=(.*)", first)
+    if merged and "is not a ListConfig" in str(cause):
         key, value = merged.groups()
         return f"{key}={value}: {key} is a list, write {key}=[{value}]"
     message = str(error).partition("Config search path:")[0]

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import hdc
-from hdc.errors import InputError, printable
+from hdc.errors import InputError, printable, unknown
 from hdc.lab import signals
 
 COMMANDS = {
@@ -56,8 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _without_command(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
-        from hdc.lab.config import unknown
-
         raise InputError(unknown("command", arguments[0], list(COMMANDS)))
     commands = "\n".join(f"  {name:8}{about}" for name, about in COMMANDS.items())
     parser = Parser(

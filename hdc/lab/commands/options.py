@@ -10,8 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import hdc
-from hdc.errors import InputError
-from hdc.lab.config import unknown
+from hdc.errors import InputError, unknown
 
 T = TypeVar("T")
 

@@ -45,6 +45,11 @@ class Run(Protocol):
         ...
 
     @property
+    def defaults(self) -> frozenset[str]:
+        """Keys of the configuration that have their default and were left out of the run_id."""
+        ...
+
+    @property
     def info(self) -> Mapping[str, Any]:
         """Network, data, versions, device, git and command; empty for a run that never began."""
         ...
@@ -119,8 +124,37 @@ def _group(has_form: Callable[[Any], bool], **needed: Callable[[Any], bool]) -> 
     return check
 
 
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_offset(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _list(has_form: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and bool(value) and all(map(has_form, value))
+
+
+_SEEN = _group(
+    _is_any,
+    size=_list(_is_count),
+    origin=_list(_is_offset),
+    coverage=_list(_is_share),
+    gridding=_is_share,
+    frequency=lambda value: value is None or _is_share(value),
+    row=lambda value: value == [] or _list(lambda pair: _list(_is_offset)(pair) and len(pair) == 2)(value),
+)
+
+
+def _is_network(value: Any) -> bool:
+    """Counts by name, and what the network sees, see `hdc.lab.seen`."""
+    own = {"seen": lambda value: value is None or _SEEN(value), "unseen": _is_text}
+    return isinstance(value, Mapping) and all(own.get(name, _is_count)(one) for name, one in value.items())
+
+
 _FORMS: dict[str, Callable[[Any], bool]] = {
-    "network": _group(_is_count),
+    "network": _is_network,
     "data": _group(_is_any, task=lambda value: value in ("dense", "classification")),
     "versions": _group(_is_text),
     "device": _group(lambda value: _is_text(value) or _is_count(value), kind=_is_text),

@@ -26,9 +26,9 @@ from importlib import resources
 from itertools import product
 from typing import Any
 
-from hdc.errors import InputError
-from hdc.lab.config import Config, unknown
-from hdc.lab.records.names import flatten, plain
+from hdc.errors import InputError, unknown
+from hdc.lab.config import FIRST_KEYS
+from hdc.lab.records.names import plain
 from hdc.lab.report.claims.facts import FACTS
 from hdc.lab.report.tables.columns import DESCRIBED
 from hdc.schedules import DilationSchedule
@@ -50,7 +50,7 @@ _EXPECTS = {
     "memory": ("higher", "lower", "equal"),
     "correlation": ("higher", "lower"),
 }
-_KEYS = frozenset(flatten(Config().to_dict())) - {"seeds", "schedule.rates", "schedule.repeat"}
+_KEYS = FIRST_KEYS - {"schedule.rates", "schedule.repeat"}
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,8 @@ def _matrix(line: Line, runs: Sequence[Run]) -> Outcome | None:
     cells = offsets_table.cells(runs)
     if not cells or not all(cell.accuracies for cell in cells):
         return None
+    if not all(cell.judged for cell in cells):
+        return Outcome(line, "not run", detail=f"hdc runs {line.study} --analyse")
     agreeing = sum(cell.agrees for cell in cells)
     verdict = "confirmed" if agreeing == len(cells) else "refuted"
     return Outcome(line, verdict, len(cells), f"agrees in {agreeing} of {len(cells)} cells")

@@ -1,4 +1,4 @@
-"""The positive control: what a schedule's certificate says it sees, beside what its network learnt."""
+"""The positive control: which offsets each network sees, beside what it learnt."""
 
 from collections.abc import Sequence
 
@@ -14,22 +14,25 @@ from hdc.lab.report.tables import offsets_table
 
 
 def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
-    """Schedules by offsets: the colour is the accuracy, hatched where the support lacks the offset.
+    """Schedules by offsets: the colour is the accuracy; hatched where the network does not see the offset.
 
     Raises:
-        InputError: where the runs are not of context networks on the data set `offsets`, or none is done.
+        InputError: where the runs are not on the data set `offsets`, or none is done.
     """
     cells = offsets_table.cells(runs)
-    measured = [cell for cell in cells if cell.accuracies]
+    measured = [cell for cell in cells if cell.judged]
     if not measured:
-        raise InputError(f"study {config.study!r} has no finished run to draw")
+        raise InputError(
+            f"study {config.study!r} has no finished run whose record says what its network sees "
+            f"('hdc runs {config.study} --analyse' adds it)"
+        )
     schedules = list(dict.fromkeys(cell.row for cell in cells))
     places = sorted({cell.offset for cell in cells})
     means = np.full((len(schedules), len(places)), np.nan)
-    seen = np.zeros(means.shape, bool)
+    seen = np.ones(means.shape, bool)
     for cell in cells:
         at = schedules.index(cell.row), places.index(cell.offset)
-        seen[at] = cell.reachable
+        seen[at] = cell.reachable is not False
         means[at] = np.mean(cell.accuracies) if cell.accuracies else np.nan
     figure = Figure(
         figsize=(2.6 + 0.52 * len(places), 1.9 + 0.42 * len(schedules)), layout="constrained", dpi=style.DPI
@@ -51,13 +54,13 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     axis.set_yticks(range(len(schedules)), [style.literal(name) for name in schedules], fontsize=8)
     axis.set(xlabel="offset of the pixel to predict, pixels", ylabel="schedule")
     figure.colorbar(image, ax=axis, label="pixel accuracy, %", ticks=[50, 75, 100])
-    said = "certificate of the 3x3 stem and the schedule: no path leads to that offset"
+    said = "not seen: no path of the built network leads to that offset"
     lacks = Patch(facecolor="0.4", edgecolor="0.75", hatch="////", label=said)
     figure.legend(handles=[lacks], loc="outside lower center", fontsize=8.5, frameon=False)
     agree = sum(cell.agrees for cell in measured)
     seeds = style.counts([len(cell.accuracies) for cell in measured], "seeds")
     text = (
-        f"Chance is 50 %; mean of {seeds}.\nCertificate and network agree in {agree} of {len(measured)} "
+        f"Chance is 50 %; mean of {seeds}.\nPrediction and network agree in {agree} of {len(measured)} "
         f"cells: every seed above {offsets_table.LEARNT:.0%} where seen, at chance where not."
     )
     style.caption(figure, config, runs, text)

@@ -1,14 +1,10 @@
 """The columns of a table: what is known of a row without training, headings, units and digits."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from hdc.fields import PathCounts
-from hdc.lab.config import Config
 from hdc.lab.records.run import Run
 
 
@@ -21,26 +17,21 @@ class Described:
     text: Callable[[Any], str]
 
 
-def network_counts(config: Config) -> PathCounts | None:
-    """Path counts, along one axis, of net=context: its 3x3 stem and the schedule. None for other networks."""
-    if config.net.name != "context":
-        return None
-    counts = np.convolve(config.dilation.path_counts.astype(float), np.ones(3))
-    return PathCounts.of(counts, (-(len(counts) // 2),))
-
-
-def _of_network(value: Callable[[PathCounts, Config], float]) -> Callable[[Sequence[Run]], float | None]:
-    def of(runs: Sequence[Run]) -> float | None:
-        config = runs[0].config
-        counts = network_counts(config)
-        return None if counts is None else value(counts, config)
-
-    return of
+NETWORK = ("network_coverage", "network_gridding")  # what `hdc.lab.seen` records of the built network
 
 
 def _recorded(name: str) -> Callable[[Sequence[Run]], Any]:
-    """A value that `run.json` keeps of the network, from the first run that has begun."""
+    """A number that `run.json` keeps about the network, from the first run that was started."""
     return lambda runs: next((run.info["network"].get(name) for run in runs if "network" in run.info), None)
+
+
+def seen(runs: Sequence[Run]) -> Mapping[str, Any] | None:
+    """What the network of these runs sees, as `hdc.lab.seen` records it; None where no run has it."""
+    return next((found for run in runs if (found := run.info.get("network", {}).get("seen"))), None)
+
+
+def _seen(of: Callable[[Mapping[str, Any]], float]) -> Callable[[Sequence[Run]], float | None]:
+    return lambda runs: None if (found := seen(runs)) is None else of(found)
 
 
 DESCRIBED = {
@@ -51,12 +42,10 @@ DESCRIBED = {
     ),
     "gridding": Described("G", lambda runs: runs[0].config.dilation.gridding.index, "{:.3f}".format),
     "network_coverage": Described(
-        "coverage with stem %", _of_network(lambda counts, _: 100 * counts.coverage), "{:.0f}".format
+        "coverage of the network %", _seen(lambda found: 100 * min(found["coverage"])), "{:.0f}".format
     ),
     "network_gridding": Described(
-        "G with stem",
-        _of_network(lambda counts, config: counts.gridding(max(config.schedule.rates)).index),
-        "{:.3f}".format,
+        "G of the network", _seen(lambda found: found["gridding"]), "{:.3f}".format
     ),
     "parameters": Described("params", _recorded("parameters"), "{:,}".format),
     "flops_per_image": Described("MFLOP", _recorded("flops_per_image"), lambda v: f"{v / 1e6:,.1f}"),

@@ -1,9 +1,9 @@
-"""The positive control: what networks learn at each offset, beside what the certificate says they can see.
+"""The positive control: what networks learn at each offset, beside what `hdc.receptive` says they see.
 
-The label of a pixel is the value of the pixel `data.offset` to its right, of independent noise, so that a
-network without a path to that offset can only guess. The rule, fixed before anything was measured: an
-offset that the certificate says is reachable must be learnt by every seed to more than 99 % accuracy, one
-that it says is not must leave every seed within 2 points of 50 %.
+The images are independent noise, and a pixel's label is the value of the pixel `data.offset` to its right, so
+a network without a path to that pixel can only guess. The rule was fixed before anything was measured: an
+offset that the analysis counts as seen must be learnt by every seed to more than 99 % accuracy, and at one
+that it does not every seed must stay within 2 points of 50 %.
 """
 
 import math
@@ -14,9 +14,10 @@ import polars as pl
 
 from hdc.errors import InputError
 from hdc.lab.records.run import Run
-from hdc.lab.report.tables.columns import network_counts
+from hdc.lab.report.tables.columns import seen
 from hdc.lab.report.tables.rendering import Document, Section
 from hdc.lab.report.tables.rows import Row, group
+from hdc.lab.report.tables.study import network_notes
 
 LEARNT = 0.99
 GUESSED = 0.02  # from 50 %
@@ -30,15 +31,15 @@ class Cell:
     """One schedule at one offset.
 
     Attributes:
-        row: what sets the network apart, the offset aside.
+        row: the schedule and the other keys that distinguish the network, without the offset.
         offset: in pixels to the right.
-        reachable: whether the certificate counts a path from the output to that input.
-        accuracies: on the test split, one a seed; none before a run is done.
+        reachable: whether the network sees that pixel; None where its record does not say so.
+        accuracies: on the test split, one per seed; none before a run is done.
     """
 
     row: str
     offset: int
-    reachable: bool
+    reachable: bool | None
     accuracies: tuple[float, ...]
 
     @property
@@ -50,31 +51,31 @@ class Cell:
 
     @property
     def agrees(self) -> bool:
-        """Whether every seed does what the certificate says; what is not finite does not."""
+        """Whether every seed does what the analysis predicts; an accuracy that is not finite never agrees."""
         return self.worst > LEARNT if self.reachable else abs(self.worst - 0.5) < GUESSED
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a measurement and something to compare it with."""
+        return bool(self.accuracies) and self.reachable is not None
 
 
 def cells(runs: Sequence[Run]) -> tuple[Cell, ...]:
-    """Every schedule at every offset that was planned, rows and offsets in the order of the runs.
+    """Every schedule at every planned offset, rows and offsets in the order of the runs.
 
     Raises:
-        InputError: for a network that is not net=context, whose paths are not those of stem and schedule;
-            and where runs of one row are mixed.
+        InputError: for runs on other data, and where runs of one row differ in versions, device or data.
     """
     return tuple(_cell(row) for row in group(runs, [_COLUMN]))
 
 
 def _cell(row: Row) -> Cell:
-    config = row.runs[0].config
-    paths = network_counts(config)
-    if paths is None or config.data.name != "offsets":
-        raise InputError(
-            f"row {row.label}: a table of offsets is of net=context on data=offsets, got "
-            f"net={config.net.name} on data={config.data.name}"
-        )
+    name = row.runs[0].config.data.name
+    if name != "offsets":
+        raise InputError(f"row {row.label}: a table of offsets needs runs on data=offsets, got data={name}")
     offset = int(row.keys[_KEY])
-    place = offset - paths.origin[0]
-    reachable = place < paths.size[0] and bool(paths.seen[place])
+    found = seen(row.runs)
+    reachable = None if found is None else any(first <= offset <= last for first, last in found["row"])
     name = ", ".join((row.schedule, *(other for other in row.others if not other.startswith(f"{_KEY}="))))
     return Cell(name, offset, reachable, tuple(row.values[_COLUMN].values()))
 
@@ -88,15 +89,16 @@ def document(study: str, runs: Sequence[Run]) -> Document:
         (row, *(_text(by_place.get((row, offset))) for offset in offsets))
         for row in dict.fromkeys(cell.row for cell in found)
     )
-    measured = [cell for cell in found if cell.accuracies]
-    agreeing = sum(cell.agrees for cell in measured)
+    judged = [cell for cell in found if cell.judged]
+    agreeing = sum(cell.agrees for cell in judged)
     notes = [
-        f"agrees in {agreeing} of {len(measured)} cells with the certificate of stem and schedule",
-        f"✓ a path leads there, and every seed learns it: test accuracy above {LEARNT:.0%}",
-        f"· none does, and every seed guesses: within {GUESSED * 100:.0f} points of 50%",
-        "✗ does not agree: the accuracy of the seed farthest from that, in %",
+        f"agrees in {agreeing} of {len(judged)} cells with what the built network can see",
+        f"✓ seen, and every seed learns it: test accuracy above {LEARNT:.0%}",
+        f"· not seen, and every seed guesses: within {GUESSED * 100:.0f} points of 50%",
+        "✗ does not agree: accuracy of the seed that is farthest off, in %",
+        *network_notes(study, group(runs, [])),
     ]
-    if missing := len(found) - len(measured):
+    if missing := sum(not cell.accuracies for cell in found):
         notes.append(f"– {missing} of {len(found)} cells have no finished run")
     frame = pl.DataFrame(
         [
@@ -106,15 +108,15 @@ def document(study: str, runs: Sequence[Run]) -> Document:
                 "reachable": cell.reachable,
                 "n": len(cell.accuracies),
                 "mean": _mean(cell) if cell.accuracies else None,
-                "judged": cell.worst if cell.accuracies else None,
-                "agrees": cell.agrees if cell.accuracies else None,
+                "judged": cell.worst if cell.judged else None,
+                "agrees": cell.agrees if cell.judged else None,
             }
             for cell in found
         ],
         infer_schema_length=None,
     ).fill_nan(None)
     head = ("schedule", *map(str, offsets))
-    title = f"{study}: what is learnt at each offset, pixels"
+    title = f"{study}: what is learnt at each offset, in pixels"
     return Document((Section(title, head, body),), tuple(notes), frame)
 
 
@@ -123,7 +125,7 @@ def _mean(cell: Cell) -> float:
 
 
 def _text(cell: Cell | None) -> str:
-    if cell is None or not cell.accuracies:
+    if cell is None or not cell.judged:
         return "–"
     if not cell.agrees:
         return f"✗ {100 * cell.worst:.1f}"

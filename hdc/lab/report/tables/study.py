@@ -23,7 +23,7 @@ from hdc.lab.report.statistics import (
     holm,
     least_pairs,
 )
-from hdc.lab.report.tables.columns import DESCRIBED, difference_text, number, style, title
+from hdc.lab.report.tables.columns import DESCRIBED, NETWORK, difference_text, number, style, title
 from hdc.lab.report.tables.rendering import FORMATS, Document, Section
 from hdc.lab.report.tables.rows import Row, differing, group
 from hdc.schedules import Kind
@@ -201,15 +201,8 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
         for column in config.measured
         if not finished or column in DESCRIBED or any(row.values[column] for row in rows)
     )
-    # The stem is that of net=context: without such a row its columns are left out.
-    described = tuple(
-        column
-        for column in config.described
-        if not column.startswith("network_")
-        or any(DESCRIBED[column].of(row.runs) is not None for row in rows)
-    )
     dense = any(run.info.get("data", {}).get("task") == "dense" for run in runs)
-    return Table(config, tuple(runs), rows, measured, described, dense)
+    return Table(config, tuple(runs), rows, measured, config.described, dense)
 
 
 def long_frame(table: Table) -> pl.DataFrame:
@@ -293,13 +286,8 @@ def _correlations(table: Table) -> Section:
     alike: dict[tuple[str, ...], list[Row]] = {}
     for row in table.rows:
         alike.setdefault(row.others, []).append(row)
-    predicted = [
-        name
-        for name in table.config.correlate
-        if any(DESCRIBED[name].of(row.runs) is not None for row in table.rows)
-    ]
     found = {
-        (others, column): [correlation(rows, name, column) for name in predicted]
+        (others, column): [correlation(rows, name, column) for name in table.config.correlate]
         for others, rows in alike.items()
         for column in table.compared
     }
@@ -311,7 +299,7 @@ def _correlations(table: Table) -> Section:
         )
         for (others, column), cells in found.items()
     )
-    head = ("Spearman with", "rows", *(DESCRIBED[name].title for name in predicted))
+    head = ("Spearman with", "rows", *(DESCRIBED[name].title for name in table.config.correlate))
     return Section("does the prediction predict? rank correlation with the rows' means", head, body)
 
 
@@ -354,6 +342,8 @@ def _notes(table: Table) -> Iterator[str]:
         yield "one seed has no interval: its spread over seeds is not known"
     if table.config.correlate:
         yield f"rank correlations: [{CONFIDENCE:.0%} BCa bootstrap interval over the rows], not corrected"
+    if set(NETWORK) & {*table.described, *table.config.correlate}:
+        yield from network_notes(table.config.study, table.rows)
     if len(commits := _commits(table.runs)) > 1:
         yield f"runs of more than one commit: {', '.join(sorted(commits))}"
     asked = any(other.startswith("data.") for row in table.rows for other in row.others)
@@ -380,6 +370,17 @@ def _notes(table: Table) -> Iterator[str]:
         planned = {seed for run in row.runs if run.state == "done" for seed in run.config.seeds}
         if absent := sorted(planned - row.tested):
             yield f"{row.label}: done, and without measurements of seeds {absent}: the records are not whole"
+
+
+def network_notes(study: str, rows: Sequence[Row]) -> Iterator[str]:
+    """Why the records do not say what a network sees, and what adds it."""
+    if any(
+        run.state == "done" and "seen" not in run.info.get("network", {}) for row in rows for run in row.runs
+    ):
+        yield f"– 'hdc runs {study} --analyse' adds what the network sees to records of an older version"
+    for row in rows:
+        if reason := next((run.info.get("network", {}).get("unseen") for run in row.runs), None):
+            yield f"{row.label}: what its network sees is not known: {reason}"
 
 
 def _difference_notes(table: Table) -> Iterator[str]:

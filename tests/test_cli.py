@@ -284,9 +284,7 @@ def test_every_command_has_a_help_that_starts_with_its_usage(name: str, capsys) 
     assert "python -m" not in out
 
 
-@pytest.mark.parametrize(
-    "arguments", [["table", "table=published", "format=csv"], ["runs", "--help"], ["train", "--cfg", "job"]]
-)
+@pytest.mark.parametrize("arguments", [["table", "table=published", "format=csv"], ["train", "--cfg", "job"]])
 def test_a_full_disk_is_one_line(arguments: list[str], tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "hdc.lab.commands.main", *arguments]
@@ -296,7 +294,7 @@ def test_a_full_disk_is_one_line(arguments: list[str], tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, said)
 
 
-@pytest.mark.parametrize("arguments", [["table", "table=published"], ["train", "--help"], ["runs", "--help"]])
+@pytest.mark.parametrize("arguments", [["table", "table=published"], ["train", "--help"]])
 def test_a_reader_that_leaves_is_no_error(arguments: list[str]) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     reader, writer = os.pipe()

@@ -157,7 +157,7 @@ def shown(kind: str, overrides: list[str], multirun: bool, resolve: bool) -> str
             if kind == "hydra":
                 part = OmegaConf.masked_copy(whole, ["hydra"])
             elif kind == "job":
-                part = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
+                part = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])  # type: ignore[arg-type]
             part._set_parent(whole)
             documents.append(OmegaConf.to_yaml(part, resolve=resolve))
     return "---\n".join(dict.fromkeys(documents))

@@ -252,7 +252,7 @@ def warnings(config: Config, dataset: Dataset) -> list[str]:
     height, width, _ = dataset.image_shape
     found = []
     for rate in sorted(set(config.schedule.rates)):
-        if config.net.padding == "SAME" and rate >= min(height, width):
+        if getattr(config.net, "padding", "SAME") == "SAME" and rate >= min(height, width):
             share = padding_share(rate, config.net.kernel_size, (height, width))
             found.append(
                 f"schedule.rates: rate {rate} is not smaller than the {height} x {width} map, "

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from hdc.errors import InputError
 from hdc.lab.commands.main import Parser
-from hdc.lab.commands.terminal import console
+from hdc.lab.commands.output import console
 
 # name, task, what it is, whether it has to be downloaded
 _DATA_SETS = (

@@ -11,7 +11,7 @@ from hdc.lab.report.figures import FigureConfig
 
 def run(arguments: list[str]) -> int:
     """The command; returns exit code 0."""
-    config = options.read(FigureConfig, "figure", arguments, "Pictures of a study.")
+    config = options.read(FigureConfig, "figure", arguments, "Figures of a study.")
     default = records.study_folder(config.results, config.study) / "figures"
     print(*draw(config, Path(config.out) if config.out else default), sep="\n")
     return 0

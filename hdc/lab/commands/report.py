@@ -92,7 +92,7 @@ def _same(study: str, results: str) -> bool:
     """Whether the study's measurements equal the packed ones; prints the first line that differs."""
     path = HOME / "findings" / study / findings.METRICS_FILE
     if not path.exists():
-        raise InputError(f"{path} does not exist: nothing to compare with")
+        raise InputError(f"{path} does not exist: there is nothing to compare with")
     ours, theirs = (
         content.decode().splitlines()
         for content in (path.read_bytes(), _packed(study, results)[findings.METRICS_FILE])
@@ -156,7 +156,7 @@ def _origin(runs: Sequence[Run]) -> list[str]:
     minutes = sum(run.seconds or 0 for run in done) / 60
     seeds = sum(len(run.config.seeds) for run in done)
     lines = [f"- command: {_code(f'hdc train {command}')}" for command in commands]
-    lines.append(f"- cost: {minutes:.1f} minutes for {len(done)} runs with {seeds} seeds in all, measured")
+    lines.append(f"- cost: {minutes:.1f} minutes for {len(done)} runs with {seeds} seeds in total, measured")
     gits = [run.info["git"] for run in done if run.info.get("git")]
     commits = dict.fromkeys(git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in gits)
     machines = dict.fromkeys(run.info["device"]["kind"] for run in done if "device" in run.info)

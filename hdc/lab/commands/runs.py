@@ -1,6 +1,5 @@
 """Show how far the runs of a study have come: `hdc runs --help`."""
 
-import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.commands.main import Parser
-from hdc.lab.commands.terminal import console, print_json
+from hdc.lab.commands.output import console, print_json
 from hdc.lab.records import status
 
 
@@ -41,13 +40,12 @@ def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     if not Path(args.results).is_dir():
         raise InputError(f"--results {args.results} is not a folder")
-    width = shutil.get_terminal_size().columns
     if args.study is None:
         if args.failed:
             raise InputError("--failed needs STUDY ('hdc runs' lists them)")
         if args.analyse:
             raise InputError("--analyse needs STUDY ('hdc runs' lists them)")
-        return _studies(args.results, args.json, width)
+        return _studies(args.results, args.json)
     if args.analyse:
         from hdc.lab import seen
 
@@ -58,13 +56,13 @@ def run(arguments: list[str]) -> int:
     if args.json:
         print_json({"study": args.study, "counts": counted, "runs": [one.to_dict() for one in shown]})
     else:
-        report = status.failures(shown) if args.failed else status.report(shown, datetime.now(UTC), width)
+        report = status.failures(shown) if args.failed else status.report(shown, datetime.now(UTC))
         console().print(report)
         print(status.summary(counted))
     return 0 if set(counted) == {"done"} else 1
 
 
-def _studies(results: str, as_json: bool, width: int) -> int:
+def _studies(results: str, as_json: bool) -> int:
     counted: dict[str, dict[str, int] | str] = {}
     for study in records.studies(results):
         try:
@@ -81,5 +79,5 @@ def _studies(results: str, as_json: bool, width: int) -> int:
             ]
         )
     else:
-        console().print(status.overview(counted, width))
+        console().print(status.overview(counted))
     return 0 if all(isinstance(one, dict) and set(one) == {"done"} for one in counted.values()) else 1

@@ -2,13 +2,11 @@
 
 from dataclasses import asdict
 
-from rich import box
-from rich.table import Table
-
-from hdc import search
 from hdc.errors import InputError
 from hdc.lab.commands.main import Parser
-from hdc.lab.commands.terminal import console, print_json
+from hdc.lab.commands.output import console, print_json
+from hdc.lab.terminal import Rows
+from hdc.search import Result, Target, best, best_per_field
 
 
 def parser() -> Parser:
@@ -32,13 +30,13 @@ def parser() -> Parser:
 def run(arguments: list[str]) -> int:
     """The command; returns exit code 0."""
     args = parser().parse_args(arguments)
-    target = search.Target(args.layers, args.kernel_size, args.field, args.at_least, args.max_rate)
+    target = Target(args.layers, args.kernel_size, args.field, args.at_least, args.max_rate)
     if args.field is None:
         if args.top is not None:
             raise InputError("--top needs --field: without it, the best of every field is printed")
-        result = search.best_per_field(target)
+        result = best_per_field(target)
     else:
-        result = search.best(target, 10 if args.top is None else args.top)
+        result = best(target, 10 if args.top is None else args.top)
     if args.json and args.sweep:
         raise InputError("--json and --sweep are two forms of the answer: give one of them")
     if args.json:
@@ -54,16 +52,18 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _print(result: search.Result) -> None:
+def _print(result: Result) -> None:
     target = result.target
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in ("rates", "field", "G", "width"):
-        table.add_column(head, justify="left" if head == "rates" else "right", overflow="fold")
-    for found in result.found:
-        rates = ",".join(map(str, found.rates))
-        width = f"{found.effective_width:.2f}"
-        table.add_row(rates, str(found.receptive_field), f"{found.gridding:.3f}", width)
-    console().print(table)
+    rows = [
+        (
+            ",".join(map(str, found.rates)),
+            str(found.receptive_field),
+            f"{found.gridding:.3f}",
+            f"{found.effective_width:.2f}",
+        )
+        for found in result.found
+    ]
+    console().print(Rows(("rates", "field", "G", "width"), rows))
     what = "the best of every field" if target.field is None else "the best"
     layers = "1 layer" if target.layers == 1 else f"{target.layers} layers"
     considered = "the only one" if result.examined == 1 else f"all {result.examined:,}"

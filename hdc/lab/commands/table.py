@@ -6,7 +6,7 @@ from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab import store as files
 from hdc.lab.commands import options
-from hdc.lab.commands.terminal import console
+from hdc.lab.commands.output import console
 from hdc.lab.report import claims, tables
 from hdc.lab.report.claims import ledger
 from hdc.lab.report.tables import TableConfig, offsets_table, published_table, rendering
@@ -35,12 +35,12 @@ def document(config: TableConfig) -> Document:
 
 def run(arguments: list[str]) -> int:
     """The command; returns exit code 0."""
-    about = "A study's means, intervals and differences; what published schedules see; the ledger of claims."
+    about = "Means, intervals and differences of a study; the published networks; the verdicts on the claims."
     config = options.read(TableConfig, "table", arguments, about)
     built = document(config)
     if config.format == "terminal":
         if config.out is not None:
-            raise InputError("out needs format=markdown, csv or latex")
+            raise InputError("out needs format=markdown, csv or latex: format=terminal writes no file")
         console().print(rendering.render(built))
     elif config.out is None:
         print(rendering.to_text(built, config.format), end="")

@@ -6,7 +6,7 @@ from hdc.errors import InputError
 from hdc.lab import memory, records
 from hdc.lab import store as files
 from hdc.lab.commands import options
-from hdc.lab.commands.terminal import console
+from hdc.lab.commands.output import console
 from hdc.lab.records import packed as findings
 
 
@@ -15,8 +15,8 @@ class TimeConfig:
     """What is measured.
 
     Attributes:
-        study, results: whose runs, and the folder that holds the studies.
-        repeats: number of rounds; each round takes one step of every run.
+        study, results: the study to measure, and the folder that holds the studies.
+        repeats: the number of rounds; each round measures one step of every run.
     """
 
     study: str = "default"
@@ -31,7 +31,7 @@ class TimeConfig:
 def run(arguments: list[str]) -> int:
     """The command; returns exit code 0."""
     memory.keep()
-    about = "Measure the seconds and bytes of a training step of every run of a study, side by side."
+    about = "Measure the seconds and bytes of a training step of every run of a study, in turn."
     config = options.read(TimeConfig, "time", arguments, about)
     runs = records.load(config.study, config.results)
     folder = records.study_folder(config.results, config.study)

@@ -16,7 +16,7 @@ from hdc.errors import InputError, printable
 from hdc.lab import memory, records
 from hdc.lab.commands import compose
 from hdc.lab.commands.main import one_line_errors
-from hdc.lab.commands.terminal import console
+from hdc.lab.commands.output import console
 from hdc.lab.launchers import joblib, trials
 from hdc.lab.launchers.launch import checked
 from hdc.lab.report import tables

@@ -149,7 +149,7 @@ def _sign_flip_p(values: np.ndarray) -> tuple[np.ndarray]:
         batch=_batch(values.size),
         rng=np.random.default_rng(_SEED),
     )
-    return (test.pvalue,)
+    return (np.asarray(test.pvalue),)
 
 
 @cache

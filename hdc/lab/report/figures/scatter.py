@@ -41,7 +41,7 @@ def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     figure = Figure(figsize=(3.1 * len(measured), 3.7), layout="constrained", dpi=style.DPI)
     for axis, column in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured, strict=True):
         for row in rows:
-            _point(axis, row.kind, columns.number("gridding", row.runs), _scaled(row, column))
+            _point(axis, row.kind, _scaled(row, "gridding"), _scaled(row, column))
         # Rows that differ in other keys too would count one schedule several times.
         alike = len({row.others for row in rows}) == 1
         correlation = tables.correlation(rows if alike else [], "gridding", column)

@@ -11,7 +11,8 @@ from types import TracebackType
 def _interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Ctrl-C before the program has begun, while it is still importing, as one line."""
     if issubclass(kind, KeyboardInterrupt):
-        print("experiments: interrupted", file=sys.stderr)
+        print("experiments: interrupted", file=sys.stderr, flush=True)
+        os._exit(130)
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -23,7 +23,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 import hdc
 from hdc.errors import InputError, printable
-from hdc.lab import records
+from hdc.lab import records, signals
 from hdc.lab.config import Config, from_dict, schema, unknown
 from hdc.lab.launchers import joblib as workers
 from hdc.lab.store import line
@@ -66,6 +66,7 @@ def one_line_errors(program: str) -> Iterator[None]:
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except KeyboardInterrupt:
+        signals.ending()
         print(f"{program}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hdc.errors import InputError, printable
+from hdc.lab import signals
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,6 +35,7 @@ _PREPARED = [name for name, _, _, download in _DATA_SETS if download != "no"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command; returns the exit code: 2 for input that cannot be used, 130 for Ctrl-C."""
+    signals.install()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # bars and dashes that an encoding does not have
     try:
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hdc: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        signals.ending()
         print("hdc: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -168,7 +171,7 @@ def _draw(found: "Sequence[Field]", path: Path) -> None:
     buffer = io.BytesIO()
     drawn.savefig(buffer, format=path.suffix[1:])
     try:
-        files.write(path, buffer.getvalue())
+        files.write_out(path, buffer.getvalue())
     except OSError as error:
         raise InputError(f"--figure {path} cannot be written: {error.strerror}") from None
 
@@ -404,10 +407,10 @@ def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
 def _data_list(_: argparse.Namespace) -> int:
     from rich.table import Table
 
-    from hdc.lab.data import mnist, mnist10k
+    from hdc.lab.data import idx
 
-    here = dict.fromkeys(_INSTALLED, True) | {"mnist10k": mnist10k.is_prepared()}
-    here |= {name: mnist.is_prepared(name) for name in ("mnist", "fashion_mnist")}
+    here = dict.fromkeys(_INSTALLED, True)
+    here |= {name: idx.is_prepared(name) for name in ("mnist", "fashion_mnist", "mnist10k")}
     here["scenes"] = here["fashion_mnist"]  # which it is made of
     table = Table("data", "task", "what", "download", "here", box=None)
     for name, task, what, download in _DATA_SETS:
@@ -425,18 +428,14 @@ def _data_prepare(args: argparse.Namespace) -> int:
         return 0
     name = "fashion_mnist" if args.name == "scenes" else args.name  # which it is made of
     before = False
-    if name == "mnist10k":
-        from hdc.lab.data import mnist10k
+    if name in _PREPARED:
+        from hdc.lab.data import idx
 
-        before, folder = mnist10k.is_prepared(), mnist10k.prepare(args.source)
-    elif name in _PREPARED:
-        from hdc.lab.data import mnist
-
-        before, folder = mnist.is_prepared(name), mnist.prepare(name, args.source)
+        before, folder = idx.is_prepared(name), idx.prepare(name, args.source)
     else:
-        from hdc.lab.data import tfds as tfds_source
+        from hdc.lab.data import tfds
 
-        folder = tfds_source.prepare(name)
+        folder = tfds.prepare(name)
     if before and args.source is not None:
         print(f"{name} was prepared before in {folder}: {args.source} is not read")
         return 0

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from hdc.errors import printable
-from hdc.lab import memory, records
+from hdc.lab import memory, records, signals
 from hdc.lab.commands import compose
 from hdc.lab.launchers import joblib as workers
 from hdc.lab.launchers import search
@@ -22,6 +22,7 @@ def main() -> None:
     """The command. Exit code 0: all runs done, 1: some are not, 2: bad input, 130 and 143: interrupted by
     Ctrl-C and by another signal."""
     memory.keep()
+    signals.install()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     compose.register_schema()
     if "--retry-failed" in sys.argv:

@@ -66,7 +66,7 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> lis
             dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
             figure.savefig(buffer, format=kind, metadata=dated)
         paths.append(folder / f"{name}.{kind}")
-        files.write(paths[-1], _few_colours(buffer) if kind == "png" else buffer.getvalue())
+        files.write_out(paths[-1], _few_colours(buffer) if kind == "png" else buffer.getvalue())
     return paths
 
 

@@ -14,7 +14,7 @@ LIBRARY = [
     ["errors", "folders"],
     ["schedules", "registry"],
     ["fields"],
-    ["search", "plots", "certificate"],
+    ["search", "plots"],
     ["advice", "published"],
     ["ops", "equations"],
     ["layers"],
@@ -23,7 +23,7 @@ LIBRARY = [
     ["gridding"],
 ]
 LAB = [
-    ["store", "signals", "memory", "devices"],
+    ["store", "signals", "memory", "devices", "terminal"],
     ["locks", "weights"],
     ["data", "optimizers"],
     ["config"],
@@ -33,7 +33,15 @@ LAB = [
     ["timing", "experiment", "report"],
     ["launchers", "commands"],
 ]
-WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.weights", "lab.records", "lab.report"]
+WITHOUT_JAX = [
+    "lab.config",
+    "lab.store",
+    "lab.locks",
+    "lab.weights",
+    "lab.records",
+    "lab.report",
+    "lab.terminal",
+]
 FLOORS = {
     f"{prefix}{room}": level
     for prefix, storey, start in (("", LIBRARY, 0), ("lab.", LAB, 100))

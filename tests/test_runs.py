@@ -171,7 +171,7 @@ def test_any_state_is_told():
 def test_durations_have_their_two_largest_units(results, seconds, text):
     (good,) = runs.standings("good", results)
     console = Console(width=160, file=io.StringIO())
-    console.print(runs.report([replace(good, seconds=seconds)], datetime.now(UTC), 160))
+    console.print(runs.report([replace(good, seconds=seconds)], datetime.now(UTC)))
     assert f"took {text} " in console.file.getvalue()
 
 

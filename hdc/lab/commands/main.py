@@ -14,7 +14,7 @@ from hdc.errors import InputError, printable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hdc.certificate import Certificate
+    from hdc.fields import Field
     from hdc.search import Result
 
 # name, task, what it is, whether it has to be downloaded
@@ -110,9 +110,8 @@ def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    import shutil
-
-    from hdc import certificate, published
+    from hdc import published
+    from hdc.fields import Stack
 
     known = published.networks()
     if args.named or not args.schedules:
@@ -124,11 +123,11 @@ def _check(args: argparse.Namespace) -> int:
         if given:
             raise InputError(f"--named lists all networks and goes with --json alone, got {', '.join(given)}")
         if args.json:
-            _print_json({name: network.certificate.to_dict() for name, network in known.items()})
+            _print_json({name: network.field.to_dict() for name, network in known.items()})
         else:
             from hdc.lab.commands import check
 
-            _print(check.named(list(known.values()), shutil.get_terminal_size().columns))
+            _print(check.named(list(known.values())))
         return 0
     for name, value in (("--kernel-size", args.kernel_size), ("--axes", args.axes)):
         given = [schedule for schedule in args.schedules if schedule in known]
@@ -143,30 +142,29 @@ def _check(args: argparse.Namespace) -> int:
         raise InputError(f"--figure {args.figure}: there is no folder {args.figure.parent}")
     taps = 3 if args.kernel_size is None else args.kernel_size
     found = [
-        known[text].certificate if text in known else certificate.parse(text, taps, args.axes or 2)
+        known[text].field if text in known else Stack.parse(text, taps, args.axes or 2)
         for text in args.schedules
     ]
     from hdc.lab.commands import check
 
     if args.figure is not None:
         _draw(found, args.figure)
-    width = shutil.get_terminal_size().columns
     if args.json:
         values = [check.to_json(one, args.size) for one in found]
         _print_json(values[0] if len(values) == 1 else values)
     elif len(found) == 1:
-        _print(check.report(found[0], args.size, width))
+        _print(check.report(found[0], args.size))
     else:
-        _print(check.comparison(found, args.size, width))
+        _print(check.comparison(found, args.size))
     return 0 if all(one.gap_free for one in found) else 1
 
 
-def _draw(found: "Sequence[Certificate]", path: Path) -> None:
-    from hdc import plots as path_maps
+def _draw(found: "Sequence[Field]", path: Path) -> None:
+    from hdc import plots
     from hdc.lab import store as files
 
     titles = [f"{one.name}: {one.seen:.0%} seen, G {one.gridding.index:.2f}" for one in found]
-    drawn = path_maps.figure([(title, one.paths) for title, one in zip(titles, found, strict=True)])
+    drawn = plots.figure([(title, one.paths) for title, one in zip(titles, found, strict=True)])
     buffer = io.BytesIO()
     drawn.savefig(buffer, format=path.suffix[1:])
     try:
@@ -196,15 +194,15 @@ def _add_search(commands: "argparse._SubParsersAction[_Parser]") -> None:
 def _search(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from hdc import search
+    from hdc.search import Target, best, best_per_field
 
-    target = search.Target(args.layers, args.kernel_size, args.field, args.at_least, args.max_rate)
+    target = Target(args.layers, args.kernel_size, args.field, args.at_least, args.max_rate)
     if args.field is None:
         if args.top is not None:
             raise InputError("--top needs --field: without it, the best of every field is printed")
-        result = search.best_per_field(target)
+        result = best_per_field(target)
     else:
-        result = search.best(target, 10 if args.top is None else args.top)
+        result = best(target, 10 if args.top is None else args.top)
     if args.json and args.sweep:
         raise InputError("--json and --sweep are two forms of the answer: give one of them")
     if args.json:
@@ -221,18 +219,19 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _print_result(result: "Result") -> None:
-    from rich import box
-    from rich.table import Table
+    from hdc.lab.terminal import Rows
 
     target = result.target
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in ("rates", "field", "G", "width"):
-        table.add_column(head, justify="left" if head == "rates" else "right", overflow="fold")
-    for found in result.found:
-        rates = ",".join(map(str, found.rates))
-        width = f"{found.effective_width:.2f}"
-        table.add_row(rates, str(found.receptive_field), f"{found.gridding:.3f}", width)
-    _print(table)
+    rows = [
+        (
+            ",".join(map(str, found.rates)),
+            str(found.receptive_field),
+            f"{found.gridding:.3f}",
+            f"{found.effective_width:.2f}",
+        )
+        for found in result.found
+    ]
+    _print(Rows(("rates", "field", "G", "width"), rows))
     what = "the best of every field" if target.field is None else "the best"
     layers = "1 layer" if target.layers == 1 else f"{target.layers} layers"
     considered = "the only one" if result.examined == 1 else f"all {result.examined:,}"
@@ -281,20 +280,18 @@ def _add_runs(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _runs(args: argparse.Namespace) -> int:
-    import shutil
     from datetime import UTC, datetime
 
     from hdc.lab.records import status as runs
 
     if not Path(args.results).is_dir():
         raise InputError(f"--results {args.results} is no folder")
-    width = shutil.get_terminal_size().columns
     if args.study is None:
         if args.failed:
             raise InputError("--failed needs STUDY ('hdc runs' lists them)")
         if args.analyse:
             raise InputError("--analyse needs STUDY ('hdc runs' lists them)")
-        return _studies(args, width)
+        return _studies(args)
     if args.analyse:
         from hdc.lab import seen
 
@@ -306,12 +303,12 @@ def _runs(args: argparse.Namespace) -> int:
         told = [one.to_dict() for one in shown]
         _print_json({"study": args.study, "counts": counted, "runs": told})
     else:
-        _print(runs.failures(shown) if args.failed else runs.report(shown, datetime.now(UTC), width))
+        _print(runs.failures(shown) if args.failed else runs.report(shown, datetime.now(UTC)))
         print(runs.summary(counted))
     return 0 if set(counted) == {"done"} else 1
 
 
-def _studies(args: argparse.Namespace, width: int) -> int:
+def _studies(args: argparse.Namespace) -> int:
     from hdc.lab import records
     from hdc.lab.records import status as runs
 
@@ -329,7 +326,7 @@ def _studies(args: argparse.Namespace, width: int) -> int:
         }
         _print_json([{"study": study, **one} for study, one in named.items()])
     else:
-        _print(runs.overview(counted, width))
+        _print(runs.overview(counted))
     return 0 if all(isinstance(one, dict) and set(one) == {"done"} for one in counted.values()) else 1
 
 

@@ -71,7 +71,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_network_of_the_plugins_page_trains_as_it_stands():
-    (program,) = [text for text in re.findall(r"```python\n(.*?)```", PAGES["plugins.md"], re.DOTALL)]
+    (program,) = re.findall(r"```python\n(.*?)```", PAGES["plugins.md"], re.DOTALL)
     known = dict(registry._parts)
     configuration.registry_names("network")
     try:
@@ -80,7 +80,7 @@ def test_the_network_of_the_plugins_page_trains_as_it_stands():
         model = parts.network(config, Images(16, 16, 3, 4, "dense"), rngs=nnx.Rngs(0))
         assert model(jnp.zeros((1, 16, 16, 3))).shape == (1, 16, 16, 4)
         assert len(model.blocks) == 3 * len(config.dilation)
-        with pytest.raises(InputError, match="net.depth must be between 1 and 8, got 9"):
+        with pytest.raises(InputError, match=r"net\.depth must be between 1 and 8, got 9"):
             from_dict({"net": {"name": "tower", "depth": 9}})
     finally:
         registry._parts.clear()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hdc.fields import Branches, PathCounts, Stack
     from hdc.gridding import measure as measure_gridding
     from hdc.layers import Conv, SeparableConv
+    from hdc.networks import ContextNetwork
     from hdc.ops import conv2d, max_pool, separable_conv2d
     from hdc.receptive import analyse
     from hdc.schedules import DilationSchedule
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 _MODULES = ("gridding", "networks", "published", "registry", "search")
 _HOMES = {
     "Branches": "hdc.fields",
+    "ContextNetwork": "hdc.networks",
     "Conv": "hdc.layers",
     "DilationSchedule": "hdc.schedules",
     "InputError": "hdc.errors",

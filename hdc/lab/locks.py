@@ -29,6 +29,7 @@ log = logging.getLogger("hdc")
 FILE = "lock.json"
 BEAT, STALE = 10.0, 60.0  # seconds between two heartbeats; without one, after which an owner counts as dead
 _WAIT = 0.1  # seconds between two looks at a lock that is waited for
+_PATIENCE = 10.0  # seconds that a process may keep others from examining a lock
 
 
 class Taken(Exception):
@@ -60,13 +61,22 @@ class Lock:
         """False once another process has taken over, as it may after this machine has slept."""
         return (_read(self._path) or {}).get("token") == self._token
 
+    @contextmanager
+    def fenced(self) -> Iterator[bool]:
+        """In the block, no other process can take over. Yields whether the lock is still held.
+
+        A process that is stopped between looking at its lock and writing would else write into a run that
+        another process has taken over meanwhile.
+        """
+        with _alone(self._path.parent):
+            yield self.held
+
     def release(self) -> None:
         """Give the lock back."""
         self._ended.set()
-        if self.held:
-            with suppress(
-                OSError
-            ):  # the disk may have become read-only; that the owner is dead shows as well
+        # The disk may have become read-only; that the owner is dead shows as well.
+        with suppress(OSError, Taken), self.fenced() as held:
+            if held:
                 self._path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
@@ -182,11 +192,28 @@ def _now(folder: Path) -> float:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Only one process at a time examines the locks of a folder, if its file system supports that."""
+    """Only one process at a time examines the locks of a folder, if its file system supports that.
+
+    Raises:
+        Taken: if another process does so for longer than `_PATIENCE`: it was stopped while it writes.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        end = time.monotonic() + _PATIENCE
+        with suppress(OSError):  # this file system has no such locks
+            while not _locked(handle):
+                if time.monotonic() > end:
+                    raise Taken("skipped: another process was stopped while writing it")
+                time.sleep(_WAIT / 10)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Whether this process now has the kernel's lock; OSError where there is none to have."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

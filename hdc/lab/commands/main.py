@@ -27,6 +27,7 @@ COMMANDS = {
     "check": "what a schedule can and cannot see, exactly",
     "search": "find the best schedules for a receptive field",
     "ops": "show which backend computes each layer, and why",
+    "new": "write a package of your own: a network, a data set, a study and a test",
 }
 
 

@@ -24,7 +24,7 @@ LIBRARY = [
 ]
 LAB = [
     ["store", "signals", "memory", "devices", "terminal"],
-    ["locks", "weights"],
+    ["locks"],
     ["data", "optimizers"],
     ["config"],
     ["records", "checkpoints", "parts"],
@@ -35,15 +35,7 @@ LAB = [
     ["commands"],
     ["train"],
 ]
-WITHOUT_JAX = [
-    "lab.config",
-    "lab.store",
-    "lab.locks",
-    "lab.weights",
-    "lab.records",
-    "lab.report",
-    "lab.terminal",
-]
+WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.records", "lab.report", "lab.terminal"]
 FLOORS = {
     f"{prefix}{room}": level
     for prefix, storey, start in (("", LIBRARY, 0), ("lab.", LAB, 100))

@@ -11,8 +11,9 @@ import pytest
 
 import hdc
 from hdc.errors import InputError
+from hdc.lab import signals
 from hdc.lab.commands.main import COMMANDS, main
-from hdc.lab.data import mnist, mnist10k
+from hdc.lab.data import idx
 from hdc.lab.data import tfds as tfds_source
 
 
@@ -70,7 +71,7 @@ def test_what_is_installed_needs_no_preparing(name: str, capsys) -> None:
 
 def test_prepare_takes_the_folder(data_dir: Path, monkeypatch, capsys) -> None:
     calls = []
-    monkeypatch.setattr(mnist, "prepare", lambda *given: calls.append(given) or data_dir)
+    monkeypatch.setattr(idx, "prepare", lambda *given: calls.append(given) or data_dir)
     assert main(["data", "prepare", "mnist"]) == 0
     assert main(["data", "prepare", "fashion_mnist", "--from", "some/folder"]) == 0
     assert main(["data", "prepare", "scenes", "--from", "some/folder"]) == 0  # what it is made of
@@ -80,7 +81,7 @@ def test_prepare_takes_the_folder(data_dir: Path, monkeypatch, capsys) -> None:
 
 
 def test_a_folder_that_is_not_read_is_said(monkeypatch, data_dir: Path, capsys) -> None:
-    monkeypatch.setattr(mnist10k, "is_prepared", lambda: True)
+    monkeypatch.setattr(idx, "is_prepared", lambda _: True)
     assert main(["data", "prepare", "mnist10k", "--from", "some/folder"]) == 0
     assert capsys.readouterr().out == (
         f"mnist10k was prepared before in {data_dir / 'mnist10k'}: some/folder is not read\n"
@@ -123,10 +124,12 @@ def test_unusable_input_is_one_line_and_exit_code_2(argv: list[str], message: st
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(signals, "ending", lambda: None)  # which would end the tests
+
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mnist, "prepare", interrupt)
+    monkeypatch.setattr(idx, "prepare", interrupt)
     assert main(["data", "prepare", "mnist"]) == 130
     assert capsys.readouterr().err == "hdc data: interrupted\n"
 
@@ -136,7 +139,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch) -> None:
         raise ValueError("a fault")
 
     assert issubclass(InputError, ValueError)
-    monkeypatch.setattr(mnist, "prepare", fail)
+    monkeypatch.setattr(idx, "prepare", fail)
     with pytest.raises(ValueError, match="a fault"):
         main(["data", "prepare", "mnist"])
 

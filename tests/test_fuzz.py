@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from hdc import search
 from hdc.errors import InputError
-from hdc.lab import experiment, parts, records, timing, trained, weights
+from hdc.lab import experiment, parts, records, store, timing, trained
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.commands import compose as launch
 from hdc.lab.commands import report
@@ -559,7 +559,7 @@ def weights_in(content: bytes) -> tuple[dict[str, np.ndarray], dict] | None:
     path = Path("weights.safetensors").absolute()
     path.write_bytes(content)
     try:
-        return weights.read(path)
+        return store.read_safetensors(path)
     except InputError as error:
         assert "\n" not in str(error)
         return None
@@ -585,7 +585,7 @@ def test_weights_of_another_network_are_one_line(seed):
     arrays = weights_in(content)[0]
     with contextlib.suppress(ValueError, TypeError, KeyError):  # what is not written
         changed = change({"it": json.loads(json.dumps(about))}, random.Random(seed))
-        content = weights.to_bytes(arrays, changed["it"])
+        content = store.to_safetensors(arrays, changed["it"])
     Path("weights.safetensors").write_bytes(content)
     try:
         trained.load(Path("weights.safetensors").absolute())

@@ -110,7 +110,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(tmp_path, capsys, 
 
     code, out, err = run(capsys, monkeypatch, *arguments, f"results={tmp_path}/killed")
     assert code == 0, err
-    assert out.count("done before, skipped") == 1  # the one that Optuna had not been told of
+    assert out.count("skipped: already done") == 1  # the one that Optuna had not been told of
     assert {path: path.read_bytes() for path in before} == before
 
     found = trials(folder)

@@ -126,7 +126,7 @@ def test_what_ends_early_is_said_and_trained_by_the_next_launch(enter, limited, 
     process = begin(enter, *arguments, **environment)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
-    assert out.count("done before, skipped") == 1
+    assert out.count("skipped: already done") == 1
     assert set(states("early", tmp_path).values()) == {"done"}
     assert len(list(tmp_path.glob("early/.submitit/*/*_0_log.out"))) == 2 + 2  # none for what was done
 
@@ -153,7 +153,7 @@ def test_a_run_goes_on_after_its_time_limit(enter, limited, tmp_path):
     (log,) = folder.glob("limited/.submitit/*/*_log.out")
     said = log.read_text()
     assert "SIGUSR2: saved" in said
-    assert "goes on with seed 0 at epoch" in said
+    assert "resuming with seed 0 at epoch" in said
 
     command = [*TRAIN, *LONG, f"results={tmp_path}"]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=200).returncode == 0

@@ -76,13 +76,13 @@ def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):
 
     again = command("train", *arguments)
     assert again.returncode == 0
-    assert again.stdout.count("done before, skipped") == 3
+    assert again.stdout.count("skipped: already done") == 3
     assert again.stdout.endswith(table)
     assert [(run.folder / "metrics.jsonl").stat().st_mtime_ns for run in runs] == written
 
     (runs[1].folder / "done.json").unlink()
     third = command("train", *arguments)
-    assert third.stdout.count("done before, skipped") == 2
+    assert third.stdout.count("skipped: already done") == 2
     assert (runs[1].folder / "metrics.jsonl").stat().st_mtime_ns != written[1]
     assert [numbers(run) for run in records.load("quickstart", tmp_path)] == before
 

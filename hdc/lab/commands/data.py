@@ -52,10 +52,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _list(_: argparse.Namespace) -> None:
-    from hdc.lab.data import mnist, mnist10k
+    from hdc.lab.data import idx
 
-    here = dict.fromkeys(_INSTALLED, True) | {"mnist10k": mnist10k.is_prepared()}
-    here |= {name: mnist.is_prepared(name) for name in ("mnist", "fashion_mnist")}
+    here = dict.fromkeys(_INSTALLED, True)
+    here |= {name: idx.is_prepared(name) for name in ("mnist", "fashion_mnist", "mnist10k")}
     here["scenes"] = here["fashion_mnist"]  # scenes are made from fashion_mnist
     table = Table("data", "task", "what", "download", "here", box=None)
     for name, task, what, download in _DATA_SETS:
@@ -72,14 +72,10 @@ def _prepare(args: argparse.Namespace) -> None:
         return
     name = "fashion_mnist" if args.name == "scenes" else args.name
     before = False
-    if name == "mnist10k":
-        from hdc.lab.data import mnist10k
+    if name in _PREPARED:
+        from hdc.lab.data import idx
 
-        before, folder = mnist10k.is_prepared(), mnist10k.prepare(args.source)
-    elif name in _PREPARED:
-        from hdc.lab.data import mnist
-
-        before, folder = mnist.is_prepared(name), mnist.prepare(name, args.source)
+        before, folder = idx.is_prepared(name), idx.prepare(name, args.source)
     else:
         from hdc.lab.data import tfds
 

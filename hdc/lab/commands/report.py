@@ -122,7 +122,7 @@ def _write(config: ReportConfig, studies: Sequence[str]) -> None:
         content = content.replace("<!--", "&lt;!--")  # or it would be taken for a mark of the README
         return f"{match[1]}\n{content}\n{match[4]}"
 
-    files.write(HOME / "README.md", _PART.sub(part, _readme()).encode())
+    files.write_out(HOME / "README.md", _PART.sub(part, _readme()).encode())
     print(*(home / study for study in studies), HOME / "README.md", sep="\n")
 
 

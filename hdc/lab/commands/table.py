@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
         print(rendering.to_text(built, config.format), end="")
     else:
         try:
-            files.write(Path(config.out), rendering.to_text(built, config.format).encode())
+            files.write_out(Path(config.out), rendering.to_text(built, config.format).encode())
         except OSError as error:
             raise InputError(f"out={config.out} cannot be written: {error.strerror}") from None
         print(config.out)

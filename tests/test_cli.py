@@ -49,8 +49,7 @@ def test_the_list_says_what_is_prepared(data_dir: Path, capsys) -> None:
     assert rows["terrain"][-2:] == ["no", "yes"]
     assert rows["mnist"][-2:] == ["needed", "yes"]
     assert rows["fashion_mnist"][-2:] == ["needed", "no"]
-    assert rows["coast"][1] == "dense"
-    assert rows["terrain_patches"][1] == "classification"
+    assert rows["coast"][1:3] == ["Land,", "water"]
     assert rows["offsets"][-2:] == ["no", "yes"]
     assert rows["scenes"][-2:] == ["needed", "no"]
     assert rows["mnist10k"][-2:] == ["hand", "no"]

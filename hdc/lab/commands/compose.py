@@ -24,9 +24,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from hdc import registry
 from hdc.errors import InputError, unknown
 from hdc.lab.commands.options import CONF, refuse_long_numbers
-from hdc.lab.config import Config, schema
+from hdc.lab.config import PARTS, Config, schema
 from hdc.lab.launchers import joblib, optuna, ray
 from hdc.lab.launchers.launch import checked
 from hdc.lab.records.names import flatten
@@ -297,7 +298,8 @@ def explained(error: Exception) -> str:
         if group == "hydra/launcher/installed":
             return f"hydra/launcher={option} is not installed: pip install 'hdc-jax[{EXTRAS[option]}]'"
         if group and error.options:
-            return unknown(group, option, [str(one) for one in error.options])
+            found = unknown(group, option, [str(one) for one in error.options])
+            return "; ".join([found, *(registry.problems() if group in PARTS else ())])
     first = str(error).partition("\n")[0]
     unknown_key = re.match(r"Could not override '(.+?)'", first)
     if unknown_key and isinstance(cause, ConfigKeyError | ConfigAttributeError):

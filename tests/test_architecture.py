@@ -31,7 +31,9 @@ LAB = [
     ["trained"],
     ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],
-    ["launchers", "commands"],
+    ["launchers"],
+    ["commands"],
+    ["train"],
 ]
 WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.records", "lab.report", "lab.terminal"]
 FLOORS = {

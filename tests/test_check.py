@@ -478,7 +478,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(
     assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("hdc: error: ")
+    assert captured.err.startswith(f"hdc {argv[0]}: error: ")
     assert captured.err.count("\n") == 1 and captured.err.endswith("\n")
     assert len(captured.err) < 400
     assert all(mention in captured.err for mention in mentions), captured.err
@@ -489,7 +489,7 @@ def test_a_figure_that_cannot_be_written_is_one_line(tmp_path, capsys) -> None:
     (tmp_path / "folder.png").mkdir()
     assert main(["check", "1,2", "--figure", str(tmp_path / "folder.png")]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("hdc: error: --figure ") and err.count("\n") == 1
+    assert err.startswith("hdc check: error: --figure ") and err.count("\n") == 1
 
 
 # --- as a program ---
@@ -564,7 +564,7 @@ def test_the_search_s_table_and_json(capsys) -> None:
         assert (field, index) == ("31", f"{known[key]:.3f}")
         assert known[key] == pytest.approx(worst)
         assert width == f"{math.sqrt(sum(r * r for r in key) * 8 / 12):.2f}"
-    assert "gap-free schedules of 4 layers, kernel size 3" in out
+    assert "gap-free schedules with 4 layers, kernel size 3" in out
     assert f"all {len(known)} considered" in out
     values = json.loads(run(capsys, "search", "--layers", "4", "--field", "31", "--top", "5", "--json"))
     result = search.best(search.Target(4, field=31), 5)
@@ -579,7 +579,7 @@ def test_the_search_of_every_field(capsys) -> None:
     assert fields == ["7", "9", "11", "13", "15", "17"]
     assert "Proven the best of every field" in out
     out = run(capsys, "search", "--layers", "1", "--field", "3")
-    assert "gap-free schedules of 1 layer" in out
+    assert "gap-free schedules with 1 layer" in out
     assert "the only one considered" in out
 
 

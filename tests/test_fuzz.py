@@ -8,13 +8,11 @@ import collections
 import contextlib
 import csv
 import functools
-import importlib
 import io
 import json
 import os
 import random
 import shutil
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -33,12 +31,13 @@ from hdc.errors import InputError
 from hdc.lab import experiment, parts, records, store, timing, trained
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.commands import compose as launch
-from hdc.lab.commands import main as cli
 from hdc.lab.commands import report
+from hdc.lab.commands.main import main
 from hdc.lab.config import from_dict
 from hdc.lab.data.dataset import Dataset, Split
 from hdc.lab.records import packed as findings
 from hdc.lab.records.run import METRICS
+from hdc.registry import Images
 
 CODES = collections.Counter()
 TIMES = int(os.environ.get("HDC_FUZZ", "1"))
@@ -62,25 +61,17 @@ def call(module: str, arguments: list[str]) -> SimpleNamespace:
     """Run a command line in this process: `code`, `out` and `err`. A traceback fails the test."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace", write_through=True)
-    before = sys.argv
-    sys.argv = [module, *arguments]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main = cli.main if module == "hdc" else importlib.import_module(f"experiments.{module}").main
-                code = main()
-            except SystemExit as ended:
-                code = ended.code
-    finally:
-        sys.argv = before
-    done = SimpleNamespace(code=code or 0, out=_text(out), err=_text(err))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments if module == "hdc" else [module, *arguments])
+    done = SimpleNamespace(code=code, out=_text(out), err=_text(err))
     said = done.out + done.err
     assert "Traceback" not in said, said
     assert "\x1b" not in said
     if done.code == 2:
         assert done.out == ""
         assert len(done.err.splitlines()) == 1, done.err
-        assert done.err.startswith((f"experiments.{module}: error: ", "hdc: error: ")), done.err
+        program = " ".join(["hdc", *arguments[:1]]) if module == "hdc" else f"hdc {module}"
+        assert done.err.startswith((f"{program}: error: ", "hdc: error: ")), done.err
     assert done.code in (0, 1, 2), done.code
     CODES[module, done.code] += 1
     return done
@@ -556,9 +547,7 @@ def exported() -> tuple[bytes, dict]:
     config = from_dict({"net": {"width": 2}, "schedule": {"rates": [1], "repeat": 1}})
     about = {"config": config.to_dict(), "seed": 0, "task": "dense", "classes": ["a", "b"]}
     about["image_shape"] = [8, 8, 1]
-    model = trained.build(
-        *(config.net, config.dilation), image_shape=(8, 8, 1), classes=2, task="dense", rngs=nnx.Rngs(0)
-    )
+    model = parts.network(config, Images(8, 8, 1, 2, "dense"), rngs=nnx.Rngs(0))
     normalise = trained.Normaliser(np.zeros(1, np.float32), np.ones(1, np.float32))
     content = trained.export(nnx.state(model), about, normalise)
     return content, about | {"offset": [0.0], "scale": [1.0]}

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 import tomllib
 from importlib import resources
 
@@ -15,7 +14,7 @@ from rich.console import Console
 from hdc import published
 from hdc.errors import InputError
 from hdc.fields import Branches, Field, Stack
-from hdc.lab.commands import table
+from hdc.lab.commands.main import main
 from hdc.lab.report.tables import published_table, rendering
 from hdc.schedules import DilationSchedule
 
@@ -257,9 +256,8 @@ def test_stacks_as_text() -> None:
 
 def text_of(kind: str, capsys, monkeypatch, *more: str) -> str:
     """What the command prints."""
-    monkeypatch.setattr(sys, "argv", ["experiments.table", "table=published", f"format={kind}", *more])
     monkeypatch.setenv("COLUMNS", "220")
-    table.main()
+    assert main(["table", "table=published", f"format={kind}", *more]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     return captured.out
@@ -343,11 +341,9 @@ def test_the_table_to_a_file(tmp_path, capsys, monkeypatch) -> None:
 
 def test_what_the_table_cannot_do_is_one_line(capsys, monkeypatch) -> None:
     for arguments in (["format=html"], ["format=terminal", "out=x.md"], ["source=nothing"]):
-        monkeypatch.setattr(sys, "argv", ["experiments.table", "table=published", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            table.main()
+        code = main(["table", "table=published", *arguments])
         captured = capsys.readouterr()
-        assert (caught.value.code, captured.out) == (2, "")
+        assert (code, captured.out) == (2, "")
         assert captured.err.startswith("hdc table: error: ") and captured.err.count("\n") == 1
     with pytest.raises(InputError, match="html"):
         rendering.to_text(published_table.document(), "html")

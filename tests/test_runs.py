@@ -107,7 +107,7 @@ def test_all_done_is_exit_code_0_and_bad_input_2(results, capsys):
     for arguments, message in (
         (["runs", "goods", "--results", str(results)], "there are good, mixed"),
         (["runs", "../good", "--results", str(results)], "study name '../good'"),
-        (["runs", "good", "--results", str(results / "none")], "is no folder"),
+        (["runs", "good", "--results", str(results / "none")], "is not a folder"),
         (["runs", "--failed", "--results", str(results)], "--failed needs STUDY"),
         (["runs", "--results", str(results / "good")], "there is no study"),
     ):

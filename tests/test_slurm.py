@@ -14,6 +14,7 @@ import sweep
 
 from hdc.lab import parts, records
 from hdc.lab.commands import compose as launch
+from hdc.lab.commands.main import main
 
 pytest.importorskip(
     "hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed"
@@ -179,20 +180,15 @@ def test_what_slurm_refuses_is_one_line(enter, tmp_path):
     ("arguments", "message"),
     [
         (["-m"], "sbatch is not found, there is no Slurm here"),
-        ([], "hydra/launcher=submitit_slurm launches sweeps alone: add -m"),
+        ([], "hydra/launcher=submitit_slurm launches sweeps only: add -m"),
         (["-m", "hydra.launcher.timeout=3"], "unknown key 'hydra.launcher.timeout'"),
     ],
 )
 def test_no_slurm_is_one_line(tmp_path, capsys, monkeypatch, arguments, message):
-    from hdc.lab.commands import train
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(sys, "argv", ["train", *arguments, "hydra/launcher=submitit_slurm"])
-    with pytest.raises(SystemExit) as ended:
-        train.main()
+    assert main(["train", *arguments, "hydra/launcher=submitit_slurm"]) == 2
     out = capsys.readouterr()
-    assert ended.value.code == 2
     assert message in out.err
     assert len(out.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -128,3 +129,20 @@ def _exit() -> NoReturn:
         with suppress(Exception):
             stream.flush()
     os._exit(130)
+
+
+def send_again(number: int) -> None:
+    """Send a signal to the main thread once more, a moment later.
+
+    For `sys.unraisablehook`: Python drops what a signal's handler raises in a destructor or in a callback of
+    the garbage collector.
+    """
+
+    def send() -> None:
+        # The main thread may have held the lock of the interpreter until now. Without this pause, the signal
+        # would come just before the sleep or read that it is to interrupt.
+        time.sleep(0.02)
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+    with suppress(RuntimeError):  # no thread can start once the program is ending
+        threading.Timer(0.02, send).start()

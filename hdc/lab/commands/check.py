@@ -1,9 +1,11 @@
-"""The output of `hdc check`: schedules in full, as a table or as JSON, each with advice."""
+"""Schedules in full, as a table or as JSON, each with advice: `hdc check --help`."""
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,11 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from hdc import advice
-from hdc.fields import Field
+from hdc import advice, published
+from hdc.errors import InputError
+from hdc.fields import Field, Stack
+from hdc.lab.commands.main import Parser
+from hdc.lab.commands.output import console, print_json
 from hdc.lab.terminal import Rows
 from hdc.published import Published
 
@@ -167,3 +172,85 @@ class _Picture:
 
 def _each(values: Sequence[Any], pattern: str, by: str = "x") -> str:
     return by.join(pattern.format(value) for value in values)
+
+
+def parser() -> Parser:
+    """The command line's."""
+    parser = Parser(
+        prog="hdc check",
+        description="The certificate of dilation schedules: holes, receptive field, gridding. "
+        "Exit code 0: all gap-free, 1: holes, 2: bad input.",
+    )
+    parser.add_argument(
+        "schedules", nargs="*", metavar="RATES",
+        help="rates such as 1,2,5, per axis (height x width) such as 1x2,2x2, or a name of --named; "
+        "several make a table",
+    )  # fmt: skip
+    parser.add_argument("--kernel-size", type=int, metavar="K", help="taps per axis, 3 by default")
+    parser.add_argument("--axes", type=int, choices=(1, 2), help="2 for images (default), 1 for signals")
+    parser.add_argument(
+        "--size", type=int, metavar="N", help="side of the map in pixels: adds its padding and advice"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: an object, or a list for several")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the fields as png, svg or pdf")
+    parser.add_argument("--named", action="store_true", help="list the published networks")
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    """The command; returns exit code 0 where all schedules are gap-free, else 1."""
+    args = parser().parse_args(arguments)
+    known = published.networks()
+    if args.named or not args.schedules:
+        if not args.named:
+            raise InputError("give RATES such as 1,2,5, or --named ('hdc check --help' shows the usage)")
+        options = {"--kernel-size": args.kernel_size, "--axes": args.axes, "--size": args.size}
+        options |= {"--figure": args.figure, "RATES": args.schedules or None}
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise InputError(f"--named lists all networks and goes with --json alone, got {', '.join(given)}")
+        if args.json:
+            print_json({name: network.field.to_dict() for name, network in known.items()})
+        else:
+            console().print(named(list(known.values())))
+        return 0
+    for name, value in (("--kernel-size", args.kernel_size), ("--axes", args.axes)):
+        given = [schedule for schedule in args.schedules if schedule in known]
+        if given and value is not None:
+            raise InputError(f"{name} is for RATES, {given[0]} has its own")
+    if args.size is not None and not 1 <= args.size <= 65536:
+        raise InputError(f"--size must be from 1 to 65536 pixels, got {args.size}")
+    formats = (".png", ".svg", ".pdf")
+    if args.figure is not None and args.figure.suffix not in formats:
+        raise InputError(f"--figure must end in {', '.join(formats)}, got {str(args.figure)!r}")
+    if args.figure is not None and not args.figure.parent.is_dir():
+        raise InputError(f"--figure {args.figure}: there is no folder {args.figure.parent}")
+    taps = 3 if args.kernel_size is None else args.kernel_size
+    found = [
+        known[text].field if text in known else Stack.parse(text, taps, args.axes or 2)
+        for text in args.schedules
+    ]
+    if args.figure is not None:
+        _draw(found, args.figure)
+    if args.json:
+        values = [to_json(one, args.size) for one in found]
+        print_json(values[0] if len(values) == 1 else values)
+    elif len(found) == 1:
+        console().print(report(found[0], args.size))
+    else:
+        console().print(comparison(found, args.size))
+    return 0 if all(one.gap_free for one in found) else 1
+
+
+def _draw(found: Sequence[Field], path: Path) -> None:
+    from hdc import plots
+    from hdc.lab import store
+
+    titles = [f"{one.name}: {one.seen:.0%} seen, G {one.gridding.index:.2f}" for one in found]
+    drawn = plots.figure([(title, one.paths) for title, one in zip(titles, found, strict=True)])
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format=path.suffix[1:])
+    try:
+        store.write(path, buffer.getvalue())
+    except OSError as error:
+        raise InputError(f"--figure {path} cannot be written: {error.strerror}") from None

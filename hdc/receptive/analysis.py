@@ -19,9 +19,11 @@ from hdc import advice as lint
 from hdc.advice import Finding
 from hdc.errors import InputError
 from hdc.fields import PathCounts
-from hdc.receptive.axes import Annotation, annotate
+from hdc.receptive.annotate import annotate
+from hdc.receptive.axes import Annotation
 from hdc.receptive.layers import Layer, count_paths, find_layers, spatial_axes
-from hdc.receptive.trace import Step, Trace, Value, trace
+from hdc.receptive.steps import Step, Trace, Value
+from hdc.receptive.trace import trace
 from hdc.schedules import Gridding
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import numpy as np
 from hdc.fields import PathCounts
 from hdc.receptive.axes import Annotation
 from hdc.receptive.pullback import Pullback
-from hdc.receptive.trace import Step, Trace, Value
+from hdc.receptive.rules import rule_of
+from hdc.receptive.steps import Step, Trace, Value
 from hdc.schedules import Gridding
 
 # Layers whose path counts are followed at the same time: bounds the memory.
@@ -78,10 +79,10 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
     one = _Axis(1, 1, Fraction(1), False, False, 1.0)  # of an axis along which a layer has no taps
     for step in traced.steps:
         read = set[int]().union(*(sources[value] for value in step.inputs if value.depends))
-        geometry = _geometry(step) if step.inputs[0].depends else None
-        places = _by_space(step, annotation, spaces) if geometry is not None else []
-        if geometry is not None and places:
-            kind, by_axis = geometry
+        kind = rule_of(step).kind(step) if step.inputs[0].depends else ""
+        places = _by_space(step, annotation, spaces) if kind else []
+        if places:
+            by_axis = _geometry(step)
             axes = [by_axis.get(axis, one) for axis, _ in places]
             # Not 1x1 convolutions, whose output sees what their input sees.
             if any(axis.taps > 1 or axis.stride != 1 for axis in axes):
@@ -178,40 +179,19 @@ class _Axis:
     length: int = 0  # of the map, before padding
 
 
-def _geometry(step: Step) -> tuple[str, dict[int, _Axis]] | None:
-    """What kind of convolution or pooling a step is, and its taps by axis; None for any other step."""
-    params = step.params
-    if step.name == "conv_general_dilated":
-        spec = params["dimension_numbers"]
-        axes, places = spec.lhs_spec[2:], spec.out_spec[2:]
-        taps = [step.inputs[1].shape[axis] for axis in spec.rhs_spec[2:]]
-        fields = ("rhs_dilation", "window_strides", "lhs_dilation", "padding")
-        groups, channels = params["feature_group_count"], step.inputs[0].shape[spec.lhs_spec[1]]
-        if max(params["lhs_dilation"]) > 1:
-            kind = "transposed conv"
-        elif groups == 1:
-            kind = "conv"
-        else:
-            kind = "depthwise conv" if groups == channels else "grouped conv"
-    elif step.name.startswith("reduce_window"):
-        kind = f"{step.name.removeprefix('reduce_window').removeprefix('_')} pool".strip()
-        axes = places = tuple(range(len(step.inputs[0].shape)))
-        taps = params["window_dimensions"]
-        fields = ("window_dilation", "window_strides", "base_dilation", "padding")
-    else:
-        return None
+def _geometry(step: Step) -> dict[int, _Axis]:
+    """The taps of a convolution or pooling, by axis of its operand."""
     found = {}
     added = _added(step.inputs[0])
-    columns = zip(axes, places, taps, *(params[name] for name in fields), strict=True)
-    for axis, place, count, rate, stride, apart, (low, high) in columns:
-        before, after, length = added.get(axis, (0, 0, step.inputs[0].shape[axis]))
-        first = np.arange(step.outputs[0].shape[place]) * stride - low - before * apart
-        reads = np.add.outer(first, np.arange(count) * rate)
-        inside = np.mean((reads >= 0) & (reads <= (length - 1) * apart))
-        padded = max(low, high, before, after) > 0
-        causal = padded and max(high, after) <= 0
-        found[axis] = _Axis(count, rate, Fraction(stride, apart), padded, causal, float(inside), length)
-    return kind, found
+    for taps in rule_of(step).taps(step):
+        before, after, length = added.get(taps.axis, (0, 0, step.inputs[0].shape[taps.axis]))
+        first = np.arange(step.outputs[0].shape[taps.place]) * taps.stride - taps.low - before * taps.apart
+        reads = np.add.outer(first, np.arange(taps.count) * taps.rate)
+        inside = np.mean((reads >= 0) & (reads <= (length - 1) * taps.apart))
+        padded = max(taps.low, taps.high, before, after) > 0
+        causal = padded and max(taps.high, after) <= 0
+        found[taps.axis] = _Axis(taps.count, taps.rate, taps.step, padded, causal, float(inside), length)
+    return found
 
 
 def _added(value: Value) -> dict[int, tuple[int, int, int]]:
@@ -220,22 +200,11 @@ def _added(value: Value) -> dict[int, tuple[int, int, int]]:
     Causal, circular and reflecting padding, and padding by hand, are such steps.
     """
     found: dict[int, tuple[int, int, int]] = {}
-    step = value.step
-    while step is not None and step.name in ("pad", "concatenate"):
-        source = step.inputs[0]
-        if step.name == "pad":
-            sides = {axis: (low, high) for axis, (low, high, _) in enumerate(step.params["padding_config"])}
-        else:
-            # What is joined to a map along its own axis continues it: the longest part is the map.
-            axis = step.params["dimension"]
-            sizes = [part.shape[axis] for part in step.inputs]
-            largest = int(np.argmax(sizes))
-            source = step.inputs[largest]
-            sides = {axis: (sum(sizes[:largest]), sum(sizes[largest + 1 :]))}
+    while value.step is not None and (padded := rule_of(value.step).added(value.step)) is not None:
+        value, sides = padded
         for axis, (low, high) in sides.items():
             before, after, _ = found.get(axis, (0, 0, 0))
-            found[axis] = (before + low, after + high, source.shape[axis])
-        step = source.step
+            found[axis] = (before + low, after + high, value.shape[axis])
     return found
 
 

@@ -27,6 +27,19 @@ class Window:
     def with_axis(self, axis: int, counts: np.ndarray, start: int | None) -> "Window":
         return Window(counts, (*self.starts[:axis], start, *self.starts[axis + 1 :]))
 
+    def moved(self, axis: int, by: int) -> "Window":
+        """Counted from another position along a written-out axis."""
+        return self.with_axis(axis, self.counts, (self.starts[axis] or 0) + by)
+
+    def without(self, axes: Sequence[int]) -> "Window":
+        """Without these axes, which are of length 1."""
+        starts = tuple(start for axis, start in enumerate(self.starts) if axis not in axes)
+        return Window(self.counts.squeeze(tuple(1 + axis for axis in axes)), starts)
+
+    def transposed(self, order: Sequence[int] | np.ndarray) -> "Window":
+        counts = self.counts.transpose(0, *(1 + axis for axis in order))
+        return Window(counts, tuple(self.starts[axis] for axis in order))
+
     def expanded(self, axis: int, length: int) -> "Window":
         """A uniform axis written out; others as they are."""
         if self.starts[axis] is not None:
@@ -88,7 +101,7 @@ def widened(window: Window, axis: int, taps: Sequence[int], stride: int, rate: i
 
 
 def spaced(window: Window, axis: int, apart: int) -> Window:
-    """Of positions between which zeros were put, those that hold an entry."""
+    """Undo zero insertion: keep the entries, which lie `apart` positions from each other."""
     start = window.starts[axis]
     assert start is not None
     if apart == 1:
@@ -99,7 +112,7 @@ def spaced(window: Window, axis: int, apart: int) -> Window:
 
 
 def tapped(window: Window, axis: int, position: int, taps: int, stride: int, rate: int, low: int) -> Window:
-    """What one of a row of taps reads, in the extent that all of them read."""
+    """The contribution of a single tap, placed within the extent of all taps."""
     start = window.starts[axis]
     assert start is not None
     one = widened(window, axis, [0], stride, 1, low - position * rate)

@@ -1,4 +1,7 @@
-"""The one exception for input that cannot be used."""
+"""The one exception for input that cannot be used, and the checks that raise it."""
+
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -13,3 +16,29 @@ def printable(text: str) -> str:
     """A text as one line: what a terminal would obey or not show, such as ESC, is written as `\\x1b`."""
     words = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+
+
+def unknown(what: str, given: str, known: Iterable[str]) -> str:
+    """The one line for a name that is not among the known ones, with the nearest one if there is any."""
+    names = list(known)
+    near = difflib.get_close_matches(given, names, n=1)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    return f"unknown {what} {given!r}{guess} (there are: {', '.join(names)})"
+
+
+def at_least(place: str, value: float, least: float) -> None:
+    """Raise InputError where a value is too small."""
+    if value < least:
+        raise InputError(f"{place} must be at least {least}, got {value}")
+
+
+def in_range(place: str, value: float, low: float, high: float) -> None:
+    """Raise InputError where a value is not from `low` to `high`."""
+    if not low <= value <= high:
+        raise InputError(f"{place} must be between {low} and {high}, got {value}")
+
+
+def one_of(place: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise InputError where a value is not among those allowed."""
+    if value not in allowed:
+        raise InputError(f"{place} must be one of {', '.join(allowed)}, got {value!r}")

@@ -1,13 +1,21 @@
-"""Convolution layers as Flax NNX modules: dense, depthwise, pointwise and depthwise separable."""
+"""Convolution layers as Flax NNX modules: dense, depthwise, pointwise, depthwise separable, or by name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from hdc import registry
+from hdc.errors import InputError
 from hdc.ops import Padding, conv2d, separable_conv2d
 from hdc.ops.convolution import Pair, check_groups, pair
 
 _initializer = nnx.initializers.he_normal()
+_chosen: ContextVar[tuple[str, Any]] = ContextVar("layer", default=("standard", None))
 
 
 class Conv(nnx.Module):
@@ -136,6 +144,104 @@ class SeparableConv(nnx.Module):
             strides=depthwise.strides,
             padding=depthwise.padding,
         )
+
+
+@registry.layer("standard")
+def standard(
+    options: registry.NoOptions,
+    in_features: int,
+    features: int,
+    *,
+    rate: Pair,
+    kernel_size: Pair,
+    strides: Pair,
+    padding: Padding,
+    use_bias: bool,
+    rngs: nnx.Rngs,
+) -> nnx.Module:
+    """A dense convolution, `Conv`."""
+    return Conv(
+        in_features,
+        features,
+        kernel_size,
+        rate=rate,
+        strides=strides,
+        padding=padding,
+        use_bias=use_bias,
+        rngs=rngs,
+    )
+
+
+@registry.layer("separable")
+def separable(
+    options: registry.NoOptions, in_features: int, features: int, *, kernel_size: Pair, **keywords: Any
+) -> nnx.Module:
+    """A depthwise separable convolution, `SeparableConv`."""
+    return SeparableConv(in_features, features, kernel_size, **keywords)
+
+
+@contextmanager
+def layer(name: str, options: Any = None) -> Iterator[None]:
+    """Make every layer that `dilated` makes inside the one registered under a name.
+
+    Args:
+        name: such as `standard` or `separable`.
+        options: an instance of the layer's options, its defaults if None.
+
+    Raises:
+        InputError: where no layer has that name.
+    """
+    registry.find("layer", name)
+    token = _chosen.set((name, options))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def dilated(
+    in_features: int,
+    features: int,
+    kernel_size: Pair = 3,
+    *,
+    rate: Pair = 1,
+    strides: Pair = 1,
+    padding: Padding = "SAME",
+    use_bias: bool = True,
+    rngs: nnx.Rngs,
+) -> nnx.Module:
+    """A convolution with a dilation rate, as the layer that `net.layer` or `with layer(...)` has chosen.
+
+    Networks make their dilated layers with it, so that a new kind of layer works in all of them.
+
+    >>> with layer("separable"):
+    ...     made = dilated(8, 16, rate=2, rngs=nnx.Rngs(0))
+    >>> type(made).__name__, made(jnp.zeros((1, 32, 32, 8))).shape
+    ('SeparableConv', (1, 32, 32, 16))
+
+    Args:
+        in_features, features: channels in and out.
+        kernel_size, rate, strides, padding, use_bias, rngs: as `Conv` has them.
+
+    Raises:
+        InputError: where what was registered returns no NNX module.
+    """
+    name, options = _chosen.get()
+    part = registry.find("layer", name)
+    made = part.make(
+        part.options() if options is None else options,
+        in_features,
+        features,
+        rate=rate,
+        kernel_size=kernel_size,
+        strides=strides,
+        padding=padding,
+        use_bias=use_bias,
+        rngs=rngs,
+    )
+    if not isinstance(made, nnx.Module):
+        raise InputError(f"{part} returned {type(made).__name__}, not a Flax NNX module")
+    return made
 
 
 def crop(x: Array, height: int, width: int) -> Array:

@@ -119,7 +119,7 @@ def large_study(
         folder = results / name / config.run_id
         (folder / "artifacts").mkdir(parents=True)
         moment = f"2026-01-01T00:{number // 60 % 60:02}:{number % 60:02}.{number:06}+00:00"
-        about = {"run_id": config.run_id, "planned": moment, "config": config.to_dict(), **_ABOUT}
+        about = {"run_id": config.run_id, "planned": moment, **config.record(), **_ABOUT}
         (folder / "run.json").write_bytes(files.to_json({**about, "started": moment}))
         lines = []
         for seed, of_seed in zip(own, measured[number].tolist(), strict=True):

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 
 # Floors from the ground up, by storey. A file imports from the floors below its own and from its own room.
 LIBRARY = [
-    ["errors", "folders", "registry"],
-    ["schedules"],
+    ["errors", "folders"],
+    ["schedules", "registry"],
     ["fields"],
     ["search", "plots", "certificate"],
     ["advice", "published"],
@@ -23,9 +23,11 @@ LIBRARY = [
     ["gridding"],
 ]
 LAB = [
-    ["config", "store", "signals", "memory", "devices"],
+    ["store", "signals", "memory", "devices"],
     ["locks", "weights"],
-    ["records", "checkpoints", "data"],
+    ["data", "optimizers"],
+    ["config"],
+    ["records", "checkpoints", "parts"],
     ["trained"],
     ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],

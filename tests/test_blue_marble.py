@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hdc.errors import InputError
-from hdc.lab import data
-from hdc.lab.config import DataConfig
+from hdc.lab import parts
+from hdc.lab.config import choose
 from hdc.lab.data import earth as blue_marble
 
 TILE = 64
@@ -13,7 +13,7 @@ TILE = 64
 
 @pytest.fixture(scope="module")
 def terrain():
-    return data.load(DataConfig(name="terrain"))
+    return parts.dataset(choose("data", name="terrain"))
 
 
 @pytest.mark.parametrize(("tile", "downsample"), [(64, 1), (64, 2), (32, 1), (96, 1), (30, 2)])
@@ -112,7 +112,7 @@ def test_image_and_labels_are_aligned_to_the_pixel(labels):
 
 
 def test_patches_have_the_dominant_class_of_the_same_tiles(terrain):
-    patches = data.load(DataConfig(name="terrain_patches"))
+    patches = parts.dataset(choose("data", name="terrain_patches"))
     assert patches.task == "classification"
     np.testing.assert_array_equal(patches.test.images, terrain.test.images)
     for maps, label in zip(terrain.test.labels, patches.test.labels, strict=True):
@@ -121,7 +121,7 @@ def test_patches_have_the_dominant_class_of_the_same_tiles(terrain):
 
 
 def test_coast_tiles_have_land_and_water():
-    coast = data.load(DataConfig(name="coast"))
+    coast = parts.dataset(choose("data", name="coast"))
     assert coast.classes == ("water", "land", "lake")
     for split in (coast.train, coast.validation, coast.test):
         land = np.mean(split.labels == 1, axis=(1, 2))
@@ -139,7 +139,7 @@ def test_downsampling_averages_squares():
 
 
 def test_train_size_takes_the_first_and_leaves_the_rest_whole(terrain):
-    cut = data.load(DataConfig(name="terrain", train_size=10))
+    cut = parts.dataset(choose("data", name="terrain", train_size=10))
     np.testing.assert_array_equal(cut.train.images, terrain.train.images[:10])
     assert len(cut.test) == len(terrain.test)
     assert len(cut.validation) == len(terrain.validation)
@@ -155,7 +155,7 @@ def test_train_size_takes_the_first_and_leaves_the_rest_whole(terrain):
 )
 def test_bad_geometry_is_one_line(values, message):
     with pytest.raises(InputError, match=message) as caught:
-        data.load(DataConfig(**values))
+        parts.dataset(choose("data", **values))
     assert "\n" not in str(caught.value)
 
 

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import pytest
 import reference
 from flax import nnx
+from networks import build
 
 from hdc.cost import count_parameters, per_image
-from hdc.lab.config import NetConfig
-from hdc.lab.trained import build
 from hdc.layers import Conv
 from hdc.ops import backend
 from hdc.schedules import DilationSchedule
@@ -17,7 +16,7 @@ HEIGHT, WIDTH, CHANNELS, CLASSES, FEATURES = 20, 18, 3, 5, 6
 
 
 def make(schedule: DilationSchedule, task: str = "dense", **options) -> nnx.Module:
-    config = NetConfig(**({"width": FEATURES, "kernel_size": schedule.kernel_size} | options))
+    config = {"width": FEATURES} | options
     shape = (HEIGHT, WIDTH, CHANNELS)
     return reference.filled(
         lambda: build(config, schedule, image_shape=shape, classes=CLASSES, task=task, rngs=nnx.Rngs(0))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hdc.errors import InputError
-from hdc.lab import data
+from hdc.lab import parts
 from hdc.lab.commands.main import main
-from hdc.lab.config import DataConfig
+from hdc.lab.config import choose
 from hdc.lab.data import mnist10k
 
 COUNTS = [3, 2, 4, 1, 2, 3, 1, 2, 1, 1]
@@ -56,7 +56,7 @@ def test_every_digit_is_restored_to_the_byte_and_in_one_split(package: Path, ins
     folder = mnist10k.prepare(package / inside)
     assert sorted(path.name for path in folder.iterdir()) == sorted(mnist10k.FILES)
     assert (folder / "images-idx3-ubyte").read_bytes() == idx(np.concatenate(IMAGES))
-    dataset = data.load(DataConfig(name="mnist10k"))
+    dataset = parts.dataset(choose("data", name="mnist10k"))
     splits = (dataset.train, dataset.validation, dataset.test)
     assert [len(split) for split in splits] == [11, 3, 6]
     assert dataset.image_shape == (28, 28, 1)

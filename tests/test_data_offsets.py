@@ -5,14 +5,14 @@ import pytest
 import reference
 
 from hdc.errors import InputError
-from hdc.lab import data, metrics
-from hdc.lab.config import DataConfig, from_dict
+from hdc.lab import metrics, parts
+from hdc.lab.config import choose, from_dict
 from hdc.lab.data.dataset import IGNORE
 from hdc.lab.training import Trainer
 
 
 def load(**values):
-    return data.load(DataConfig(name="offsets", **{"tile": 32, "flips": (), **values}))
+    return parts.dataset(choose("data", name="offsets", **{"tile": 32, "flips": (), **values}))
 
 
 @pytest.mark.parametrize(("tile", "offset"), [(32, 0), (32, 1), (16, 7), (9, 8)])
@@ -64,7 +64,7 @@ def test_a_network_learns_the_offsets_in_its_support_and_no_other(rates, offset)
             "train": {"epochs": 1},
         }
     )
-    dataset = data.load(config.data)
+    dataset = parts.dataset(config.data)
     trainer = Trainer(config, dataset)
     (epoch,) = trainer.fit([0])
     evaluate = metrics.evaluator(trainer.graph, trainer.normalise, 2)

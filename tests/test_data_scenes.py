@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from hdc.errors import InputError
-from hdc.lab import data, experiment, records
-from hdc.lab.config import DataConfig, from_dict
+from hdc.lab import experiment, parts, records
+from hdc.lab.config import choose, from_dict
 from hdc.lab.data import mnist, scenes
 from hdc.lab.data.dataset import Dataset, Split
 
@@ -50,7 +50,7 @@ def cells(split: Split):
 
 
 def test_every_cell_holds_one_item_of_its_own_split_and_its_size():
-    dataset = data.load(DataConfig(name="scenes"))
+    dataset = parts.dataset(choose("data", name="scenes"))
     assert dataset.classes == ("background", *items().classes)
     assert (dataset.task, dataset.image_shape) == ("dense", (64, 64, 1))
     assert (dataset.strata, dataset.background) == (("small", "medium", "large"), 0)
@@ -75,11 +75,11 @@ def test_every_cell_holds_one_item_of_its_own_split_and_its_size():
 
 
 def test_all_sizes_and_classes_occur_and_the_scenes_are_always_the_same(monkeypatch, tmp_path):
-    first = data.load(DataConfig(name="scenes"))
+    first = parts.dataset(choose("data", name="scenes"))
     assert set(np.unique(first.test.strata)) == {0, 1, 2}
     assert set(np.unique(first.test.labels)) == set(range(11))
     monkeypatch.setenv("HDC_CACHE_DIR", str(tmp_path / "another"))
-    again = data.load(DataConfig(name="scenes"))
+    again = parts.dataset(choose("data", name="scenes"))
     np.testing.assert_array_equal(first.test.images, again.test.images)
     np.testing.assert_array_equal(first.train.labels, again.train.labels)
 
@@ -95,8 +95,8 @@ def test_small_items_are_averaged_not_picked():
 
 
 def test_train_size_cuts_the_strata_as_well():
-    cut = data.load(DataConfig(name="scenes", train_size=5))
-    whole = data.load(DataConfig(name="scenes"))
+    cut = parts.dataset(choose("data", name="scenes", train_size=5))
+    whole = parts.dataset(choose("data", name="scenes"))
     np.testing.assert_array_equal(cut.train.strata, whole.train.strata[:5])
     assert len(cut.train) == 5
 
@@ -128,13 +128,13 @@ def test_without_fashion_mnist_it_says_how_to_get_it(monkeypatch):
 
     monkeypatch.setattr(mnist, "load", unprepared)
     with pytest.raises(InputError, match="hdc data prepare fashion_mnist"):
-        data.load(DataConfig(name="scenes"))
+        parts.dataset(choose("data", name="scenes"))
 
 
 @pytest.mark.parametrize("tile", [32, 128])
 def test_another_tile_is_refused(tile):
     with pytest.raises(InputError, match=f"data.tile={tile}: scenes are 64 x 64"):
-        data.load(DataConfig(name="scenes", tile=tile))
+        parts.dataset(choose("data", name="scenes", tile=tile))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def settings(tmp_path_factory):
 
 def test_panels_say_which_settings_they_show_and_what_failed(settings):
     caption = " ".join(figures.panels(FigureConfig(study="tiny"), settings).get_suptitle().split())
-    assert "Shown of several settings: net.residual=true. Not drawn: 1-2-5x2 (failed)." in caption
+    assert "Settings shown: net.residual=true. Not drawn: 1-2-5x2 (failed)." in caption
     assert "without the network's 3x3 stem" in caption
 
 
@@ -107,11 +107,13 @@ def test_files_are_valid_and_the_same_every_time(runs, tmp_path):
 def test_nothing_to_draw_is_one_line(runs):
     with pytest.raises(InputError, match="no finished run with seed 7"):
         figures.panels(FigureConfig(study="tiny", seed=7), runs)
-    with pytest.raises(InputError, match="formats must be of png, svg, pdf"):
+    with pytest.raises(InputError, match="formats must be among png, svg, pdf"):
         FigureConfig(formats=("gif",))
-    with pytest.raises(InputError, match=r"draw must be of panels, .* got 'pie'"):
+    with pytest.raises(InputError, match=r"draw must be among panels, .* got 'pie'"):
         FigureConfig(draw=("pie",))
-    with pytest.raises(InputError, match="measured must be of split/metric, got 'ripple'"):
+    with pytest.raises(
+        InputError, match="measured must be split/metric, such as test/erf_ripple, got 'ripple'"
+    ):
         FigureConfig(measured=("ripple",))
     with pytest.raises(InputError, match="draw must name at least one of panels"):
         FigureConfig(draw=())
@@ -295,3 +297,31 @@ def test_arrays_that_are_not_those_of_a_run_are_one_line(tmp_path, artifact, arr
     synthetic.sign(run)
     with pytest.raises(InputError, match=message):
         figures.panels(FigureConfig(study="tiny"), records.load("tiny", tmp_path))
+
+
+@pytest.fixture
+def with_plugin(tmp_path):
+    """Three schedules with a plugin's measure and none of ours but accuracy and mean IoU."""
+    runs = records.plan(
+        tmp_path / "tiny", [synthetic.configuration(kind, [0, 1, 2]) for kind in synthetic.RATES]
+    )
+    for place, run in enumerate(runs):
+        values = {"accuracy": 0.5, "mean_iou": 0.4 + 0.1 * place, "lattice_share": 0.25 * (place + 1)}
+        synthetic.measured(run, lambda seed, values=values: values)
+    return runs
+
+
+def labels(figure):
+    return [axis.get_xlabel() + axis.get_ylabel() for axis in figure.axes]
+
+
+def test_measures_of_plugins_are_drawn_by_default_and_when_named(with_plugin):
+    for measured in (FigureConfig.measured, ("test/lattice_share",)):
+        asked = FigureConfig(study="tiny", measured=measured)
+        for draw in (figures.prediction, figures.differences):
+            assert sum("lattice share" in text for text in labels(draw(asked, with_plugin))) == 1
+        assert labels(figures.pareto(asked, with_plugin))[0].startswith("lattice share")
+    only = FigureConfig(study="tiny", measured=("test/accuracy",))
+    assert not any("lattice" in text for text in labels(figures.differences(only, with_plugin)))
+    with pytest.raises(InputError, match="no run of study 'tiny' has any of test/iou_small"):
+        figures.strata(FigureConfig(study="tiny"), with_plugin)

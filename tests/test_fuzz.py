@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from hdc import search
 from hdc.errors import InputError
-from hdc.lab import data, experiment, records, timing, trained, weights
+from hdc.lab import experiment, parts, records, timing, trained, weights
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.commands import compose as launch
 from hdc.lab.commands import main as cli
@@ -246,14 +246,14 @@ def without_training(monkeypatch):
     def load(config):
         if not config.name.isascii():
             raise InputError(f"no data set {config.name!r}")
-        side = min(config.tile, 24)
+        side = min(getattr(config, "tile", 24), 24)
         images = np.zeros((16, side, side, 3), np.uint8)
         dense = config.name not in ("mnist", "terrain_patches")
         labels = np.zeros(images.shape[: 3 if dense else 1], np.int32)
         split = Split(images, labels)
         return Dataset(config.name, "dense" if dense else "classification", ("a", "b"), split, split, split)
 
-    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(parts, "dataset", load)
 
     def finish(run, *_, **__):
         if run.state != "done":

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import reference
 from flax import nnx
+from networks import context
 
 from hdc.errors import InputError
 from hdc.layers import Conv, DepthwiseConv, PointwiseConv, SeparableConv
-from hdc.networks import ContextNetwork
 from hdc.ops import backend
 from hdc.schedules import DilationSchedule
 
@@ -151,7 +151,7 @@ def test_the_context_network_sees_stem_and_schedule_and_has_their_holes(
     reach = max(offsets)
     size = (2 * reach + 3, 2 * reach + 5)
     model = drawn(
-        ContextNetwork,
+        context,
         schedule,
         in_channels=1,
         classes=2,

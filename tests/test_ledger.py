@@ -463,6 +463,6 @@ def test_the_ledger_needs_no_jax():
 
 def test_a_results_folder_that_is_not_there_is_refused_unless_it_is_the_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="results=nowhere is no folder"):
+    with pytest.raises(InputError, match="results=nowhere is not a folder"):
         table.document(TableConfig(source="claims", results="nowhere"))
     assert "not run" in table.document(TableConfig(source="claims")).frame["claim_verdict"].to_list()

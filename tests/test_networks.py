@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import reference
 from flax import nnx
+from networks import build
 
 from hdc.errors import InputError
-from hdc.lab.config import NetConfig
-from hdc.lab.trained import build
-from hdc.layers import crop
+from hdc.layers import crop, evaluation
 from hdc.schedules import DilationSchedule
 
 IMAGE = (32, 30, 3)
@@ -24,17 +23,12 @@ PLAIN, DILATED, HDC = (
 
 
 def made(schedule=HDC, *, task="dense", image=IMAGE, classes=5, seed=0, **options) -> nnx.Module:
-    config = NetConfig(**({"width": 4} | options))
     rngs = nnx.Rngs(params=seed, dropout=seed + 1)
-    return build(config, schedule, image_shape=image, classes=classes, task=task, rngs=rngs)
+    return build({"width": 4} | options, schedule, image_shape=image, classes=classes, task=task, rngs=rngs)
 
 
 def make(*arguments, **options) -> nnx.Module:
     return reference.filled(lambda: made(*arguments, **options))
-
-
-def evaluation(model: nnx.Module) -> nnx.Module:
-    return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
 
 def images(count: int = 2, shape: tuple[int, int, int] = IMAGE, seed: int = 0) -> jax.Array:
@@ -74,7 +68,6 @@ def test_every_combination_of_the_context_options_builds_and_runs(task, padding,
             norm=norm,
             separable=separable,
             residual=residual,
-            kernel_size=kernel_size,
         )
         lost = 2 + 3 * (kernel_size - 1) if padding == "VALID" else 0
         assert shape == ((2, 5) if task == "classification" else (2, 32 - lost, 30 - lost, 5))

@@ -43,6 +43,7 @@ def study(folder, schedules, offsets, accuracies, **net):
         for seed, accuracy in enumerate(accuracies(rates, offset)):
             writer.log(seed=seed, step=1, epoch=1, split="test", metrics={"accuracy": accuracy})
         writer.done()
+        writer.close()
     return runs
 
 

@@ -15,6 +15,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import Array
+from networks import context
 
 from hdc import equations
 from hdc.errors import InputError
@@ -299,7 +300,7 @@ def test_a_context_network_sees_what_its_schedule_says(rates: list[int], taps: i
     counts = np.convolve(np.ones(3), np.array(schedule.path_counts, float))
     side = len(counts) + 8
     model = made(
-        lambda rngs: ContextNetwork(
+        lambda rngs: context(
             schedule, in_channels=2, classes=3, task="dense", width=4, separable=separable, rngs=rngs
         )
     )
@@ -330,7 +331,7 @@ def test_a_context_network_sees_what_its_schedule_says(rates: list[int], taps: i
 def test_residuals_add_the_identity(rates: list[int], separable: bool, taps: int) -> None:
     schedule = DilationSchedule(tuple(rates), kernel_size=taps)
     model = made(
-        lambda rngs: ContextNetwork(
+        lambda rngs: context(
             schedule,
             in_channels=3,
             classes=2,

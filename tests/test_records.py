@@ -296,7 +296,9 @@ def test_what_changed_between_start_and_end_is_kept_and_told(tmp_path):
     (run,) = records.load("study", tmp_path)
     assert run.info["changed"] == {"versions.jax": ["1", "3"]}
     table = tables.build(tables.TableConfig(study="study"), [run])
-    assert any("begun with versions.jax=1, ended with 3: " in note for note in tables.document(table).notes)
+    assert any(
+        "started with versions.jax=1, resumed with 3: " in note for note in tables.document(table).notes
+    )
     assert json.loads((run.folder / "run.json").read_text())["resumed"]
 
 

@@ -75,7 +75,7 @@ def test_one_command_packs_draws_and_writes(results, home, monkeypatch):
     for generated in (
         "| 1-2-5x2 | 3 |",
         "![tiny: panels](findings/tiny/panels.png)",
-        "minutes for 2 runs of together 6 seeds",
+        "minutes for 2 runs with 6 seeds in total",
         "failed: 2x6",
     ):
         assert generated in text

@@ -41,12 +41,14 @@ ALLOWED = {
         "hdc/ops/native_build.py",
         "ctypes",
     ): "loads the library that this machine has compiled from our sources",
-    ("hdc/memory.py", "ctypes"): "asks the C library to keep memory; no argument is read from a file",
+    ("hdc/lab/launchers/ray.py", "import_module"): "imports ray by that name, where it is used",
+    ("hdc/lab/memory.py", "ctypes"): "asks the C library to keep memory; no argument is read from a file",
 }
 # Who starts other programs: with lists of arguments, of which none is read from a file.
 STARTS = {
-    "hdc/experiment.py": "git, to say which commit trains",
+    "hdc/lab/experiment.py": "git, to say which commit trains",
     "hdc/ops/native_build.py": "the C++ compiler",
+    "hdc/registry.py": "git, to say which commit a plugin is of",
     "benchmarks/timing.py": "the program that is measured beside ours",
 }
 

@@ -8,28 +8,29 @@ import pytest
 import reference
 import synthetic
 from flax import nnx
+from networks import build
 
 from hdc.errors import InputError
 from hdc.fields import PathCounts
-from hdc.lab import records, seen, trained
+from hdc.lab import records, seen
 from hdc.lab.commands.main import main
-from hdc.lab.config import from_dict
 from hdc.lab.records import packed
 from hdc.lab.store import read_json
 from hdc.layers import evaluation
+from hdc.schedules import DilationSchedule
 
 IMAGE = (24, 20, 3)
 DATA = {"task": "dense", "classes": ["a", "b"], "image_shape": list(IMAGE), "items": {"train": 1}}
 
 
 def network(rates, task="dense", **net):
-    config = from_dict({"schedule": {"rates": rates, "repeat": 1}, "net": net})
+    schedule = DilationSchedule(rates, net.get("kernel_size", 3))
 
-    def build():
+    def make():
         options = {"image_shape": IMAGE, "classes": 2, "task": task, "rngs": nnx.Rngs(0)}
-        return evaluation(trained.build(config.net, config.dilation, **options))
+        return evaluation(build(net, schedule, **options))
 
-    return nnx.eval_shape(build)
+    return nnx.eval_shape(make)
 
 
 @pytest.mark.parametrize("net", [{}, {"kernel_size": 5}, {"padding": "VALID"}, {"separable": True}])

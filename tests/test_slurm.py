@@ -12,7 +12,7 @@ import pytest
 import slurm
 import sweep
 
-from hdc.lab import data, records
+from hdc.lab import parts, records
 from hdc.lab.commands import compose as launch
 
 pytest.importorskip(
@@ -79,7 +79,7 @@ def limited(enter, tmp_path_factory):
     arguments = [*TINY, "ops.backend=lax", *LONG, f"results={folder}"]
     (config,), _ = launch.expand(arguments, multirun=True)
     (folder / "faults.json").write_text(json.dumps({config.run_id: {"kind": "slow", "seconds": 0.4}}))
-    data.load(config.data)  # before two launches want it, of which one would say that it waits
+    parts.dataset(config.data)  # before two launches want it, of which one would say that it waits
     limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=15"]
     process = begin(enter, *LONG, f"results={folder}", *limit, **sweep.broken_environment(folder))
     yield process, folder

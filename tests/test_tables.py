@@ -14,9 +14,10 @@ from rich.console import Console
 from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.config import from_dict
+from hdc.lab.records import names
 from hdc.lab.report import tables
 from hdc.lab.report.statistics import Estimate, Paired
-from hdc.lab.report.tables import Difference, TableConfig, rendering
+from hdc.lab.report.tables import Difference, TableConfig, rendering, rows
 
 T_975 = {
     1: 12.7062,
@@ -441,7 +442,9 @@ def test_an_unknown_baseline_is_refused_and_those_that_there_are_named(tmp_path,
     runs = study(tmp_path, ("plain", [0], 6), ("hdc", [0], 2))
     with pytest.raises(InputError, match=r"unknown baseline .*there are: plain, dilated, hdc, 1x6, 1-2-5x2"):
         built(runs, baseline=name)
-    assert any("is the baseline 'dilated'" in note for note in built(runs, baseline="dilated").notes)
+    assert any(
+        "the baseline 'dilated' matches no row" in note for note in built(runs, baseline="dilated").notes
+    )
 
 
 def test_a_done_run_without_a_seeds_measurements_says_so(tmp_path):
@@ -452,7 +455,7 @@ def test_a_done_run_without_a_seeds_measurements_says_so(tmp_path):
     synthetic.sign(runs[0])
     table = built(records.load("tiny", tmp_path))
     assert table.rows[0].seeds == "2 of 3"
-    assert "1x6: done, and without measurements of seeds [1]: the records are not whole" in table.notes
+    assert "1x6: incomplete records: done, but no measurements of seeds [1]" in table.notes
 
 
 def test_keys_that_differ_together_are_named_by_one(tmp_path):
@@ -467,6 +470,106 @@ def test_keys_that_differ_together_are_named_by_one(tmp_path):
         "1x6, data.name=fashion_mnist, train.epochs=2",
         "1x6, data.name=fashion_mnist, train.epochs=3",
     ]
-    assert "with data.name differ, too: data.flips" in table.notes
+    assert "data.name stands for data.flips too: they always vary together" in table.notes
     # Epochs do not: two of the data sets' rows have the same.
-    assert not any("train.epochs" in note for note in table.notes if note.startswith("with"))
+    assert not any("train.epochs" in note for note in table.notes if "stands for" in note)
+
+
+def growing(tmp_path, changes, defaults=None):
+    """Finished runs of one schedule whose stored configurations differ by the keys of `changes`."""
+    configs = [synthetic.configuration("plain", [seed]) for seed in range(len(changes))]
+    runs = records.plan(tmp_path / "tiny", configs)
+    for run in runs:
+        synthetic.measured(run, lambda seed: {"accuracy": 0.5 + 0.01 * seed})
+    return [
+        Grown(run, change, (defaults or {}).get(place, ()))
+        for place, (run, change) in enumerate(zip(runs, changes, strict=True))
+    ]
+
+
+class Grown:
+    """A run of another version: its stored configuration has other keys than today's."""
+
+    def __init__(self, run, change, defaults):
+        self._run, self._change, self.defaults = run, change, frozenset(defaults)
+
+    def __getattr__(self, name):
+        return getattr(self._run, name)
+
+    @property
+    def config(self):
+        return Stored(self._run.config, self._change)
+
+
+class Stored:
+    def __init__(self, config, change):
+        self._config, self._change = config, change
+
+    def __getattr__(self, name):
+        return getattr(self._config, name)
+
+    def to_dict(self):
+        values = self._config.to_dict()
+        return values | {"net": values["net"] | self._change}
+
+
+def test_a_run_without_a_later_key_had_its_default(tmp_path):
+    runs = growing(tmp_path, [{}, {"smooth": False}, {"smooth": True}], {1: ["net.smooth"]})
+    assert names.names(runs) == [
+        ("1x6", "net.smooth=false"),
+        ("1x6", "net.smooth=false"),
+        ("1x6", "net.smooth=true"),
+    ]
+    table = rows.group(runs, ["test/accuracy"])
+    assert [(row.label, row.seeds) for row in table] == [
+        ("1x6, net.smooth=false", "2"),
+        ("1x6, net.smooth=true", "1"),
+    ]
+    assert table[0].keys["net.smooth"] == "false"
+
+
+def test_a_key_that_only_some_runs_have_is_none_in_the_others(tmp_path):
+    changes = [{}, {"name": "unet", "depth": 2}, {"name": "unet", "depth": 3}, {}]
+    runs = growing(tmp_path, changes)
+    assert [name[1:] for name in names.names(runs)] == [
+        ("net.depth=none", "net.name=context"),
+        ("net.depth=2", "net.name=unet"),
+        ("net.depth=3", "net.name=unet"),
+        ("net.depth=none", "net.name=context"),
+    ]
+    assert [name[1:] for name in names.names(runs[:2])] == [("net.name=context",), ("net.name=unet",)]
+    assert names.varying(runs[:2]) == {"net.name": ("net.depth",)}
+    assert [row.seeds for row in rows.group(runs, [])] == ["2", "1", "1"]
+
+
+def plugin_study(tmp_path, metrics):
+    runs = records.plan(
+        tmp_path / "tiny", [synthetic.configuration(kind, [0, 1, 2]) for kind in synthetic.RATES]
+    )
+    for place, run in enumerate(runs):
+        synthetic.measured(run, lambda seed, place=place: metrics(place, seed))
+    return runs
+
+
+def test_measures_of_plugins_are_shown_without_being_asked_and_ours_are_not(tmp_path):
+    def metrics(place, seed):
+        return {
+            "accuracy": 0.5,
+            "loss": 1.0,
+            "erf_ripple_frequency": 0.5,
+            "lattice_share": place + 0.1 * seed,
+        }
+
+    runs = plugin_study(tmp_path, metrics)
+    table = built(runs)
+    assert table.measured == ("test/accuracy", "gridding", "test/lattice_share")
+    results, compared, _ = tables.document(table).sections
+    assert results.head == ("schedule", "seeds", "pixel accuracy %", "G", "lattice share")
+    assert [row[-1].split()[0] for row in results.body] == ["0.1000", "1.1000", "2.1000"]
+    assert compared.head[-1] == "lattice share"
+    assert [row[-1].split()[1] for row in compared.body] == ["+1.0000", "+2.0000"]
+    assert built(runs, measured=("test/lattice_share", "gridding")).measured == (
+        "test/lattice_share",
+        "gridding",
+    )
+    assert "test/lattice_share" in tables.long_frame(table)["column"].to_list()

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from hdc.errors import InputError
-from hdc.lab import data, records, timing
+from hdc.lab import parts, records, timing
 from hdc.lab.commands import time as command
 from hdc.lab.config import from_dict
 from hdc.lab.training import Step, Trainer
@@ -56,21 +56,21 @@ def test_every_run_has_every_repeat_and_the_same_program_is_measured_once(study,
 
 def test_bytes_hold_parameters_and_moments_twice_and_leave_the_training_split_apart():
     config = configuration()
-    dataset = data.load(config.data)
+    dataset = parts.dataset(config.data)
     trainer = Trainer(config, dataset)
     used = trainer.step_program().bytes
     parameters = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract))
     activations = 4 * 64 * 64 * config.net.width * 4  # of one layer, single precision
     assert 2 * 3 * 4 * parameters + activations < used < 100 * activations
     longer = configuration(data={"train_size": 400})
-    more = Trainer(longer, data.load(longer.data)).step_program().bytes
+    more = Trainer(longer, parts.dataset(longer.data)).step_program().bytes
     # An image is 64 * 64 * 3 bytes; what is left of it is its place in the order and its loss.
     assert 0 <= more - used < 400 * 16
 
 
 def test_a_measured_step_is_the_step_of_training():
     config = configuration()
-    trainer = Trainer(config, data.load(config.data))
+    trainer = Trainer(config, parts.dataset(config.data))
     (before,) = trainer.fit([0])
     step = trainer.step_program()
     step.take()

@@ -13,8 +13,8 @@ from flax import nnx
 
 from hdc import ops
 from hdc.errors import InputError
-from hdc.lab import training
-from hdc.lab.config import OptimConfig, from_dict
+from hdc.lab import parts, training
+from hdc.lab.config import PartConfig, choose, from_dict
 from hdc.lab.data.dataset import IGNORE, Dataset, Split
 from hdc.lab.training import NonFiniteLoss, Trainer
 
@@ -218,18 +218,18 @@ PINNED_LOSS, PINNED_SUM = 1.41492, 96.3939
 
 
 def test_learning_rate_rises_over_the_warm_up_and_falls_to_zero():
-    rates = learning_rates(OptimConfig(name="sgd", learning_rate=0.4, momentum=0.0, warmup_steps=4), 20)
+    rates = learning_rates(choose("optim", name="sgd", learning_rate=0.4, momentum=0.0, warmup_steps=4), 20)
     np.testing.assert_allclose(rates[:5], [0.1, 0.2, 0.3, 0.4, 0.4], rtol=1e-5)
     steps = np.arange(16)
     np.testing.assert_allclose(rates[4:], 0.2 * (1 + np.cos(np.pi * steps / 16)), rtol=1e-4, atol=1e-7)
-    constant = OptimConfig(name="sgd", learning_rate=0.4, momentum=0.0, warmup_steps=1, decay="constant")
+    constant = choose("optim", name="sgd", learning_rate=0.4, momentum=0.0, warmup_steps=1, decay="constant")
     np.testing.assert_allclose(learning_rates(constant, 5), 0.4, rtol=1e-6)
 
 
-def learning_rates(optim: OptimConfig, steps: int) -> np.ndarray:
+def learning_rates(optim: PartConfig, steps: int) -> np.ndarray:
     """By the updates that a gradient of 1 gets."""
-    transformation = training.optimizer(
-        OptimConfig(**{**vars(optim), "weight_decay": 0.0, "clip_norm": None}), steps
+    transformation = parts.optimizer(
+        choose("optim", **{**optim.to_dict(), "weight_decay": 0.0, "clip_norm": None}), steps
     )
     value = jnp.zeros(1)
     state = transformation.init(value)
@@ -241,9 +241,15 @@ def learning_rates(optim: OptimConfig, steps: int) -> np.ndarray:
 
 
 def test_clipping_scales_the_whole_gradient():
-    transformation = training.optimizer(
-        OptimConfig(
-            name="sgd", learning_rate=1.0, momentum=0.0, warmup_steps=0, weight_decay=0.0, clip_norm=1.0
+    transformation = parts.optimizer(
+        choose(
+            "optim",
+            name="sgd",
+            learning_rate=1.0,
+            momentum=0.0,
+            warmup_steps=0,
+            weight_decay=0.0,
+            clip_norm=1.0,
         ),
         10,
     )

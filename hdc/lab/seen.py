@@ -1,6 +1,6 @@
 """What the built network sees: computed when a run starts, and kept in the run's record for tables."""
 
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,16 @@ from flax import nnx
 
 from hdc import gridding
 from hdc.errors import InputError
-from hdc.lab import records, trained
-from hdc.lab.config import NetConfig
+from hdc.lab import parts, records
+from hdc.lab.config import again
 from hdc.lab.records import Run, packed
 from hdc.lab.store import read_json, to_json, write
 from hdc.layers import evaluation
 from hdc.receptive import Analysis
-from hdc.registry import Task
-from hdc.schedules import DilationSchedule
+from hdc.registry import Images
 
 
-def numbers(model: nnx.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
+def numbers(model: nnx.Module, image_shape: Sequence[int]) -> dict[str, Any]:
     """What the middle pixel of a model's last feature maps sees, in the form that `run.json` keeps.
 
     Args:
@@ -93,20 +92,10 @@ def _of_run(run: Run) -> dict[str, Any]:
     about = run.info.get("data", {})
     if not {"task", "classes", "image_shape"} <= set(about):
         raise InputError(f"run {run.run_id} does not record the shape of its images: it cannot be analysed")
-    shape, classes = tuple(about["image_shape"]), len(about["classes"])
-    return _of_network(run.config.net, run.config.dilation, shape, classes, about["task"])
-
-
-@cache
-def _of_network(
-    net: NetConfig, schedule: DilationSchedule, shape: tuple[int, int, int], classes: int, task: Task
-) -> dict[str, Any]:
-    def build() -> nnx.Module:
-        rngs = nnx.Rngs(0)
-        model = trained.build(net, schedule, image_shape=shape, classes=classes, task=task, rngs=rngs)
-        return evaluation(model)
-
-    return numbers(nnx.eval_shape(build), shape)
+    images = Images(*about["image_shape"], len(about["classes"]), about["task"])
+    config = again(run.config)
+    model = nnx.eval_shape(lambda: evaluation(parts.network(config, images, rngs=nnx.Rngs(0))))
+    return numbers(model, about["image_shape"])
 
 
 def _place(analysis: Analysis) -> tuple[int, ...]:

@@ -3,12 +3,11 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import polars as pl
 
 from hdc import ops
-from hdc.lab import data
+from hdc.lab import parts
 from hdc.lab.config import Config
 from hdc.lab.data.dataset import Dataset
 from hdc.lab.records.run import TIMES, Run
@@ -60,9 +59,9 @@ def _seconds(step: Step, count: int) -> float:
 
 def _few(config: Config) -> Dataset:
     """Of the training images no more than a run needs: every program keeps a copy of its own."""
-    most = len(data.load(config.data).train)
-    count = min(most, config.train.batch_size * (config.optim.warmup_steps + 1))
-    return data.load(replace(config.data, train_size=count))
+    most = len(parts.dataset(config.data).train)
+    count = min(most, config.train.batch_size * (getattr(config.optim, "warmup_steps", 0) + 1))
+    return parts.dataset(config.data.with_option("train_size", count))
 
 
 def _program(config: Config, dataset: Dataset) -> tuple:

@@ -11,70 +11,11 @@ from flax import nnx
 from jax import Array
 
 from hdc.errors import InputError
-from hdc.lab import weights
-from hdc.lab.config import Config, NetConfig, from_dict
+from hdc.lab import parts, weights
+from hdc.lab.config import Config, again, from_record
 from hdc.lab.records import Run
 from hdc.layers import evaluation
-from hdc.networks.context import ContextNetwork
-from hdc.networks.lei2019 import Lei2019
-from hdc.registry import Task
-from hdc.schedules import DilationSchedule
-
-
-def build(
-    config: NetConfig,
-    schedule: DilationSchedule,
-    *,
-    image_shape: tuple[int, int, int],
-    classes: int,
-    task: Task,
-    rngs: nnx.Rngs,
-) -> "ContextNetwork | Lei2019":
-    """The network that `config` describes, with one dilated layer per rate of `schedule`.
-
-    Args:
-        image_shape: height, width and channels of the images.
-        classes: number of logits.
-        task: "dense" for logits per pixel, "classification" for logits per image.
-        rngs: `params` for the start, `dropout` for lei2019.
-
-    Raises:
-        InputError: where network, schedule, task and image do not fit one another.
-    """
-    match config.name:
-        case "context":
-            return ContextNetwork(
-                schedule,
-                in_channels=image_shape[2],
-                classes=classes,
-                task=task,
-                width=config.width,
-                separable=config.separable,
-                residual=config.residual,
-                norm=config.norm,
-                padding=config.padding,
-                rngs=rngs,
-            )
-        case "lei2019":
-            if task != "classification":
-                raise InputError(
-                    "net=lei2019 gives one label per image and the data has one per pixel: "
-                    "use net=context, or a classification set such as data=terrain_patches"
-                )
-            return Lei2019(
-                schedule,
-                image_shape=image_shape,
-                classes=classes,
-                width=config.width,
-                separable=config.separable,
-                norm=config.norm,
-                padding=config.padding,
-                hidden=config.hidden,
-                dropout=config.dropout,
-                rngs=rngs,
-            )
-        case name:
-            raise InputError(f"unknown network {name!r}")
+from hdc.registry import Images, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,12 +70,14 @@ def load(source: Run | str | Path, seed: int | None = None) -> Trained:
     arrays, about = weights.read(Path(source))
     try:
         return _trained(arrays, about)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{source} does not fit: {type(error).__name__}: {error}") from None
 
 
 def _trained(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Trained:
-    config, task, seed = from_dict(about["config"]), about["task"], about["seed"]
+    config, task, seed = again(from_record(about)), about["task"], about["seed"]
     shape, classes = tuple(about["image_shape"]), tuple(about["classes"])
     with np.errstate(over="raise"):
         normalise = Normaliser(*(np.array(about[name], np.float32) for name in ("offset", "scale")))
@@ -147,9 +90,7 @@ def _trained(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Trai
         and normalise.offset.shape == normalise.scale.shape == shape[2:]
     ):
         raise ValueError("what its header says of images, classes or seed is not possible")
-    model = build(
-        config.net, config.dilation, image_shape=shape, classes=len(classes), task=task, rngs=nnx.Rngs(0)
-    )
+    model = parts.network(config, Images(*shape, len(classes), task), rngs=nnx.Rngs(0))
     state = nnx.state(model, _KEPT)
     flat = {_dotted(path): variable for path, variable in nnx.to_flat_state(state)}
     if flat.keys() != arrays.keys():
@@ -166,7 +107,7 @@ def export(state: nnx.State, about: Mapping[str, Any], normalise: Normaliser) ->
     """A model's state as the safetensors file that `load` reads.
 
     Args:
-        state: of a network that `build` made.
+        state: of a network that `parts.network` made.
         about: `config`, `seed`, `task`, `classes` and `image_shape`, as JSON values.
         normalise: how its input was made.
     """

@@ -15,12 +15,12 @@ from jax import Array, lax
 
 from hdc import cost, ops
 from hdc.errors import InputError
-from hdc.lab import devices
-from hdc.lab import trained as networks
-from hdc.lab.config import Config, OptimConfig
+from hdc.lab import devices, parts
+from hdc.lab.config import Config
 from hdc.lab.data.dataset import IGNORE, Dataset
 from hdc.lab.trained import Normaliser
 from hdc.layers import crop, evaluation
+from hdc.registry import Images
 
 _SECONDS_PER_CALL = 1.0
 
@@ -132,24 +132,22 @@ class Trainer:
                 f"train.batch_size={batch} is larger than the {len(dataset.train)} training images of "
                 f"{dataset.name}"
             )
+        self._images = Images(*dataset.image_shape, len(dataset.classes), dataset.task)
         self.normalise = _normaliser(dataset.train.images)
-        self._optimizer = optimizer(config.optim, config.train.epochs * self.steps_per_epoch)
+        self._optimizer = parts.optimizer(config.optim, config.train.epochs * self.steps_per_epoch)
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
-        _refuse_without_labels(self.abstract, dataset)
+        _refuse_without_labels(parts.output_shape(config, self.abstract, self._images), dataset)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
         self._programs: dict[int, _Programs] = {}  # by how many seeds they train
 
     def _model(self, seed: int) -> nnx.Module:
-        return networks.build(
-            self.config.net,
-            self.config.dilation,
-            image_shape=self.dataset.image_shape,
-            classes=len(self.dataset.classes),
-            task=self.dataset.task,
-            rngs=nnx.Rngs(params=seed, dropout=seed + 1),
-        )
+        return parts.network(self.config, self._images, rngs=nnx.Rngs(params=seed, dropout=seed + 1))
+
+    def start(self, seed: int) -> nnx.State:
+        """The state of a seed's network before its first step, in evaluation, to merge with `graph`."""
+        return nnx.split(evaluation(self._model(seed)))[1]
 
     def fit(
         self,
@@ -394,13 +392,12 @@ def _over_counted(logits: Array, labels: Array) -> tuple[Array, Array]:
     return jnp.sum(losses, where=counted) / count, jnp.sum(hits) / count
 
 
-def _refuse_without_labels(model: nnx.Module, dataset: Dataset) -> None:
+def _refuse_without_labels(logits: tuple[int, ...], dataset: Dataset) -> None:
     """VALID layers look at the centre of the maps alone, where there may be no label."""
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     if not any(split.ignores for split in splits.values()):
         return
-    image = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
-    _, height, width, _ = nnx.eval_shape(lambda model, image: model(image), model, image).shape
+    _, height, width, _ = logits
     for name, split in splits.items():
         if (crop(split.labels, height, width) == IGNORE).all():
             raise InputError(
@@ -431,43 +428,6 @@ def _restored(name: str, expected: Any, array: np.ndarray) -> Array:
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise ValueError(f"{name} is {found.dtype}{list(found.shape)}")
     return found
-
-
-def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """The optax transformation for a run of `steps` steps.
-
-    Clipping by the global norm comes first; weight decay holds for kernels alone (arrays of two
-    axes or more). The learning rate rises linearly over `warmup_steps` from one step's share.
-
-    Raises:
-        InputError: where the warm-up is not shorter than the run.
-    """
-    warmup, peak = config.warmup_steps, config.learning_rate
-    if warmup >= steps:
-        raise InputError(f"optim.warmup_steps={warmup} must be fewer than the run's {steps} steps")
-    after = (
-        optax.cosine_decay_schedule(peak, steps - warmup)
-        if config.decay == "cosine"
-        else optax.constant_schedule(peak)
-    )
-    rate = after
-    if warmup:
-        rate = optax.join_schedules(
-            [optax.linear_schedule(peak / warmup, peak, warmup - 1 or 1), after], [warmup]
-        )
-    clip = optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm)
-    match config.name:
-        case "adamw":
-            return optax.chain(clip, optax.adamw(rate, weight_decay=config.weight_decay, mask=_kernels))
-        case "sgd":
-            decay = optax.add_decayed_weights(config.weight_decay, mask=_kernels)
-            return optax.chain(clip, decay, optax.sgd(rate, momentum=config.momentum))
-        case name:
-            raise InputError(f"unknown optimizer {name!r}")
-
-
-def _kernels(parameters: nnx.State) -> nnx.State:
-    return jax.tree.map(lambda value: value.ndim > 1, parameters)
 
 
 def _normaliser(images: np.ndarray) -> Normaliser:

@@ -1,12 +1,38 @@
 """`net=context`: a stem, one dilated layer per rate at constant width, and a head."""
 
+from dataclasses import dataclass
+
 from flax import nnx
 from jax import Array
 
-from hdc.layers import PointwiseConv
-from hdc.networks.blocks import Block
-from hdc.registry import Task
+from hdc import registry
+from hdc.errors import in_range, one_of
+from hdc.layers import Conv, PointwiseConv, dilated
+from hdc.networks.blocks import MAX_WIDTH, NORMS, PADDINGS, Block
+from hdc.registry import Images, Task
 from hdc.schedules import DilationSchedule
+
+
+@dataclass(frozen=True)
+class ContextOptions:
+    """What can be chosen.
+
+    Attributes:
+        width: channels of the stem and of every dilated layer.
+        residual: whether each dilated layer's input is added to its output.
+        norm: none, batch or group normalisation after every convolution.
+        padding: SAME keeps the size of the maps, VALID does not pad.
+    """
+
+    width: int = 16
+    residual: bool = False
+    norm: str = "none"
+    padding: str = "SAME"
+
+    def __post_init__(self) -> None:
+        in_range("width", self.width, 1, MAX_WIDTH)
+        one_of("norm", self.norm, NORMS)
+        one_of("padding", self.padding, PADDINGS)
 
 
 class ContextNetwork(nnx.Module):
@@ -14,6 +40,13 @@ class ContextNetwork(nnx.Module):
 
     The head is a 1x1 convolution for dense prediction, global average pooling and a dense layer
     for classification. The number of parameters depends on the schedule's length alone.
+
+    Args:
+        schedule: the dilation rates; its kernel size is that of the dilated layers.
+        in_channels, classes: channels of the images, number of logits.
+        task: "dense" or "classification".
+        width, residual, norm, padding: see `ContextOptions`.
+        rngs: `params` is used.
     """
 
     def __init__(
@@ -24,42 +57,24 @@ class ContextNetwork(nnx.Module):
         classes: int,
         task: Task,
         width: int = 16,
-        separable: bool = False,
         residual: bool = False,
         norm: str = "none",
         padding: str = "SAME",
         rngs: nnx.Rngs,
     ):
-        self.stem = Block(
-            in_channels,
-            width,
-            3,
-            rate=1,
-            separable=False,
-            residual=False,
-            norm=norm,
-            padding=padding,
-            rngs=rngs,
-        )
-        self.blocks = nnx.List(
-            Block(
-                width,
-                width,
-                schedule.kernel_size,
-                rate=rate,
-                separable=separable,
-                residual=residual,
-                norm=norm,
-                padding=padding,
-                rngs=rngs,
-            )
-            for rate in schedule.layer_rates
-        )
-        dense = task == "dense"
+        bias = norm == "none"
+        stem = Conv(in_channels, width, 3, padding=padding, use_bias=bias, rngs=rngs)
+        self.stem = Block(stem, width, norm=norm, rngs=rngs)
+        blocks = []
+        for rate in schedule.layer_rates:
+            taps = schedule.kernel_size
+            conv = dilated(width, width, taps, rate=rate, padding=padding, use_bias=bias, rngs=rngs)
+            blocks.append(Block(conv, width, norm=norm, residual=residual, rngs=rngs))
+        self.blocks = nnx.List(blocks)
+        self.pool = task == "classification"
         self.head = (
-            PointwiseConv(width, classes, rngs=rngs) if dense else nnx.Linear(width, classes, rngs=rngs)
+            nnx.Linear(width, classes, rngs=rngs) if self.pool else PointwiseConv(width, classes, rngs=rngs)
         )
-        self.pool = not dense
 
     def features(self, x: Array) -> Array:
         """The last feature maps: `[b, h, w, channels]` to `[b, h', w', width]`."""
@@ -72,3 +87,21 @@ class ContextNetwork(nnx.Module):
         """Logits `[b, h', w', classes]` (dense) or `[b, classes]`."""
         x = self.features(x)
         return self.head(x.mean(axis=(1, 2)) if self.pool else x)
+
+
+@registry.network("context", ContextOptions)
+def context(
+    options: ContextOptions, schedule: DilationSchedule, images: Images, *, rngs: nnx.Rngs
+) -> ContextNetwork:
+    """A `ContextNetwork` for these images."""
+    return ContextNetwork(
+        schedule,
+        in_channels=images.channels,
+        classes=images.classes,
+        task=images.task,
+        width=options.width,
+        residual=options.residual,
+        norm=options.norm,
+        padding=options.padding,
+        rngs=rngs,
+    )

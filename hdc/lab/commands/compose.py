@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -39,7 +39,11 @@ def register_schema() -> None:
     from hdc.lab.launchers import optuna, ray  # which need this module
 
     store = ConfigStore.instance()
-    store.store(name="schema", node=schema())
+    whole, groups = schema()
+    store.store(name="schema", node=whole)
+    for group, nodes in groups.items():
+        for name, node in nodes.items():
+            store.store(group=group, name=name, node=node)
     for plugin in (optuna, ray):
         plugin.register()
     launchers = store.repo["hydra"]["launcher"]
@@ -251,8 +255,7 @@ def _first_line(error: BaseException) -> str:
     ):
         # Hydra's own advice, to append the key with +, would not help here.
         group = match[1].rpartition(".")[0]
-        node = OmegaConf.select(schema(), group) if group else schema()
-        known = [f"{group}.{name}".lstrip(".") for name in node] if isinstance(node, DictConfig) else []
+        known = [f"{group}.{name}".lstrip(".") for name in get_type_hints(cause.object_type or object)]
         return unknown("key", match[1], known) if known else f"unknown key {match[1]!r}"
     message = str(error).partition("Config search path:")[0]
     lines = [line.strip() for line in message.splitlines() if line.strip()]

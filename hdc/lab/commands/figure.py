@@ -1,4 +1,4 @@
-"""Draw a study from its records: `hdc figure --help`."""
+"""Draws the figures of a study from its records: `hdc figure --help`."""
 
 import sys
 from pathlib import Path
@@ -13,14 +13,14 @@ from hdc.lab.report import figures
 def main() -> None:
     """The command. Exit code 0, or 2 for bad input."""
     with compose.one_line_errors("hdc figure"):
-        config = declared(figures.FigureConfig, "figure", sys.argv[1:], "Pictures of a study.")
+        config = declared(figures.FigureConfig, "figure", sys.argv[1:], "Figures of a study.")
         default = records.study_folder(config.results, config.study) / "figures"
         folder = Path(config.out) if config.out else default
         print(*draw(config, folder), sep="\n")
 
 
 def draw(config: figures.FigureConfig, folder: Path) -> list[Path]:
-    """Draw what is asked for into a folder, each figure under its name.
+    """Write the figures that `config` asks for into a folder, each under its name.
 
     Raises:
         InputError: where there is nothing to draw, or the folder cannot be written.

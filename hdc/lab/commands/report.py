@@ -1,8 +1,7 @@
-"""Pack what was measured, and write the generated parts of experiments/README.md: `python -m
-hdc.lab.commands.report --help`.
+"""Packs the studies and writes the generated parts of experiments/README.md: `hdc report --help`.
 
-The README says which studies belong to it: a part between `<!-- generated: STUDY -->` and `<!-- end -->`
-is written anew, all else is left as it is. The part `ledger` is the table of claims.
+The README says which studies it has: each part between `<!-- generated: STUDY -->` and `<!-- end -->` is
+replaced, and the rest is left as it is. The part `ledger` is the table of claims.
 """
 
 import re
@@ -29,12 +28,12 @@ _PART = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTAL
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What is reported.
+    """The options of `hdc report`.
 
     Attributes:
-        results: the folder that holds the studies; experiments/findings draws all from what is packed there.
-        study: only this one; all that the README has a part for where it is null.
-        check: write nothing, and tell whether the measurements are those that are packed, to the last digit.
+        results: the folder that holds the studies; with experiments/findings nothing is packed again.
+        study: the study to report; null is every study that the README has a part for.
+        check: write nothing; compare the measurements with the packed ones, to the last digit.
     """
 
     results: str = "results"
@@ -43,7 +42,7 @@ class ReportConfig:
 
 
 def main() -> None:
-    """The command. Exit code 0, 1 where `check` finds a difference, 2 for bad input."""
+    """The command. Exit code 0, 1 if `check` finds a difference, 2 for bad input."""
     with compose.one_line_errors("hdc report"):
         about = "Pack the studies, draw their figures, write the tables into experiments/README.md."
         config = declared(ReportConfig, "report", sys.argv[1:], about)
@@ -66,7 +65,7 @@ def _readme() -> str:
 
 
 def _studies(config: ReportConfig) -> list[str]:
-    """Those of the README, or the one asked for, that there are records of."""
+    """The studies of the README that have records, or the one asked for."""
     parts = [match[2] for match in _PART.finditer(_readme()) if match[2] != LEDGER]
     known = records.studies(config.results)
     if config.study is None:
@@ -75,7 +74,7 @@ def _studies(config: ReportConfig) -> list[str]:
         if config.study not in parts:
             raise InputError(f"study={config.study}: {HOME / 'README.md'} has no part of that name")
         studies = [config.study]
-        records.load(config.study, config.results)  # says what is wrong where there is none
+        records.load(config.study, config.results)  # says what is wrong if there are no records
     if not studies:
         raise InputError(f"results={config.results} has no records of {', '.join(parts)}")
     return studies
@@ -88,10 +87,10 @@ def _packed(study: str, results: str) -> dict[str, bytes]:
 
 
 def _same(study: str, results: str) -> bool:
-    """Whether the study's measurements are the packed ones; tells which line differs first."""
+    """Whether the study's measurements are the packed ones; prints the first line that differs."""
     path = HOME / "findings" / study / findings.METRICS_FILE
     if not path.exists():
-        raise InputError(f"{path} is not there: nothing to compare with")
+        raise InputError(f"{path} does not exist: there is nothing to compare with")
     ours, theirs = (
         content.decode().splitlines()
         for content in (path.read_bytes(), _packed(study, results)[findings.METRICS_FILE])
@@ -118,7 +117,7 @@ def _write(config: ReportConfig, studies: Sequence[str]) -> None:
         content = written.get(match[2])
         if content is None:
             return match[0]
-        content = content.replace("<!--", "&lt;!--")  # only this file's own marks are marks
+        content = content.replace("<!--", "&lt;!--")  # only the README's own markers count
         return f"{match[1]}\n{content}\n{match[4]}"
 
     files.write(HOME / "README.md", _PART.sub(part, _readme()).encode())
@@ -126,7 +125,7 @@ def _write(config: ReportConfig, studies: Sequence[str]) -> None:
 
 
 def _study(study: str, home: Path) -> str:
-    """What is generated of a study: where it came from, its table and its figures, from what is packed."""
+    """The generated part of a study: its origin, figures and table, from the packed findings."""
     arguments = [f"study={study}", f"results={home}"]
     drawing = declared(FigureConfig, "figure", [*of_study("figure", study), *arguments, "formats=[png]"], "")
     pictures = "\n".join(_picture(replace(drawing, draw=(name,)), home / study) for name in drawing.draw)
@@ -136,7 +135,7 @@ def _study(study: str, home: Path) -> str:
 
 
 def _picture(config: FigureConfig, folder: Path) -> str:
-    """One figure, drawn; or why it cannot be, so that the others are."""
+    """One figure, or a line that says why it cannot be drawn, so that the others still are."""
     try:
         (path,) = figure.draw(config, folder)
     except InputError as error:
@@ -145,13 +144,13 @@ def _picture(config: FigureConfig, folder: Path) -> str:
 
 
 def _origin(runs: Sequence[Run]) -> list[str]:
-    """Command, cost, and the code that it ran with, a line each."""
+    """Command, cost, commit, device and versions, one line each."""
     done = [run for run in runs if run.state == "done"]
     commands = dict.fromkeys(shlex.join(run.info["command"][1:]) for run in done if "command" in run.info)
     minutes = sum(run.seconds or 0 for run in done) / 60
     seeds = sum(len(run.config.seeds) for run in done)
     lines = [f"- command: {_code(f'hdc train {command}')}" for command in commands]
-    lines.append(f"- cost: {minutes:.1f} minutes for {len(done)} runs of together {seeds} seeds, measured")
+    lines.append(f"- cost: {minutes:.1f} minutes for {len(done)} runs with {seeds} seeds in total, measured")
     gits = [run.info["git"] for run in done if run.info.get("git")]
     commits = dict.fromkeys(git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in gits)
     machines = dict.fromkeys(run.info["device"]["kind"] for run in done if "device" in run.info)
@@ -166,7 +165,7 @@ def _origin(runs: Sequence[Run]) -> list[str]:
 
 
 def _code(text: str) -> str:
-    """As code in Markdown, between more backticks than it has in a row."""
+    """A text as code in Markdown, between more backticks than it contains in a row."""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{printable(text)}{fence}"
 

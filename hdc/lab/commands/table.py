@@ -1,4 +1,4 @@
-"""Build a table of a study, of published schedules or of the claims: `hdc table --help`."""
+"""Prints a table of a study, of published networks or of the claims: `hdc table --help`."""
 
 import sys
 from pathlib import Path
@@ -17,18 +17,18 @@ from hdc.lab.report.tables.rendering import Document
 
 
 def document(config: TableConfig) -> Document:
-    """The table that is asked for.
+    """The table that `config` asks for.
 
     Raises:
-        InputError: for records that are not there, damaged or mixed.
+        InputError: for records that are missing, damaged or mixed.
     """
     match config.source:
         case "published":
             return published_table.document()
         case "claims":
-            # The default folder may not be there yet: the table then says what to run.
+            # The default folder may not exist yet: the table then says what to run.
             if config.results != TableConfig.results and not Path(config.results).is_dir():
-                raise InputError(f"results={config.results} is no folder")
+                raise InputError(f"results={config.results} is not a folder")
             return ledger.document(ledger.judge(claims.claims(), config.results))
         case "offsets":
             return offsets_table.document(config.study, records.load(config.study, config.results))
@@ -40,12 +40,15 @@ def main() -> None:
     """The command. Exit code 0, or 2 for bad input."""
     with compose.one_line_errors("hdc table"):
         config = declared(
-            TableConfig, "table", sys.argv[1:], "Means, intervals and differences of a study; or the claims."
+            TableConfig,
+            "table",
+            sys.argv[1:],
+            "Means, intervals and differences of a study, or the verdicts on the claims.",
         )
         built = document(config)
         if config.format == "terminal":
             if config.out is not None:
-                raise InputError("out is for format=markdown, csv or latex; the terminal needs no file")
+                raise InputError("out needs format=markdown, csv or latex: format=terminal writes no file")
             Console().print(rendering.render(built))
         elif config.out is None:
             print(rendering.to_text(built, config.format), end="")

@@ -1,4 +1,4 @@
-"""Measure the training steps of a study, side by side: `hdc time --help`."""
+"""Measures the training steps of a study, interleaved on one machine: `hdc time --help`."""
 
 import sys
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from hdc.lab.records import packed as findings
 
 @dataclass(frozen=True)
 class TimeConfig:
-    """What is measured.
+    """The options of `hdc time`.
 
     Attributes:
-        study, results: whose runs, and the folder that holds the studies.
-        repeats: rounds, each of which takes every step once.
+        study, results: the study to measure, and the folder that holds the studies.
+        repeats: the number of rounds; each round measures one step of every run.
     """
 
     study: str = "default"
@@ -35,12 +35,14 @@ def main() -> None:
     """The command. Exit code 0, or 2 for bad input."""
     memory.keep()
     with compose.one_line_errors("hdc time"):
-        about = "Seconds and bytes of a training step of every run, measured side by side."
+        about = "Seconds and bytes of a training step of every run, measured in turn."
         config = declared(TimeConfig, "time", sys.argv[1:], about)
         runs = records.load(config.study, config.results)
         folder = records.study_folder(config.results, config.study)
         if findings.is_packed(folder):
-            raise InputError(f"{folder} holds packed findings: measure in the results folder, then pack")
+            raise InputError(
+                f"{folder} holds packed findings: run `hdc time` on the results folder, then pack it"
+            )
 
         from hdc.lab import experiment, timing
 

@@ -1,54 +1,5 @@
-"""The data sets: one `load` in front of one file each."""
+"""What the networks are trained on: a `Dataset` for each registered name."""
 
-from dataclasses import replace
+from hdc.lab.data.dataset import IGNORE, Dataset, Split
 
-from hdc.errors import InputError
-from hdc.lab.config import DataConfig
-from hdc.lab.data.dataset import Dataset, Split, Task
-
-__all__ = ["Dataset", "Split", "Task", "load"]
-
-
-def load(config: DataConfig) -> Dataset:
-    """The data set that `config` names, from the cache where it has been read before.
-
-    Raises:
-        InputError: for an unknown name, and for data that has to be prepared and is not.
-    """
-    match config.name:
-        case "terrain" | "terrain_patches" | "coast":
-            from hdc.lab.data import earth as blue_marble
-
-            dataset = blue_marble.load(config.name, config.tile, config.downsample)
-        case "mnist" | "fashion_mnist":
-            from hdc.lab.data import mnist
-
-            dataset = mnist.load(config.name)
-        case "mnist10k":
-            from hdc.lab.data import mnist10k
-
-            dataset = mnist10k.load()
-        case "offsets":
-            from hdc.lab.data import offsets
-
-            dataset = offsets.load(config.tile, config.offset, config.flips)
-        case "scenes":
-            from hdc.lab.data import scenes
-
-            dataset = scenes.load(config.tile)
-        case name:
-            from hdc.lab.data import tfds as tfds_source
-
-            dataset = tfds_source.load(name)
-    return dataset if config.train_size is None else _cut(dataset, config.train_size)
-
-
-def _cut(dataset: Dataset, size: int) -> Dataset:
-    """The first `size` training items; validation and test stay whole."""
-    train = dataset.train
-    if size > len(train):
-        raise InputError(
-            f"data.train_size={size} is more than the {len(train)} training items of {dataset.name}"
-        )
-    strata = None if train.strata is None else train.strata[:size]
-    return replace(dataset, train=Split(train.images[:size], train.labels[:size], strata))
+__all__ = ["IGNORE", "Dataset", "Split"]

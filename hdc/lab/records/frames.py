@@ -1,4 +1,4 @@
-"""The measurements of many runs, read together: a thousand files are parsed as one. No JAX."""
+"""The measurements of many runs as one data frame, parsed in batches. No JAX."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ import polars as pl
 from hdc.lab.records.live import RunFolder
 from hdc.lab.records.run import METRICS, Run
 
-_AT_ONCE = 2**24  # bytes of files that are parsed together
+_BATCH = 2**24  # bytes of files to parse at once
 
 
 def frame(runs: Sequence[Run]) -> pl.DataFrame:
-    """The measurements of all runs with `state`, `label` and `kind` of the schedule beside each."""
+    """The measurements of all runs, each with the run's `state` and its schedule's `label` and `kind`."""
     schedules = [run.config.dilation for run in runs]
     about = pl.DataFrame(
         {
@@ -29,8 +29,10 @@ def frame(runs: Sequence[Run]) -> pl.DataFrame:
 
 
 def measurements(runs: Sequence[Run]) -> Iterator[pl.DataFrame]:
-    """The measurements of all runs, in their order, in parts of many runs: columns as `METRICS`, and `run`,
-    the run's place in `runs`.
+    """The measurements of all runs in order, many runs per frame.
+
+    Returns:
+        Frames with the columns of `METRICS` and `run`, the run's position in `runs`.
 
     Raises:
         InputError: naming the file that is damaged.
@@ -40,29 +42,29 @@ def measurements(runs: Sequence[Run]) -> Iterator[pl.DataFrame]:
     for place, run in enumerate(runs):
         contents.append(run.lines() if isinstance(run, RunFolder) else b"")
         size += len(contents[-1])
-        if size > _AT_ONCE or place == len(runs) - 1:
-            yield _together(runs[start : place + 1], contents, start)
+        if size > _BATCH or place == len(runs) - 1:
+            yield _parsed(runs[start : place + 1], contents, start)
             start, size, contents = place + 1, 0, []
 
 
-def _together(runs: Sequence[Run], contents: Sequence[bytes], start: int) -> pl.DataFrame:
+def _parsed(runs: Sequence[Run], contents: Sequence[bytes], start: int) -> pl.DataFrame:
     lines = [content.count(b"\n") for content in contents]
     found = None
     if any(lines):
-        with suppress(pl.exceptions.PolarsError):  # the run whose file it is says so below
+        with suppress(pl.exceptions.PolarsError):  # the damaged file is found and named below
             found = pl.read_ndjson(io.BytesIO(b"".join(contents)), schema=METRICS)
     expected = _repeated([run.run_id for run in runs], lines)
     if found is None or not found["run_id"].equals(expected) or not _planned(found, runs):
-        parts = [run.metrics() for run in runs]  # packed, damaged, or of another run: one by one
+        parts = [run.metrics() for run in runs]  # packed, damaged, or copied from another run: one by one
         found, lines = pl.concat(parts), [part.height for part in parts]
     return found.with_columns(_repeated(range(start, start + len(runs)), lines).alias("run"))
 
 
 def _planned(found: pl.DataFrame, runs: Sequence[Run]) -> bool:
-    """Whether every measurement is whole, and of a seed that its run has."""
+    """Whether every measurement is complete and belongs to a seed of its run."""
     seeds = {(run.run_id, seed) for run in runs for seed in run.config.seeds}
-    lacking = sum(found.drop("value").null_count().row(0))
-    return not lacking and set(found.select("run_id", "seed").unique().iter_rows()) <= seeds
+    missing = sum(found.drop("value").null_count().row(0))
+    return not missing and set(found.select("run_id", "seed").unique().iter_rows()) <= seeds
 
 
 def _repeated(values: Sequence[object], times: Sequence[int]) -> pl.Series:

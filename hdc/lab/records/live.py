@@ -28,9 +28,10 @@ import numpy as np
 import polars as pl
 
 from hdc.errors import InputError
-from hdc.lab.config import Config, from_dict
+from hdc.lab.config import Config, from_record
 from hdc.lab.locks import Lock, Taken, live_owner
 from hdc.lab.records import packed as findings
+from hdc.lab.records.names import flatten, plain
 from hdc.lab.records.run import METRICS, Run, State, check_info, check_metrics
 from hdc.lab.store import Unwritable, line, naming, read, read_arrays, read_json, sha256, to_json, write
 
@@ -53,6 +54,11 @@ class RunFolder:
     def run_id(self) -> str:
         """The short hash of the configuration, and the folder's name."""
         return self.folder.name
+
+    @property
+    def defaults(self) -> frozenset[str]:
+        """Keys of the configuration that have their default and were left out of the run_id."""
+        return self.config.defaults
 
     @property
     def state(self) -> State:
@@ -334,9 +340,23 @@ def plan(folder: Path, configs: list[Config]) -> list[RunFolder]:
         for run in runs:
             if not (run.folder / "run.json").exists():
                 _write_run(run.folder, run.config, {})
+            else:
+                _refuse_other_default(run)
     except OSError as error:
         raise InputError(f"results folder {folder} cannot be written: {error.strerror}") from None
     return runs
+
+
+def _refuse_other_default(run: RunFolder) -> None:
+    """A key that is left out of the run_id at its default: the run there may be of another default."""
+    path = run.folder / "run.json"
+    before = flatten(from_record(read_json(path)).to_dict())
+    for key, value in flatten(run.config.to_dict()).items():
+        if before.get(key, value) != value:
+            raise InputError(
+                f"{path} was made with {key}={plain(before[key])}, which was the default then; now it is "
+                f"{plain(value)}: give another name="
+            )
 
 
 def load(study: str, results: str | Path = "results") -> list[Run]:
@@ -381,7 +401,7 @@ def _runs(folder: Path) -> Iterator[RunFolder]:
     found = [(path, read_json(path)) for path in folder.glob("*/run.json")]
     for path, values in sorted(found, key=lambda one: (str(one[1].get("planned", "")), one[0])):
         try:
-            run = RunFolder(path.parent, from_dict(values.get("config", {})))
+            run = RunFolder(path.parent, from_record(values))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         if run.config.run_id != run.run_id:
@@ -399,7 +419,7 @@ def _known(results: Path) -> str:
 def _write_run(folder: Path, config: Config, about: Mapping[str, Any]) -> None:
     path = folder / "run.json"
     planned = read_json(path).get("planned", _now()) if path.exists() else _now()
-    values = {"run_id": config.run_id, "planned": planned, "config": config.to_dict(), **about}
+    values = {"run_id": config.run_id, "planned": planned, **config.record(), **about}
     write(path, to_json(values))
 
 

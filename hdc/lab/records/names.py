@@ -1,4 +1,4 @@
-"""What tells the runs of a study apart: the keys that differ are found, not declared. No JAX."""
+"""What distinguishes the runs of a study, found from their configurations. No JAX."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,42 +7,61 @@ from hdc.lab.records.run import Run
 
 
 def names(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Of each run the schedule's label, then what else tells it apart, as key=value; of keys that differ
-    together, one. Runs that differ in their seeds alone have the same."""
-    keys = sorted(varying(runs))
+    """For each run: its schedule label, then the keys that distinguish it, as key=value.
+
+    Keys that always vary together are represented by the first. Runs that differ only in their seeds have
+    the same name, and so have two spellings of one schedule, such as 2-2x3 and 2x6.
+    """
+    settled = settings(runs)
+    keys = sorted(_varying(settled))
     labels: dict[tuple[int, ...], str] = {}
-    found = []
-    for run in runs:
-        flat = flatten(run.config.to_dict())
-        # 2-2x3 and 2x6 are the same schedule: the first one's label stands for both.
-        schedule = labels.setdefault(run.config.dilation.layer_rates, run.config.dilation.label)
-        found.append((schedule, *(f"{key}={plain(flat[key])}" for key in keys)))
-    return found
+    schedules = [run.config.dilation for run in runs]
+    return [
+        (labels.setdefault(schedule.layer_rates, schedule.label), *(f"{key}={values[key]}" for key in keys))
+        for schedule, values in zip(schedules, settled, strict=True)
+    ]
 
 
 def varying(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
-    """The configuration's keys that differ between runs, seeds and schedules apart, and with each the later
-    ones that always differ together with it, as the flips do with the data set: naming one is enough."""
-    values: dict[str, list[str]] = {}
-    for run in runs:
-        for key, value in flatten(run.config.to_dict()).items():
-            values.setdefault(key, []).append(str(value))
-    together: dict[str, tuple[str, ...]] = {}
-    for key, mine in values.items():
-        if key == "seeds" or key.startswith("schedule.") or len(set(mine)) < 2:
+    """The keys that differ between runs, seeds and schedule excepted, each with the keys that vary with it.
+
+    Two keys vary together where each value of one always comes with the same value of the other, as
+    `data.flips` does with `data.name`. The first of them stands for all.
+    """
+    return _varying(settings(runs))
+
+
+def settings(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """For each run: the configuration as text by dotted key, the same keys for all.
+
+    Records of another version, or of a plugin, have other keys. A run that lacks a key had its default if
+    another run's record says that its own value is the default; else the value is "none".
+    """
+    flat = [{key: plain(value) for key, value in flatten(run.config.to_dict()).items()} for run in runs]
+    absent = {key: "none" for values in flat for key in values}
+    for run, values in zip(runs, flat, strict=True):
+        absent |= {key: values[key] for key in getattr(run, "defaults", ()) if key in values}
+    return [absent | values for values in flat]
+
+
+def _varying(settled: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+    columns: dict[str, list[str]] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for key in settled[0] if settled else ():
+        column = [values[key] for values in settled]
+        if key == "seeds" or key.startswith("schedule.") or len(set(column)) < 2:
             continue
-        for first in together:
-            pairs = set(zip(values[first], mine, strict=True))
-            if len(pairs) == len(set(values[first])) == len(set(mine)):
-                together[first] += (key,)
+        for first, other in columns.items():
+            if len(set(zip(other, column, strict=True))) == len(set(other)) == len(set(column)):
+                found[first] += (key,)
                 break
         else:
-            together[key] = ()
-    return together
+            columns[key], found[key] = column, ()
+    return found
 
 
 def flatten(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Nested groups as one, keys joined by dots."""
+    """Nested groups as one mapping, keys joined by dots."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{place}{key}.") if isinstance(value, Mapping) else {f"{place}{key}": value}
@@ -50,5 +69,5 @@ def flatten(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 
 
 def plain(value: Any) -> str:
-    """A value as the command line has it."""
+    """A value as it is written on the command line."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

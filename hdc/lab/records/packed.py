@@ -18,14 +18,22 @@ import numpy as np
 import polars as pl
 
 from hdc.errors import InputError
-from hdc.lab.config import Config, from_dict
+from hdc.lab.config import Config, from_record
 from hdc.lab.records.run import METRICS, TIMES, Run, State, check_info, check_metrics
 from hdc.lab.store import line, read, read_arrays, read_json, sha256, to_json, write_all
 
 MANIFEST, METRICS_FILE, SECONDS_FILE = "manifest.json", "metrics.csv", "seconds.csv"
 TIMES_FILE, ARTIFACTS_FILE = "times.csv", "artifacts.npz"
 
-_BOOKKEEPING = {"run_id", "config", "planned", "started", "resumed"}  # of run.json, not of interest here
+_BOOKKEEPING = {
+    "run_id",
+    "config",
+    "defaults",
+    "parts",
+    "planned",
+    "started",
+    "resumed",
+}  # of run.json, not of interest here
 _WALL = pl.col("metric") == "seconds"
 # What a run's part of the manifest must be like.
 _FORMS: dict[str, Callable[[Any], bool]] = {
@@ -150,6 +158,10 @@ class _PackedRun:
     def run_id(self) -> str:
         return self.config.run_id
 
+    @property
+    def defaults(self) -> frozenset[str]:
+        return self.config.defaults
+
     def metrics(self) -> pl.DataFrame:
         return self._metrics
 
@@ -181,7 +193,7 @@ def _run(
 ) -> _PackedRun:
     path = folder / MANIFEST
     try:
-        config = from_dict(entry["config"])
+        config = from_record(entry)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if config.run_id != entry["run_id"] or entry["state"] not in get_args(State):
@@ -226,7 +238,7 @@ def _entry(run: Run, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         "seconds": run.seconds,
         "info": info,
         "artifacts": kept,
-        "config": run.config.to_dict(),
+        **run.config.record(),
     }
 
 

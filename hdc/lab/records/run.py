@@ -45,6 +45,11 @@ class Run(Protocol):
         ...
 
     @property
+    def defaults(self) -> frozenset[str]:
+        """Keys of the configuration that have their default and were left out of the run_id."""
+        ...
+
+    @property
     def info(self) -> Mapping[str, Any]:
         """Network, data, versions, device, git and command; empty for a run that never began."""
         ...

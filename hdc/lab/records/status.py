@@ -1,4 +1,4 @@
-"""What `hdc runs` says: where the runs of a study stand."""
+"""The state of a study's runs, for `hdc runs`."""
 
 import itertools
 from collections import Counter
@@ -21,7 +21,7 @@ from hdc.lab.records import names as apart
 
 T = TypeVar("T")
 
-_STATES = ("done", "running", "interrupted", "failed", "planned")  # in the order that they are told
+_STATES = ("done", "running", "interrupted", "failed", "planned")  # in the order in which they are listed
 _NARROW = 72  # characters, below which a run has lines of its own in place of columns
 
 
@@ -30,14 +30,14 @@ class Standing:
     """One run of a study.
 
     Attributes:
-        name: the schedule's label, then what else tells the run apart, as key=value.
+        name: the schedule's label, then the keys that distinguish the run, as key=value.
         run_id, seeds, state: the run's.
-        epochs: how many each seed is to have.
-        seed, epoch: of the newest measurement, None where there is none.
-        seconds: wall time of a run that is done.
-        written: when the newest measurement was, of a run that has begun; not known of packed findings.
+        epochs: the number of epochs planned per seed.
+        seed, epoch: of the newest measurement, None without one.
+        seconds: wall time of a finished run.
+        written: the time of the newest measurement; None for a run that never started, and for packed runs.
         error: in one line, what ended a failed run, or which of the run's files cannot be read.
-        folder: the run's, None of packed findings.
+        folder: the run's; None for packed runs.
     """
 
     name: tuple[str, ...]
@@ -54,11 +54,11 @@ class Standing:
 
     @property
     def traceback(self) -> Path | None:
-        """The file that has a failed run's traceback."""
+        """The file with a failed run's traceback."""
         return self.folder / "failed.json" if self.folder and self.state == "failed" else None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it: moments in UTC, paths as text."""
+        """For JSON: times in UTC, paths as text."""
         return {
             "run_id": self.run_id,
             "schedule": self.name[0],
@@ -79,14 +79,14 @@ def standings(study: str, results: str | Path) -> list[Standing]:
     """Where every run of a study stands, in the order of planning.
 
     Raises:
-        InputError: where there is no such study, or what says which runs there are cannot be read.
+        InputError: where there is no such study, or the list of its runs cannot be read.
     """
     runs = records.load(study, results)
     return [_standing(run, name) for run, name in zip(runs, apart.names(runs), strict=True)]
 
 
 def counts(states: Iterable[str]) -> dict[str, int]:
-    """How many of each state there are, those that there are, in the order that they are told."""
+    """The number of runs in each state that occurs, in the order of listing."""
     found = Counter(states)
     return {state: found[state] for state in dict.fromkeys((*_STATES, *found)) if found[state]}
 
@@ -121,7 +121,7 @@ def report(found: Sequence[Standing], now: datetime, width: int) -> RenderableTy
 
 
 def failures(found: Sequence[Standing]) -> RenderableType:
-    """Of each failed run its error, and where the traceback is."""
+    """Each failed run with its error and where its traceback is."""
     parts: list[RenderableType] = []
     for one in found:
         parts.append(_text(", ".join((_named(one), *_far(one)))))
@@ -156,7 +156,7 @@ def _standing(run: Run, name: tuple[str, ...]) -> Standing:
     state, errors = run.state, []
 
     def read(what: Callable[[], T]) -> T | None:
-        """What a damaged file has is not known; the others of the study are."""
+        """A damaged file is noted, so that the rest of the study can still be shown."""
         try:
             return what()
         except InputError as error:
@@ -169,7 +169,7 @@ def _standing(run: Run, name: tuple[str, ...]) -> Standing:
             raise InputError(f"the measurements of run {run.run_id} have seed {last[0][0]}, not planned")
         return last[0] if last else None
 
-    # Of a run that is done it is known: its measurements, which may be many, are not read.
+    # A finished run has reached the end; its measurements, which may be many, need not be read.
     complete = run.config.seeds[-1], run.config.train.epochs
     reached = complete if state == "done" else read(newest)
     if state == "failed" and (failure := read(lambda: run.failure)):
@@ -203,7 +203,7 @@ def _lines(one: Standing, now: datetime) -> RenderableType:
 
 
 def _reached(one: Standing) -> tuple[str, str] | None:
-    """Which epoch of how many, and which seed."""
+    """The epoch of how many, and the seed of how many, as text."""
     if one.seed is None:
         return None
     return f"{one.epoch} of {one.epochs}", f"{one.seeds.index(one.seed) + 1} of {len(one.seeds)}"
@@ -240,7 +240,7 @@ def _ranges(seeds: Sequence[int]) -> str:
 
 
 def _text(words: str) -> Text:
-    """Words from a file: neither markup nor what would steer a terminal."""
+    """Text from a file, without markup and terminal control characters."""
     return Text(printable(words), overflow="fold")
 
 

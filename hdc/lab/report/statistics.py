@@ -1,7 +1,7 @@
-"""What values paired over seeds can tell: SciPy's statistics, the same numbers every time.
+"""Statistics of seed-paired values: intervals, tests, detectable differences. Reproducible to the last digit.
 
-A test of n pairs by their signs has 2^n outcomes, so its smallest p is 2 / 2^n, whatever the effect:
-three seeds end at 0.25. `Paired.resolvable` says whether n pairs can tell anything at all.
+A sign-flip test of n pairs has 2^n outcomes, so its smallest p is 2 / 2^n however large the effect: 0.25 for
+three seeds. `Paired.resolvable` says whether n pairs can reach significance at all.
 """
 
 import math
@@ -19,12 +19,12 @@ CONFIDENCE = 0.95
 ALPHA = 0.05  # two-sided
 POWER = 0.8
 
-_RESAMPLES = 2**16  # assignments of signs that are tried: up to 16 pairs, all of them
+_RESAMPLES = 2**16  # assignments of signs to try; up to 16 pairs these are all
 _BOOTSTRAPPED = 9999  # resamples
-_AT_ONCE = 2**20  # numbers that are held at a time
-_SIMULATED = 13  # pairs, up to which the smallest detectable difference is the sign-flip test's own
-_SAMPLES = 2000  # for that
-_SEED = 0  # of all resampling, so that a table comes out the same every time
+_AT_ONCE = 2**20  # numbers held in memory at a time
+_SIMULATED = 13  # up to so many pairs the detectable difference of the sign-flip test is simulated ...
+_SAMPLES = 2000  # ... with so many samples
+_SEED = 0  # for all resampling, so that a table comes out the same every time
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Paired:
 
     Attributes:
         n: pairs.
-        mean: NaN for no pairs, or where a difference is not finite; so are all numbers below.
-        low, high: 95 % BCa bootstrap interval; NaN for fewer than two pairs. Where all differences are
-            equal BCa is undefined and the interval is their one value: the sample shows no spread. Of few
-            pairs it is too short: with normal differences it holds the truth in 90 % of samples of 12
-            pairs, in 72 % of 3.
-        p: two-sided, of the sign-flip permutation test of a mean of 0: exact up to 16 pairs, beyond that
-            over 65536 assignments of signs; NaN for fewer than two pairs.
+        mean: NaN without pairs, or if a difference is not finite; then all numbers below are NaN, too.
+        low, high: 95 % BCa bootstrap interval; NaN for fewer than two pairs. If all differences are equal,
+            BCa is undefined and the interval is that value: the sample shows no spread. With few pairs the
+            interval is too narrow: for normal differences it covers the true value in 90 % of cases for 12
+            pairs, in 72 % for 3.
+        p: two-sided p-value of the sign-flip permutation test of a mean of 0: exact up to 16 pairs, beyond
+            that over 65536 assignments of signs; NaN for fewer than two pairs.
         deviation: standard deviation of the differences; NaN for fewer than two pairs.
     """
 
@@ -90,7 +90,7 @@ class Paired:
 
     @classmethod
     def of_each(cls, cells: Sequence[Sequence[float]]) -> list["Paired"]:
-        """Of many samples, those of the same length at once: the numbers are those of one by one."""
+        """Like `of`, for many samples; those of equal length are computed together, with the same results."""
         found: dict[int, Paired] = {}
         alike: dict[int, list[int]] = {}
         for place, cell in enumerate(cells):
@@ -112,18 +112,18 @@ class Paired:
         return [found[place] for place in range(len(cells))]
 
     def resolvable(self, tests: int = 1) -> bool:
-        """Whether so many pairs, each way, can make one of `tests` tests significant after Holm."""
+        """Whether n pairs can make one of `tests` tests significant after Holm's correction."""
         return self.n >= least_pairs(tests)
 
     def detectable(self, tests: int = 1) -> float:
-        """The smallest mean difference that this n and spread find with 80 % power, of normal differences.
+        """The smallest mean difference that n pairs of this spread find with 80 % power, if they are normal.
 
-        Of several `tests` the 5 % are divided by their number, which is Holm's first step. Up to 13 pairs it
-        is the sign-flip test's own, simulated: where few assignments of signs reach the level it needs
-        up to a third more than a t test. Beyond, a paired t test's: the delta with P(T > t) = 0.8, T
-        noncentral t with n - 1 degrees of freedom and noncentrality delta sqrt(n) / s, t the two-sided point
-        of Student's t (Cohen 1988, chapter 2). Infinite where not `resolvable`, NaN where the spread is not
-        known.
+        For several `tests` the level of 5 % is divided by their number, Holm's first step. Up to 13 pairs
+        the sign-flip test is simulated: where few assignments of signs reach the level, it needs up to a
+        third more than a t test. Beyond, it is a paired t test's: the delta with P(T > t) = 0.8, where T is
+        noncentral t with n - 1 degrees of freedom and noncentrality delta sqrt(n) / s, and t is the
+        two-sided quantile of Student's t (Cohen 1988, chapter 2). Infinite if not `resolvable`, NaN if the
+        spread is not known.
         """
         if not math.isfinite(self.deviation):
             return math.nan
@@ -137,7 +137,7 @@ class Paired:
 def _by_parts(
     of: Callable[[np.ndarray], tuple[np.ndarray, ...]], values: np.ndarray, numbers: int
 ) -> list[np.ndarray]:
-    """`of` the rows of `values`, of which each takes so many `numbers`, some at a time."""
+    """Apply `of` to blocks of rows of `values`; each row needs room for `numbers` numbers."""
     rows = max(1, _AT_ONCE // numbers)
     parts = [of(values[start : start + rows]) for start in range(0, len(values), rows)]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -145,7 +145,7 @@ def _by_parts(
 
 @cache
 def _assignments(n: int) -> np.ndarray:
-    """The assignments of n signs that are tried, `[n, assignments]`: all, or those that SciPy draws."""
+    """The assignments of n signs to try, `[n, assignments]`: all of them, or those that SciPy draws."""
     if 2**n <= _RESAMPLES:
         turned = np.arange(2**n) >> np.arange(n)[:, None] & 1
     else:
@@ -155,15 +155,15 @@ def _assignments(n: int) -> np.ndarray:
 
 
 def _sign_flip_p(values: np.ndarray) -> tuple[np.ndarray]:
-    """Of each row, what `scipy.stats.permutation_test` of its mean by `samples` gives, to the last digit."""
+    """For each row, the p of `scipy.stats.permutation_test` of its mean by `samples`, to the last digit."""
     n = values.shape[1]
     observed, signs = values.mean(axis=1), _assignments(n)
     means = np.zeros((len(values), signs.shape[1]))
-    for value, sign in zip(values.T, signs, strict=True):  # in this order, as SciPy adds them up
+    for value, sign in zip(values.T, signs, strict=True):  # in the order in which SciPy adds them
         means += value[:, None] * sign
     means /= n
-    near = np.abs(np.finfo(float).eps * 100 * observed)  # equal but for rounding
-    drawn = 0 if 2**n <= _RESAMPLES else 1  # beside those drawn, the one that was observed
+    near = np.abs(np.finfo(float).eps * 100 * observed)  # equal up to rounding
+    drawn = 0 if 2**n <= _RESAMPLES else 1  # the observed assignment counts, too
     below = np.count_nonzero(means <= (observed + near)[:, None], axis=1) + drawn
     above = np.count_nonzero(means >= (observed - near)[:, None], axis=1) + drawn
     return (np.minimum(1, 2 * (np.minimum(below, above) / (signs.shape[1] + drawn))),)
@@ -171,14 +171,15 @@ def _sign_flip_p(values: np.ndarray) -> tuple[np.ndarray]:
 
 @cache
 def _resamples(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The resamples of n values that `scipy.stats.bootstrap` draws: the distinct ones, `[resamples, n]`
-    places, of which few values have few, and how often each was drawn."""
+    """The distinct resamples of n values that `scipy.stats.bootstrap` draws, and how often each was drawn.
+
+    They are positions `[resamples, n]`; a small n has few distinct ones."""
     drawn = np.random.default_rng(_SEED).integers(0, n, (_BOOTSTRAPPED, n))
     return np.unique(drawn, axis=0, return_counts=True)
 
 
 def _bca_of_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row, the interval that `_bootstrap` gives of its mean, to the last digit."""
+    """For each row, the interval that `_bootstrap` gives for its mean, to the last digit."""
     n = values.shape[1]
     places, counts = _resamples(n)
     mean = values.mean(axis=1, keepdims=True)
@@ -191,7 +192,7 @@ def _bca_of_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     cubes, squares = ((influence**power).sum(axis=-1) / float(n) ** power for power in (3, 2))
     tail = (1 - CONFIDENCE) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        # One by one: NumPy's power of an array is rounded otherwise than that of a number.
+        # One by one: NumPy rounds the power of an array differently from that of a number.
         acceleration = 1 / 6 * cubes / np.array([square ** (3 / 2) for square in squares])
         levels = []
         for quantile in (special.ndtri(tail), -special.ndtri(tail)):
@@ -205,12 +206,12 @@ def _bca_of_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _detectable_by_signs(n: int, tests: int) -> float:
-    """What the sign-flip test of n pairs detects, in standard deviations.
+    """The mean difference that the sign-flip test of n pairs detects, in standard deviations.
 
-    Turning the signs of some of the differences x + d leaves the mean as large as it was where the mean of
-    those is at most 0. So the k-th smallest of the means of all subsets of x, its sign turned, is the d from
-    which fewer than k subsets do (Hartigan 1969); with the one that turns none they are k assignments of
-    the 2^n, and k is the most that the level allows.
+    Flipping the signs of a subset of the differences x + d leaves their mean as large as it was, or makes it
+    larger, if the subset's mean is at most 0. So minus the k-th smallest of the means of all subsets of x is
+    the d above which fewer than k subsets do so (Hartigan 1969). With the assignment that flips none these
+    are k of the 2^n assignments, and k is the most that the level allows.
     """
     allowed = math.ceil(ALPHA / tests * 2.0 ** (n - 1)) - 1
     subsets = np.arange(1, 2**n)[None, :] >> np.arange(n)[:, None] & 1
@@ -220,7 +221,7 @@ def _detectable_by_signs(n: int, tests: int) -> float:
 
 @cache
 def _noncentrality(n: int, tests: int) -> float:
-    """What a paired t test of n pairs detects: delta sqrt(n) / s."""
+    """The noncentrality delta sqrt(n) / s that a paired t test of n pairs detects."""
     critical = float(stats.t.isf(ALPHA / tests / 2, n - 1))
     return optimize.root_scalar(
         lambda value: stats.nct.sf(critical, n - 1, value) - POWER, bracket=(0, 10 * critical)
@@ -228,12 +229,12 @@ def _noncentrality(n: int, tests: int) -> float:
 
 
 def least_pairs(tests: int = 1) -> int:
-    """How many pairs a sign-flip test needs so that its smallest p, times `tests`, is below 5 %."""
+    """The number of pairs from which a sign-flip test's smallest p, times `tests`, is below 5 %."""
     return next(n for n in count(2) if tests * 2.0 ** (1 - n) < ALPHA)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values of one family (Holm 1979), in the order given; NaN is no test and stays."""
+    """Holm's adjusted p-values of one family (Holm 1979), in the order given; NaN, for no test, stays NaN."""
     values = np.asarray(p, float)
     order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # NaN is sorted last
     stepped = values[order] * np.arange(len(order), 0, -1)
@@ -247,11 +248,12 @@ class Correlation:
 
     Attributes:
         n: rows.
-        rho: NaN for fewer than four rows, whose resamples are mostly ties, where one side is constant and
-            where a value is not finite; so are all numbers below.
-        low, high: 95 % bootstrap interval (BCa) over the rows; where BCa is undefined, as for a perfect
-            correlation, that of the percentiles.
-        p: two-sided, of the permutation test: exact up to seven rows, beyond that over 9999 permutations.
+        rho: NaN for fewer than four rows, whose resamples are mostly ties, if one side is constant, or if a
+            value is not finite; then all numbers below are NaN, too.
+        low, high: 95 % bootstrap interval over the rows: BCa, or percentiles where BCa is undefined, as for
+            a perfect correlation.
+        p: two-sided p-value of the permutation test: exact up to seven rows, beyond that over 9999
+            permutations.
     """
 
     n: int
@@ -265,7 +267,7 @@ class Correlation:
         data = np.asarray(x, float), np.asarray(y, float)
         if len(x) < 4 or min(np.ptp(data[0]), np.ptp(data[1])) == 0 or not np.isfinite(data).all():
             return cls(len(x), math.nan, math.nan, math.nan, math.nan)
-        ranks = stats.rankdata(data, axis=-1)  # once: they are permuted just as the values are
+        ranks = stats.rankdata(data, axis=-1)  # permuting the values only permutes the ranks
         test = stats.permutation_test(
             (ranks[0],),
             lambda x, axis: _pearson(x, ranks[1], axis),
@@ -279,10 +281,10 @@ class Correlation:
         return cls(len(x), float(test.statistic), low, high, float(test.pvalue))
 
     def detectable(self, tests: int = 1) -> float:
-        """The smallest correlation that so many rows find with 80 % power; NaN where there is no test.
+        """The smallest correlation that n rows find with 80 % power; NaN without a test.
 
         By Fisher's z, whose standard deviation for ranks is about 1.03 / sqrt(n - 3) (Fieller, Hartley and
-        Pearson 1957); of several `tests` as in `Paired.detectable`.
+        Pearson 1957); several `tests` count as in `Paired.detectable`.
         """
         if math.isnan(self.p):
             return math.nan
@@ -291,7 +293,7 @@ class Correlation:
 
 
 def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Pearson's correlation of the ranks; 0 for a resample of one value alone, which shows no relation."""
+    """Pearson's correlation of the ranks; 0 where a resample is constant and so shows no relation."""
     return _pearson(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis)
 
 
@@ -302,12 +304,12 @@ def _pearson(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _batch(n: int) -> int:
-    """How many resamples of n values are held at a time; the numbers are those of all at once."""
+    """How many resamples of n values to hold at a time; it does not change the numbers."""
     return max(1, _AT_ONCE // n)
 
 
 def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> tuple[float, float]:
-    """The 95 % BCa interval of a statistic of paired samples; of its percentiles where BCa is undefined."""
+    """The 95 % BCa interval of a statistic of paired samples; percentiles where BCa is undefined."""
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)

@@ -1,21 +1,22 @@
-"""The claims of `claims.toml` and the lines that each is judged by, read and checked. `ledger` judges them.
+"""Reads and checks `claims.toml`: the claims, and the lines by which `ledger` judges each.
 
-A claim is a table of the file with a text, `claim`, and a list of `lines`. A line has a `kind`:
+A claim is a table with a text, `claim`, and a list of `lines`. A line has a `kind`:
 
 - `exact`: a function of `hdc.lab.report.claims.facts`, named by `fact`;
 - `paired`: `metric` (split/metric) of `treatment` against `control`, paired by seed;
-- `count`: `column`, counted and not measured (parameters, flops_per_image, ...), likewise compared;
-- `time`, `memory`: a training step's, as `hdc.lab.commands.time` measures and counts it, likewise compared;
+- `count`: the same for `column`, which is counted and not measured (parameters, flops_per_image, ...);
+- `time`, `memory`: the same for the time or memory of a training step, from `hdc time`;
 - `correlation`: of a `predicted` column with `metric`, over the rows of a study;
-- `matrix`: the study of offsets beside the certificate.
+- `matrix`: the study of offsets beside what its networks see.
 
-All but the exact ones name a `study`, and all but exact and matrix what they `expect`: higher or lower;
-`not_higher` and `not_lower` than the control, for paired lines, by more than a `margin`; `equal` for counts.
+Every line but an exact one names a `study`. Every line but exact and matrix ones says what it `expect`s:
+`higher` or `lower`; `equal` for counts; for paired lines also `not_higher` or `not_lower`, by more than a
+`margin`.
 
-`treatment` and `control` select one row of the study each: `schedule`, in any spelling of its label, and keys
-of the configuration, `{schedule = "2x6", "net.residual" = false}`; null is "null". `study`, `metric`,
+`treatment` and `control` each select one row of the study, by `schedule`, in any spelling of its label, and
+by keys of the configuration: `{schedule = "2x6", "net.residual" = false}`; null is "null". `study`, `metric`,
 `column`, `treatment` and `control` can be lists, and `each = {"net.padding" = ["SAME", "VALID"]}` adds keys
-to both selectors: such an entry is one line for each combination.
+to both selectors: such an entry stands for one line per combination.
 """
 
 import re
@@ -26,13 +27,14 @@ from importlib import resources
 from itertools import product
 from typing import Any
 
-from hdc.errors import InputError
-from hdc.lab.config import Config, unknown
-from hdc.lab.records.names import flatten, plain
+from hdc.errors import InputError, unknown
+from hdc.lab.config import FIRST_KEYS
+from hdc.lab.records.names import plain
 from hdc.lab.report.claims.facts import FACTS
 from hdc.lab.report.tables.columns import DESCRIBED
 from hdc.schedules import DilationSchedule
 
+_LISTS = ("study", "metric", "column", "treatment", "control")  # keys that can be lists
 _COMPARED = frozenset(("study", "treatment", "control", "expect"))
 _NEEDS = {
     "exact": frozenset(("fact",)),
@@ -50,12 +52,12 @@ _EXPECTS = {
     "memory": ("higher", "lower", "equal"),
     "correlation": ("higher", "lower"),
 }
-_KEYS = frozenset(flatten(Config().to_dict())) - {"seeds", "schedule.rates", "schedule.repeat"}
+_KEYS = FIRST_KEYS - {"schedule.rates", "schedule.repeat"}
 
 
 @dataclass(frozen=True)
 class Selector:
-    """One row of a study: its schedule as labelled, the rate of every layer, keys of the configuration."""
+    """Selects a row of a study by its schedule and other keys; `rates` has the rate of every layer."""
 
     schedule: str = ""
     rates: tuple[int, ...] = ()
@@ -67,7 +69,7 @@ class Selector:
 
 @dataclass(frozen=True)
 class Line:
-    """One line, as the module's text has it; what a line of its kind does not have is empty."""
+    """One line; what its kind does not have is empty."""
 
     kind: str
     fact: str = ""
@@ -91,7 +93,7 @@ class Claim:
 
 
 def claims() -> tuple[Claim, ...]:
-    """Those of the package's `claims.toml`, in its order.
+    """The claims of the package's `claims.toml`, in its order.
 
     Raises:
         InputError: as `parse`.
@@ -103,8 +105,8 @@ def parse(text: str) -> tuple[Claim, ...]:
     """The claims of a TOML text.
 
     Raises:
-        InputError: for what is no TOML, a missing or unknown key, or a value that is not allowed; it names
-            the claim and the line.
+        InputError: naming the claim and the line, for text that is not TOML, a missing or unknown key, or a
+            value that is not allowed.
     """
     try:
         entries = tomllib.loads(text)
@@ -126,47 +128,40 @@ def _claim(name: str, entry: Any) -> Claim:
 
 
 def _lines(values: Mapping[str, Any], place: str) -> Iterator[Line]:
-    kind = values.get("kind", "")
-    if kind not in _NEEDS:
-        raise InputError(f"{place}: {unknown('kind', kind, list(_NEEDS))}")
-    expect = values.get("expect", "")
-    allowed = {"kind"} | _NEEDS[kind] | ({"each"} if "control" in _NEEDS[kind] else set())
-    needed = {"kind"} | _NEEDS[kind]
-    if str(expect).startswith("not_"):
-        allowed, needed = allowed | {"margin"}, needed | {"margin"}
+    kind, expect = values.get("kind", ""), values.get("expect", "")
+    _one_of(place, "kind", kind, _NEEDS)
+    needed = {"kind"} | _NEEDS[kind] | ({"margin"} if str(expect).startswith("not_") else set())
+    allowed = needed | ({"each"} if "control" in needed else set())
     for key in values:
-        if key not in allowed:
-            raise InputError(f"{place}: {unknown('key', key, sorted(allowed))}")
+        _one_of(place, "key", key, sorted(allowed))
     for key in sorted(needed):
         if key not in values:
             raise InputError(f"{place}: a line of kind {kind} needs {key}")
-    if kind in _EXPECTS:
-        _one_of(place, "expect", expect, _EXPECTS[kind])
-    if not isinstance(values.get("margin", 0.0), float) or values.get("margin", 0.0) < 0:
-        raise InputError(f"{place}: margin must be a number from 0.0 on, got {values['margin']!r}")
-    if "fact" in values:
-        _one_of(place, "fact", values["fact"], FACTS)
-    if "predicted" in values:
-        _one_of(place, "predicted", values["predicted"], DESCRIBED)
-    shared: dict[str, Any] = {
-        key: values[key] for key in ("kind", "fact", "predicted", "expect", "margin") if key in values
+    margin = values.get("margin", 0.0)
+    if not isinstance(margin, float) or margin < 0:
+        raise InputError(f"{place}: margin must be a number from 0.0 on, got {margin!r}")
+    given: dict[str, list[Any]] = {
+        key: _listed(values[key]) if key in _LISTS else [values[key]]
+        for key in Line.__dataclass_fields__
+        if key in values
     }
+    known = {"expect": _EXPECTS.get(kind), "fact": FACTS, "predicted": DESCRIBED, "column": DESCRIBED}
+    for key, value in ((key, value) for key, some in given.items() for value in some):
+        if key in known:
+            _one_of(place, key, value, known[key])
+        if key == "study" and not (value and isinstance(value, str)):
+            raise InputError(f"{place}: study must be a name, got {value!r}")
+        if key == "metric" and not re.fullmatch(r"[^/]+/[^/]+", str(value)):
+            raise InputError(f"{place}: metric must be split/metric, such as test/accuracy, got {value!r}")
     each = values.get("each", {})
-    settings = product(*([(key, value) for value in _listed(options)] for key, options in each.items()))
-    choices: dict[str, list[Any]] = {
-        "study": [_study(place, one) for one in _listed(values.get("study", []))],
-        "metric": [_metric(place, one) for one in _listed(values.get("metric", []))],
-        "column": [_column(place, one) for one in _listed(values.get("column", []))],
-    }
-    for setting in settings:
+    for setting in product(*([(key, value) for value in _listed(some)] for key, some in each.items())):
         selectors: dict[str, list[Any]] = {
-            side: [_selector(f"{place}, {side}", one, setting) for one in _listed(values[side])]
+            side: [_selector(f"{place}, {side}", one, setting) for one in given[side]]
             for side in ("treatment", "control")
-            if side in values
+            if side in given
         }
-        present = {key: options for key, options in (choices | selectors).items() if options}
-        for chosen in product(*present.values()):
-            yield Line(**shared, **dict(zip(present, chosen, strict=True)))
+        for chosen in product(*(given | selectors).values()):
+            yield Line(**dict(zip(given, chosen, strict=True)))
 
 
 def _selector(place: str, values: Any, setting: tuple[tuple[str, Any], ...]) -> Selector:
@@ -188,27 +183,10 @@ def _selector(place: str, values: Any, setting: tuple[tuple[str, Any], ...]) -> 
     )
 
 
-def _study(place: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise InputError(f"{place}: study must be a name, got {value!r}")
-    return value
-
-
-def _metric(place: str, value: Any) -> str:
-    if not re.fullmatch(r"[^/]+/[^/]+", str(value)):
-        raise InputError(f"{place}: metric must be split/metric, such as test/accuracy, got {value!r}")
-    return value
-
-
-def _column(place: str, value: Any) -> str:
-    _one_of(place, "column", value, DESCRIBED)
-    return value
-
-
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
 def _one_of(place: str, key: str, value: Any, allowed: Any) -> None:
-    if value not in allowed:
+    if value not in list(allowed):
         raise InputError(f"{place}: {unknown(key, str(value), list(allowed))}")

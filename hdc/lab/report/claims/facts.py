@@ -1,4 +1,4 @@
-"""The exact facts of the claims: each computed, not quoted, from schedules and the shapes of kernels."""
+"""The exact facts of the claims, each computed from schedules and the shapes of kernels."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from hdc.schedules import DilationSchedule
 
-Fact = tuple[bool, str]  # whether it holds, and what was computed
+Fact = tuple[bool, str]  # whether it holds, and the numbers behind it
 
 
 def two_taps_at_rate_two() -> Fact:
     """A 2x2 kernel at rate 2 spans the field of a 3x3 kernel."""
     sparse, full = DilationSchedule((2,), kernel_size=2), DilationSchedule((1,), kernel_size=3)
     fields, seen = (sparse.receptive_field, full.receptive_field), np.count_nonzero(sparse.path_counts)
-    told = f"{fields[0]} and {fields[1]} px per axis; it reads {seen**2} of the {fields[0] ** 2} pixels"
-    return fields[0] == fields[1], told
+    text = f"{fields[0]} and {fields[1]} px per axis; it reads {seen**2} of the {fields[0] ** 2} pixels"
+    return fields[0] == fields[1], text
 
 
 def field_grows_with_rate() -> Fact:
@@ -22,8 +22,10 @@ def field_grows_with_rate() -> Fact:
     kernels, rates = range(2, 8), range(1, 33)
     fields = [[DilationSchedule((rate,), size).receptive_field for rate in rates] for size in kernels]
     three = [DilationSchedule((rate,)).receptive_field for rate in (1, 2, 3)]
-    told = ", ".join(map(str, three))
-    return bool((np.diff(fields) > 0).all()), f"3x3 at rates 1, 2, 3: {told} px; so for K 2 to 7, rates to 32"
+    text = ", ".join(map(str, three))
+    return bool(
+        (np.diff(fields) > 0).all()
+    ), f"3x3 at rates 1, 2, 3: {text} px; checked for K 2 to 7, rates to 32"
 
 
 def taps_do_not_grow() -> Fact:
@@ -33,7 +35,7 @@ def taps_do_not_grow() -> Fact:
         for size in range(2, 8)
         for rate in range(1, 33)
     }
-    return all(size == count for size, count in taps), "K taps per axis, K 2 to 7, at every rate to 32"
+    return all(size == count for size, count in taps), "K taps per axis, for K 2 to 7 at every rate to 32"
 
 
 def exponential_growth() -> Fact:
@@ -46,8 +48,8 @@ def exponential_growth() -> Fact:
     tripling, faster = DilationSchedule((1, 3, 9)), DilationSchedule((1, 4, 16))
     holds &= tripling.gap_free and not faster.gap_free
     return holds, (
-        "only where gap-free: rates 1, 2, 4, ... are, with a field of 2^(n+1) - 1 px, and so are 1, 3, 9; "
-        f"1, 4, 16 leave {1 - faster.coverage:.0%} of each axis out"
+        "only if gap-free: rates 1, 2, 4, ... are, with a field of 2^(n+1) - 1 px, and so are 1, 3, 9; "
+        f"1, 4, 16 miss {1 - faster.coverage:.0%} of each axis"
     )
 
 
@@ -58,7 +60,7 @@ def equal_rates_leave_holes() -> Fact:
     fixed, behind = DilationSchedule((2,), repeat=6), DilationSchedule((1, 2, 2, 2, 2, 2, 2))
     holds &= behind.gap_free
     return holds, (
-        f"2x6 reads {fixed.coverage:.0%} of each axis, adjacent outputs share no input; behind a plain 3x3 "
+        f"2x6 reads {fixed.coverage:.0%} of each axis, adjacent outputs share no input; after a plain 3x3 "
         f"layer it reads {behind.coverage:.0%}"
     )
 

@@ -1,22 +1,21 @@
-"""The ledger: every claim with its verdict, from the records, by a rule that was written down before.
+"""The ledger: a verdict on every claim, from the records, by a rule that was fixed before the measurements.
 
-A line of a claim gets its verdict by its kind.
+The kind of a line says how it gets its verdict.
 
-- *exact*, *count* and *memory* lines are computed or counted: `exact` where they hold, else `refuted`.
+- *exact*, *count* and *memory* lines are computed or counted: `exact` if they hold, else `refuted`.
 - *paired* lines (by seed), *time* lines (logarithms, by interleaved repeat) and *correlation* lines have a
-  p-value, of the exact sign-flip test or the permutation test. The p-values of all such lines of a claim are
-  adjusted together by Holm's method, for as many lines as the claim has, run or not. A line is `confirmed`
-  where the adjusted p is below 0.05 and the sign is the claimed one, `refuted` where it is below 0.05 and
-  the sign is the other, else `not resolved`, with the smallest difference that this n and spread would have
-  shown.
-- A line that expects *not higher* is `confirmed` where the upper end of the 90 % interval (Student's t: a
-  one-sided test at 5 %) is below its margin; else `refuted` where the adjusted p is below 0.05 and the
-  difference is above 0; else `not resolved`. *Not lower* is its mirror image. As a claim needs all of
-  its lines, these intervals need no correction (an intersection-union test).
-- The *matrix* line is `confirmed` where all cells agree with the certificate, else `refuted`.
+  p-value, from the exact sign-flip test or the permutation test. Holm's method adjusts the p-values of all
+  such lines of a claim together, for as many lines as the claim has, run or not. A line is `confirmed` if the
+  adjusted p is below 0.05 and the sign is the claimed one, `refuted` if it is below 0.05 and the sign is the
+  opposite, else `not resolved`, with the smallest difference that this n and spread would have shown.
+- A line that expects *not higher* is `confirmed` if the upper end of the 90 % interval (Student's t: a
+  one-sided test at 5 %) is below its margin; else `refuted` if the adjusted p is below 0.05 and the
+  difference is above 0; else `not resolved`. *Not lower* is its mirror image. A claim needs all of its
+  lines, so these intervals need no correction (an intersection-union test).
+- The *matrix* line is `confirmed` if all cells agree with what the networks can see, else `refuted`.
 
-A claim is `not run` where a line of it lacks records; else `refuted` where a line is, `exact` where all
-lines are, `confirmed` where all lines are confirmed or exact, else `not resolved`.
+A claim is `not run` if a line lacks records; else `refuted` if a line is refuted, `exact` if all lines are
+exact, `confirmed` if all lines are confirmed or exact, else `not resolved`.
 """
 
 import math
@@ -36,7 +35,7 @@ from hdc.lab.report.claims.declared import Claim, Line, Selector
 from hdc.lab.report.claims.facts import FACTS
 from hdc.lab.report.statistics import ALPHA, Correlation, Estimate, Paired, holm, least_pairs
 from hdc.lab.report.tables import correlation, offsets_table
-from hdc.lab.report.tables.columns import DESCRIBED, difference_text, number, style, title
+from hdc.lab.report.tables.columns import DESCRIBED, column, difference_text, number, title
 from hdc.lab.report.tables.rendering import Document, Section
 from hdc.lab.report.tables.rows import Row, group
 
@@ -50,19 +49,20 @@ _IN_WORDS = {
     "not_lower": "not below",
     "equal": "equal to",
 }
+_WORST_FIRST: tuple[Verdict, ...] = ("not run", "refuted", "not resolved", "confirmed", "exact")
 _HOLDS = ("exact", "confirmed")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A line and what came of it.
+    """A line with its verdict.
 
     Attributes:
         line: as declared.
         verdict: by the rule.
-        n: pairs, repeats, rows or cells behind it; 0 where there are none.
+        n: the number of pairs, repeats, rows or cells it rests on.
         found: what was found, as text: the difference with its interval, a ratio, a fact.
-        detail: what the verdict does not say: the smallest effect, the margin, the command to run.
+        detail: more about the verdict: the smallest effect, the margin, the command to run.
         effect, low, high, p, p_holm, mde: the numbers, in the column's own units (logarithms of the ratio
             for time); NaN where a line has none.
         pairs: the differences behind a paired or time line.
@@ -91,19 +91,13 @@ class Judged:
 
     @property
     def verdict(self) -> Verdict:
-        """By the rule."""
+        """By the rule: the worst verdict of its lines."""
         found = {outcome.verdict for outcome in self.outcomes}
-        if "not run" in found:
-            return "not run"
-        if "refuted" in found:
-            return "refuted"
-        if "not resolved" in found:
-            return "not resolved"
-        return "exact" if found == {"exact"} else "confirmed"
+        return next(verdict for verdict in _WORST_FIRST if verdict in found)
 
     @property
     def text(self) -> str:
-        """The verdict as the table has it."""
+        """The verdict as the table shows it."""
         match self.verdict:
             case "not run":
                 missing = dict.fromkeys(o.detail for o in self.outcomes if o.verdict == "not run")
@@ -115,7 +109,7 @@ class Judged:
 
     @property
     def holding(self) -> int:
-        """How many lines are exact or confirmed."""
+        """The number of lines that are exact or confirmed."""
         return sum(outcome.verdict in _HOLDS for outcome in self.outcomes)
 
 
@@ -157,7 +151,7 @@ class _Evidence:
         return records.times(study, self._results) if there else None
 
     def row(self, study: str, selector: Selector) -> Row | None:
-        """The row that a selector matches, None for none.
+        """The row that a selector matches, None if there is none.
 
         Raises:
             InputError: where it matches several.
@@ -171,14 +165,14 @@ class _Evidence:
         if len(found) > 1:
             raise InputError(
                 f"study {study}: {selector} matches several rows: "
-                f"{' | '.join(row.label for row in found)}; add the keys that tell them apart to claims.toml"
+                f"{' | '.join(row.label for row in found)}; add the keys that distinguish them to claims.toml"
             )
         return found[0] if found else None
 
 
 def _judged(claim: Claim, evidence: _Evidence) -> Judged:
     found = [_outcome(line, evidence) for line in claim.lines]
-    # What did not run counts as a test that found nothing, so that a verdict is not easier to get early.
+    # A line that was not run counts as a test that found nothing, so running less never helps a claim.
     tested = [i for i, line in enumerate(claim.lines) if line.kind in _TESTED]
     p = [1.0 if math.isnan(found[i].p) else found[i].p for i in tested]
     for i, adjusted in zip(tested, holm(p), strict=True):
@@ -188,7 +182,7 @@ def _judged(claim: Claim, evidence: _Evidence) -> Judged:
 
 
 def _outcome(line: Line, evidence: _Evidence) -> Outcome:
-    """What the records say of a line; a tested one is `not resolved` until its p is adjusted."""
+    """What the records say about a line; a tested one is `not resolved` until its p is adjusted."""
     not_run = Outcome(line, "not run", detail=f"hdc train study={line.study}")
     match line.kind:
         case "exact":
@@ -233,7 +227,7 @@ def _outcome(line: Line, evidence: _Evidence) -> Outcome:
 
 
 def _with_failures(not_run: Outcome, runs: Sequence[Run]) -> Outcome:
-    """Which of its runs failed, beside the command."""
+    """The outcome with its failed runs named beside the command."""
     failed = (
         f"; {run.config.dilation.label} ({run.run_id}) failed: {run.failure.get('error')}"
         for run in runs
@@ -257,7 +251,7 @@ def _correlation(line: Line, rows: Sequence[Row]) -> Outcome | None:
     alike = dict.fromkeys(", ".join(row.others) for row in rows)
     if len(alike) > 1:
         raise InputError(
-            f"study {line.study}: a correlation needs rows that differ in their schedule alone, "
+            f"study {line.study}: a correlation needs rows that differ only in their schedule, "
             f"there are {' | '.join(alike)}"
         )
     one = correlation(rows, line.predicted, line.metric)
@@ -269,8 +263,8 @@ def _correlation(line: Line, rows: Sequence[Row]) -> Outcome | None:
 
 def _count(line: Line, treatment: Row, control: Row) -> Outcome | None:
     mine, theirs = (number(line.column, row.runs) for row in (treatment, control))
-    known = (DESCRIBED[line.column].of(row.runs) for row in (treatment, control))
-    shown = ("" if value is None else DESCRIBED[line.column].text(value) for value in known)
+    counted = DESCRIBED[line.column]
+    shown = (counted.text(counted.of(row.runs)) for row in (treatment, control) if counted.of)
     return _counted(line, mine, theirs, *shown)
 
 
@@ -287,7 +281,7 @@ def _no_times(not_run: Outcome) -> Outcome:
 
 
 def _repeats(times: pl.DataFrame | None, row: Row, column: str) -> Mapping[int, float]:
-    """The value of every repeat of a row; of several runs, which differ in their seeds alone, the median."""
+    """The value of every repeat of a row, the median over its runs, which differ only in their seeds."""
     if times is None:
         return {}
     chosen = times.filter(pl.col("run_id").is_in([run.run_id for run in row.runs])).drop_nulls(column)
@@ -298,7 +292,7 @@ def _tested(outcome: Outcome, adjusted: float, tests: int) -> Outcome:
     """The verdict of a line with its adjusted p."""
     line = outcome.line
     down = line.expect in ("lower", "not_lower")
-    effect = -outcome.effect if down else outcome.effect  # above 0: in the direction that is named
+    effect = -outcome.effect if down else outcome.effect  # above 0: in the direction that the line names
     significant = adjusted < ALPHA
     if line.kind == "correlation":
         detectable = Correlation(outcome.n, outcome.effect, outcome.low, outcome.high, outcome.p).detectable(
@@ -310,8 +304,9 @@ def _tested(outcome: Outcome, adjusted: float, tests: int) -> Outcome:
     if line.expect.startswith("not_"):
         interval = Estimate.of(outcome.pairs, 0.9)
         end, worst = (interval.low, -interval.low) if down else (interval.high, interval.high)
-        _, factor, digits = style(line.metric)
-        reach = f"90% interval to {_difference(line, end)}, margin {line.margin * factor:.{digits}f}"
+        style = column(line.metric)
+        margin = f"{line.margin * style.factor:.{style.digits}f}"
+        reach = f"90% interval to {_difference(line, end)}, margin {margin}"
         if worst < line.margin:
             return replace(outcome, verdict="confirmed", detail=reach)
         if significant and effect > 0:
@@ -323,7 +318,7 @@ def _tested(outcome: Outcome, adjusted: float, tests: int) -> Outcome:
 
 
 def _smallest(outcome: Outcome, tests: int) -> str:
-    """What this n could have shown, for a line that is not resolved."""
+    """The smallest effect that this n could have shown, for a line that is not resolved."""
     if math.isfinite(outcome.mde):
         shown = _difference(outcome.line, -outcome.mde if "lower" in outcome.line.expect else outcome.mde)
         return f"smallest that n = {outcome.n} would have shown: {shown}"
@@ -334,7 +329,7 @@ def _smallest(outcome: Outcome, tests: int) -> str:
 
 
 def _difference(line: Line, mean: float, low: float = math.nan, high: float = math.nan) -> str:
-    """A difference in its column's units, a ratio for time, a correlation as it is."""
+    """A difference in its column's units; for time a ratio; a correlation as it is."""
     if not math.isfinite(mean):
         return "undefined"
     if line.kind == "correlation":
@@ -346,7 +341,7 @@ def _difference(line: Line, mean: float, low: float = math.nan, high: float = ma
 
 
 def document(judged: Sequence[Judged]) -> Document:
-    """Two blocks, the claims and their lines; as data, a row for each line."""
+    """Two blocks, the claims and their lines; as data, one row per line."""
     claims = tuple(
         (one.claim.name, one.claim.text, one.text, f"{one.holding} of {len(one.outcomes)}") for one in judged
     )
@@ -364,10 +359,10 @@ def document(judged: Sequence[Judged]) -> Document:
     )
     notes = (
         "exact: computed or counted. Measured lines: [95% BCa bootstrap interval], tested by exact sign "
-        "flips, p by Holm over the tested lines of a claim",
-        f"confirmed: p < {ALPHA} with the claimed sign; refuted: with the other. Not higher, not lower: "
-        "confirmed where the 90% interval (t) ends before the margin",
-        "a claim is confirmed, or exact, where all its lines are, and refuted where one is",
+        "flips, p by Holm's method over the tested lines of a claim",
+        f"confirmed: p < {ALPHA} with the claimed sign; refuted: with the other. Not above, not below: "
+        "confirmed if the 90% interval (t) ends before the margin",
+        "a claim is confirmed, or exact, if all of its lines are, and refuted if one is",
     )
     sections = (
         Section("the claims", ("", "claim", "verdict", "lines that hold"), claims, ("claim", "verdict")),
@@ -400,12 +395,12 @@ def _record(judged: Judged, outcome: Outcome) -> dict[str, Any]:
 
 
 def _said(line: Line) -> str:
-    """What a line says, in words."""
+    """A line as a sentence."""
     match line.kind:
         case "exact":
             return (FACTS[line.fact].__doc__ or "").rstrip(".")
         case "matrix":
-            return f"{line.study}: learnt where the certificate sees it, guessed where it does not"
+            return f"{line.study}: learnt where the network sees it, guessed where it does not"
         case "correlation":
             sign = "above" if line.expect == "higher" else "below"
             what = f"{DESCRIBED[line.predicted].title} and {title(line.metric, False)}"

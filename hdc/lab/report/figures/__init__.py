@@ -1,4 +1,4 @@
-"""Records to pictures. No JAX."""
+"""Figures drawn from the records. No JAX."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What a figure is asked to be."""
+"""The options of `hdc figure`."""
 
 from dataclasses import dataclass
 
@@ -14,17 +14,17 @@ class FigureConfig:
     """What `conf/figure/*.yaml` declares.
 
     Attributes:
-        draw: the figures, each a file of its name: `panels` (what each schedule sees and predicts),
-            `prediction` (predicted G against each measured gridding number), `pareto` (quality against
-            gridding), `offsets` (the matrix of schedules and offsets), `differences` (to the baseline, with
-            intervals), `strata` (IoU by the size of things).
-        study, results: whose records, and the folder that holds the studies.
-        seed: whose maps and predictions `panels` shows; the first seed of each run where it is null.
-        measured: gridding numbers as split/metric, those that no run has are left out; `pareto` takes the
-            first of them.
-        baseline: of `differences`, as a table has it.
-        formats: of the files, png, svg or pdf.
-        out: the folder to write to, <results>/<study>/figures where it is null.
+        draw: the figures, each written to a file of its name: `panels` (what each schedule sees and
+            predicts), `prediction` (predicted G against each measured gridding number), `pareto` (quality
+            against gridding), `offsets` (schedules by offsets), `differences` (to the baseline, with
+            intervals), `strata` (IoU by the size of objects).
+        study, results: the study to draw, and the folder that holds the studies.
+        seed: the seed whose maps and predictions `panels` shows; null is the first seed of each run.
+        measured: the columns of `prediction` and `differences`, as split/metric; `pareto` takes the first
+            one that some run has. By default they include the measures of plugins.
+        baseline: the row that `differences` compares with, as in a table.
+        formats: png, svg or pdf.
+        out: the folder to write to; null is <results>/<study>/figures.
     """
 
     draw: tuple[str, ...] = ("panels",)
@@ -42,7 +42,7 @@ class FigureConfig:
                 raise InputError(f"{key} must name at least one of {', '.join(allowed)}")
             for name in getattr(self, key):
                 if name not in allowed:
-                    raise InputError(f"{key} must be of {', '.join(allowed)}, got {name!r}")
+                    raise InputError(f"{key} must be among {', '.join(allowed)}, got {name!r}")
         for name in self.measured:
             if name.count("/") != 1:
-                raise InputError(f"measured must be of split/metric, got {name!r}")
+                raise InputError(f"measured must be split/metric, such as test/erf_ripple, got {name!r}")

@@ -1,4 +1,4 @@
-"""What each schedule can see, what its network sees, what it predicts, side by side."""
+"""What each schedule can see, what its trained network sees and what that predicts, side by side."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from hdc import plots as path_maps
+from hdc import plots
 from hdc.errors import InputError
-from hdc.lab.records import packed as findings
+from hdc.lab.records import packed
 from hdc.lab.records.run import Run
 from hdc.lab.report.figures import style
 from hdc.lab.report.figures.config import FigureConfig
@@ -19,11 +19,11 @@ from hdc.lab.report.tables.rows import group
 
 
 def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
-    """One row a schedule: path counts, effective receptive field, a test image, truth and prediction.
+    """One row per schedule: path counts, effective receptive field, a test image, truth and prediction.
 
-    Every finished schedule of the study has a row, from its first finished run; the caption names the
-    others, and what sets the runs that are shown apart. All rows show the same test image: of those kept
-    with the runs, the one with the most borders in its truth (the first of equals).
+    Each schedule's row shows its first finished run; the caption names the schedules without one, and the
+    settings that are shown. All rows show the same test image, the one of those kept with the runs whose
+    truth has the most borders.
 
     Raises:
         InputError: where no run is done, or none with the seed that is asked for.
@@ -36,8 +36,8 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         seed = "" if config.seed is None else f" with seed {config.seed}"
         raise InputError(f"study {config.study!r} has no finished run{seed} to draw")
     seeds = [run.config.seeds[0] if config.seed is None else config.seed for run in done.values()]
-    maps = [findings.gridding(run, seed) for run, seed in zip(done.values(), seeds, strict=True)]
-    shown = [findings.predictions(run, seed) for run, seed in zip(done.values(), seeds, strict=True)]
+    maps = [packed.gridding(run, seed) for run, seed in zip(done.values(), seeds, strict=True)]
+    shown = [packed.predictions(run, seed) for run, seed in zip(done.values(), seeds, strict=True)]
     widest = max(run.config.dilation.receptive_field for run in done.values())
     dense = shown[0]["labels"].ndim > 1
     titles = ("paths to each pixel", "effective field, dB", "test image", "truth", "prediction")
@@ -60,7 +60,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         handles = [
             Patch(facecolor=style.colour(i), edgecolor="0.4", label=name) for i, name in enumerate(names)
         ]
-        handles.append(Patch(facecolor=path_maps.HOLE, edgecolor="0.4", label="hole: never seen"))
+        handles.append(Patch(facecolor=plots.HOLE, edgecolor="0.4", label="hole: never seen"))
         figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
     style.write(figure, _caption(config, runs, done))
     return figure
@@ -69,7 +69,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
 def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
     schedule = run.config.dilation
     counts = schedule.path_counts.astype(float)
-    path_maps.draw(axis, np.outer(counts, counts))
+    plots.draw(axis, np.outer(counts, counts))
     _frame(axis, widest)
     axis.set_ylabel(f"{schedule.label}  ({schedule.kind})", fontsize=10)
     axis.set_xlabel(
@@ -79,13 +79,13 @@ def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
 
 
 def _draw_erf(axis: Axes, erf: np.ndarray, widest: int) -> None:
-    """In dB below the strongest pixel, centred as the path counts are."""
-    erf = erf.astype(np.float32)  # as findings keep it, so that both are drawn the same
+    """In dB below the strongest pixel, centred like the path counts."""
+    erf = erf.astype(np.float32)  # packed findings keep single precision: draw both alike
     level = 20 * np.log10(np.maximum(erf / max(erf.max(), 1e-30), 1e-4))
     height, width = erf.shape
     extent = (-width // 2 - 0.5, width - width // 2 - 0.5, height - height // 2 - 0.5, -height // 2 - 0.5)
     image = axis.imshow(level, cmap="magma", vmin=-60, vmax=0, extent=extent)
-    _frame(axis, widest + 2)  # the stem widens the schedule's field by two
+    _frame(axis, widest + 2)  # the stem widens the schedule's field by 2 px
     axis.get_figure().colorbar(image, ax=axis, shrink=0.7, ticks=[-60, -30, 0]).ax.tick_params(labelsize=7)  # type: ignore[union-attr]
 
 
@@ -98,17 +98,17 @@ def _frame(axis: Axes, widest: int) -> None:
 
 
 def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
-    sample = findings.shown_sample(predictions)
+    sample = packed.shown_sample(predictions)
     image, label = predictions["images"][sample], predictions["labels"][sample]
     predicted = predictions["predictions"][sample]
     axes[0].imshow(image if image.shape[-1] in (3, 4) else image[..., 0], cmap="gray")
     if predicted.ndim == 0:
         names = predictions["classes"]
-        axes[0].set_xlabel(style.literal(f"{names[label]}, said {names[predicted]}"), fontsize=9)
+        axes[0].set_xlabel(style.literal(f"{names[label]}, predicted {names[predicted]}"), fontsize=9)
     else:
         colours = ListedColormap([style.colour(i) for i in range(len(predictions["classes"]))])
         for axis, values in zip(axes[1:], (label, predicted), strict=True):
-            axis.set_facecolor("0.75")  # of pixels without a label
+            axis.set_facecolor("0.75")  # pixels without a label
             axis.imshow(
                 np.ma.masked_outside(values, 0, colours.N - 1),
                 cmap=colours,
@@ -122,7 +122,7 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
 
 
 def _mean(run: Run, metric: str) -> float:
-    """The test metric's mean over the seeds of a run; NaN where it has none."""
+    """A test metric's mean over the seeds of a run; NaN if it was not measured."""
     chosen = run.metrics().filter(pl.col("split") == "test", pl.col("metric") == metric)["value"]
     return float(np.mean(chosen.to_numpy())) if len(chosen) else float("nan")
 
@@ -136,11 +136,11 @@ def _caption(config: FigureConfig, runs: Sequence[Run], done: dict[str, Run]) ->
         f"n = {', '.join(map(str, counts))} seeds; maps: {pictured}. Axes in pixels."
     )
     if first.config.net.name == "context":
-        text += " Paths: of the schedule, without the network's 3x3 stem."
+        text += " Paths are the schedule's own, without the network's 3x3 stem."
     drawn = {run.run_id for run in done.values()}
     rows = [row for row in group(runs, []) if drawn & {run.run_id for run in row.runs}]
     if settings := dict.fromkeys(", ".join(row.others) for row in rows if row.others):
-        text += f"\nShown of several settings: {' | '.join(settings)}."
+        text += f"\nSettings shown: {' | '.join(settings)}."
     absent = {
         f"{run.config.dilation.label} ({run.state})"
         for run in runs

@@ -1,4 +1,4 @@
-"""Row by row: differences to a baseline with their intervals, and IoU by the size of things."""
+"""Figures with a line per row: differences to a baseline with intervals, and IoU by the size of objects."""
 
 import math
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from hdc.errors import InputError
 from hdc.lab.records.run import Run
 from hdc.lab.report.figures import style
 from hdc.lab.report.figures.config import FigureConfig
-from hdc.lab.report.tables.columns import style as column_style
+from hdc.lab.report.tables.columns import column as column_of
 
 _CLEAR, _UNSURE, _NOISE = style.COLOURS[0], "0.8", "white"
 _SIZES = ("small", "medium", "large")
 
 
 def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
-    """Each row minus its baseline, paired by seed: the mean and its 95 % interval, a panel a column.
+    """Each row minus its baseline, paired by seed: mean and 95 % interval, one panel per column.
 
     Raises:
         InputError: where nothing is measured, or no row has a baseline.
     """
-    table = style.table_of(config, runs, list(dict.fromkeys([style.quality(runs), *config.measured])))
+    table = style.table_of(config, runs, [style.quality(runs), *config.measured])
     pairs = [(row, other) for row in table.rows if (other := table.baseline(row))]
     pairs = [
         (row, other)
@@ -38,7 +38,7 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     figure = Figure(figsize=size, layout="constrained", dpi=style.DPI)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
-        _, factor, _ = column_style(column)
+        factor = column_of(column).factor
         axis.axvline(0, color="0.4", linewidth=1)
         for place, (row, _) in enumerate(pairs):
             difference = table.differences[row.label, column]
@@ -49,7 +49,7 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
                         0, place, "undefined", fontsize=7, ha="center", va="center", backgroundcolor="white"
                     )
                 continue
-            ends = np.nan_to_num([found.low, found.high], nan=found.mean)  # one pair has no interval
+            ends = np.nan_to_num([found.low, found.high], nan=found.mean)  # a single pair has no interval
             axis.plot(factor * ends, [place, place], color="0.35", linewidth=1.4)
             face = _CLEAR if not difference.mark else _NOISE if found.low <= 0 <= found.high else _UNSURE
             axis.plot(
@@ -62,8 +62,8 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         style.frame(axis)
     meanings = (
         (_CLEAR, "clear: adjusted p < 0.05"),
-        (_UNSURE, "interval without 0, adjusted p ≥ 0.05"),
-        (_NOISE, "interval with 0"),
+        (_UNSURE, "interval excludes 0, adjusted p ≥ 0.05"),
+        (_NOISE, "interval includes 0"),
     )
     handles = [
         Line2D([], [], color=_CLEAR, markerfacecolor=face, marker="o", linestyle="", label=meaning)
@@ -79,20 +79,20 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     name = to.pop() if len(to) == 1 else f"the {config.baseline} row of the same setting"
     text = (
         f"Difference to {name}, paired by seed: mean and 95 % interval, {seeds}.\n"
-        "Adjusted: by Holm's correction, for all tests of this figure."
+        "Adjusted by Holm's correction over all tests of this figure."
     )
     style.caption(figure, config, runs, text)
     return figure
 
 
 def strata(config: FigureConfig, runs: Sequence[Run]) -> Figure:
-    """The IoU of small, medium and large things, a line a configuration.
+    """The IoU of small, medium and large objects, one line per configuration.
 
     Raises:
         InputError: where no run has an IoU by size.
     """
     table = style.table_of(config, runs, [f"test/iou_{size}" for size in _SIZES])
-    columns = [column for column in table.measured if column.startswith("test/iou_")]
+    columns = table.measured
     rows = [row for row in table.rows if any(row.values[column] for column in columns)]
     figure = Figure(figsize=(6.2, 3.6 + 0.22 * math.ceil(len(rows) / 2)), layout="constrained", dpi=style.DPI)
     axis = figure.subplots()
@@ -111,11 +111,10 @@ def strata(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             **{"markeredgecolor": "0.2", "markersize": 7, "linewidth": 0.8, "ecolor": "0.4"},
         )
     axis.set_xticks(range(len(columns)), [column.removeprefix("test/iou_") for column in columns])
-    axis.set(xlabel="size of the things", ylabel="mean IoU of the things, %")
+    axis.set(xlabel="size of the objects", ylabel="mean IoU of the objects, %")
     style.frame(axis)
     axis.grid(visible=False, axis="x")
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     seeds = style.counts([row.estimate(column).n for row in rows for column in columns], "seeds")
-    text = f"Mean and 95 % interval of {seeds}."
-    style.caption(figure, config, runs, text)
+    style.caption(figure, config, runs, f"Mean and 95 % interval of {seeds}.")
     return figure

@@ -1,4 +1,4 @@
-"""Schedule beside schedule: does the predicted gridding predict, and what does gridding cost in quality."""
+"""Scatter plots: does predicted gridding predict the measured one, and what does it cost in quality?"""
 
 import math
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from hdc.lab.report.statistics import Correlation, Estimate
 from hdc.lab.report.tables import columns
 from hdc.lab.report.tables.rows import Row
 
-_FEW = 8  # points that are all named
-# Of a name from its point, in points: the nearest first.
+_FEW = 8  # points up to which all are named
+# Where a name can stand, relative to its point, in points: the nearest place first.
 _OFFSETS = sorted(
     ((right, up) for right in (6, -6, 40, -40) for up in (*range(5, 96, 10), *range(-11, -102, -10))),
     key=lambda offset: abs(offset[0]) + abs(offset[1]),
@@ -28,21 +28,21 @@ _OFFSETS = sorted(
 
 
 def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
-    """Predicted G against each measured gridding number and against quality, a point a configuration.
+    """Predicted G against each measured gridding number and against quality, one point per configuration.
 
-    Their rank correlation is given where the configurations differ in their schedules alone.
+    The rank correlation is given where the configurations differ only in their schedules.
 
     Raises:
         InputError: where nothing is measured.
     """
-    table = style.table_of(config, runs, list(dict.fromkeys([*config.measured, style.quality(runs)])))
+    table = style.table_of(config, runs, [*config.measured, style.quality(runs)])
     rows = [row for row in table.rows if any(row.values.values())]
     measured = table.measured
     figure = Figure(figsize=(3.1 * len(measured), 3.7), layout="constrained", dpi=style.DPI)
     for axis, column in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured, strict=True):
         for row in rows:
             _point(axis, row.kind, columns.number("gridding", row.runs), _scaled(row, column))
-        # One of rows that differ in more than their schedules would count a schedule several times.
+        # Rows that differ in other keys too would count one schedule several times.
         alike = len({row.others for row in rows}) == 1
         correlation = tables.correlation(rows if alike else [], "gridding", column)
         axis.set(
@@ -53,14 +53,14 @@ def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     figure.legend(handles=_legend(rows), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     seeds = style.counts([row.estimate(column).n for row in rows for column in measured], "seeds")
     text = (
-        f"A point a configuration: mean and 95 % interval of {seeds}. ρ: Spearman, 95 % bootstrap interval."
+        f"A point per configuration: mean and 95 % interval of {seeds}. ρ: Spearman, 95 % bootstrap interval."
     )
     style.caption(figure, config, runs, text)
     return figure
 
 
 def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:
-    """Quality against the first measured gridding number; no other beats those on the front in both.
+    """Quality against the first measured gridding number, with the Pareto front.
 
     Raises:
         InputError: where one of the two is not measured.
@@ -90,10 +90,10 @@ def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     seeds = style.counts([row.estimate(good).n for row in rows], "seeds")
     few = len(rows) <= _FEW
     named = [i for i, row in enumerate(rows) if few or i in best or row.kind == "plain"]
-    which = "" if few else " Named are those on the front and the plain."
+    which = "" if few else " Only the front and plain schedules are named."
     text = (
         f"{len(rows)} configurations, mean and 95 % interval of {seeds}.\n"
-        f"Front: of the means, whatever their intervals, no other is better in both.{which}"
+        f"Front: means that no other mean beats in both, whatever their intervals.{which}"
     )
     style.caption(figure, config, runs, text)
     _label(axis, points, {i: style.row_name(rows[i]) for i in named})
@@ -101,8 +101,10 @@ def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:
 
 
 def front(points: np.ndarray) -> list[int]:
-    """The positions of the points `[n, 2]` that no other beats, less of the first and more of the second
-    being better; from the least of the first on."""
+    """The positions of the points `[n, 2]` on the Pareto front, by ascending first coordinate.
+
+    Less of the first coordinate and more of the second is better.
+    """
     order = sorted(range(len(points)), key=lambda i: (points[i, 0], -points[i, 1]))
     kept: list[int] = []
     for i in order:
@@ -113,7 +115,7 @@ def front(points: np.ndarray) -> list[int]:
 
 def _scaled(row: Row, column: str) -> Estimate:
     """The row's estimate in the units of the axis."""
-    estimate, (_, factor, _) = row.estimate(column), columns.style(column)
+    estimate, factor = row.estimate(column), columns.column(column).factor
     return Estimate(estimate.n, estimate.mean * factor, estimate.half_width * factor)
 
 
@@ -146,7 +148,7 @@ def _spearman(found: Correlation) -> str:
 
 
 def _label(axis: Axes, points: np.ndarray, names: dict[int, str]) -> None:
-    """Write each name near its point, with a line to it, where it covers neither a point nor another name."""
+    """Write each name near its point, with a line to it, where it covers no point and no other name."""
     figure = axis.get_figure()
     figure.draw_without_rendering()  # type: ignore[union-attr]  # places the axes
     at = axis.transData.transform(points)
@@ -166,14 +168,14 @@ def _label(axis: Axes, points: np.ndarray, names: dict[int, str]) -> None:
 
 
 def _covers(text: Annotation, offset: tuple[int, int], inside: Bbox, taken: Sequence[Bbox]) -> int:
-    """How many boxes a name would cover at an offset; all, and one more, where it leaves the axes."""
+    """How many boxes a name would cover at an offset; more than all of them if it leaves the axes."""
     box = _put(text, offset)
     within = all(inside.contains(x, y) for x, y in (box.min, box.max))
     return box.count_overlaps(taken) if within else len(taken) + 1
 
 
 def _put(text: Annotation, offset: tuple[int, int]) -> Bbox:
-    """Put a name at an offset from its point, and give its box without the line."""
+    """Put a name at an offset from its point; its box, without the line."""
     text.xyann = offset
     text.set_horizontalalignment("left" if offset[0] > 0 else "right")
     text.get_window_extent()  # moves it

@@ -4,6 +4,7 @@ import io
 import re
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -19,19 +20,19 @@ from hdc.lab.report.figures.config import FigureConfig
 from hdc.lab.report.tables import Table, TableConfig, columns
 from hdc.lab.report.tables.rows import Row
 
-# Okabe and Ito's colours, safe for the colour-blind, in an order whose first six differ in grey too.
+# The colours of Okabe and Ito, safe for the colour-blind; the first six differ in grey, too.
 COLOURS = ("#0072B2", "#009E73", "#F0E442", "#E69F00", "#CC79A7", "#F5F5F5", "#56B4E9", "#D55E00")
-# Of a kind of schedule: colours whose grey differs, and another shape for each.
+# Colour and marker for each kind of schedule; the colours differ in grey, too.
 KINDS = {"plain": ("#E69F00", "s"), "dilated": ("#D55E00", "^"), "hdc": ("#0072B2", "o")}
-# For lines, in an order whose neighbours differ in grey.
+# For lines; neighbours differ in grey.
 LINES = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = "osD^vP*X"
 DPI = 110
-_SIZE, _PER_INCH = 8.5, 16  # of captions: points, and characters that an inch holds
+_SIZE, _PER_INCH = 8.5, 16  # of captions: size in points, and characters per inch
 
 
 def colour(position: int) -> str:
-    """One after the other, from the start again after the last."""
+    """The colour of a class by its number; after the last colour the first is used again."""
     return COLOURS[position % len(COLOURS)]
 
 
@@ -49,7 +50,7 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> lis
 
 
 def _few_colours(png: io.BytesIO) -> bytes:
-    """The same picture in 256 colours of its own, a third of the size."""
+    """The same picture with a palette of 256 colours, a third of the size."""
     smaller = io.BytesIO()
     with Image.open(png) as image:
         few = image.convert("RGB").quantize(
@@ -60,41 +61,42 @@ def _few_colours(png: io.BytesIO) -> bytes:
 
 
 def table_of(config: FigureConfig, runs: Sequence[Run], wanted: Sequence[str]) -> Table:
-    """The study's table of such columns, for a figure to draw; those that no run has are left out.
+    """The study's table of the wanted columns that some run has, for a figure to draw.
+
+    Measures of plugins follow where `config.measured` is the default and part of what is wanted.
 
     Raises:
         InputError: where no run is done, or none has any of the columns.
     """
-    table = tables.build(
-        TableConfig(
-            study=config.study, measured=tuple(wanted), described=("gridding",), baseline=config.baseline
-        ),
-        runs,
+    wanted = tuple(dict.fromkeys(wanted))
+    asked = TableConfig(
+        study=config.study, measured=wanted, described=("gridding",), baseline=config.baseline
     )
+    table = tables.build(asked, runs)
     if not any(run.state == "done" for run in runs):
         raise InputError(f"study {config.study!r} has no finished run to draw")
+    if not {*FigureConfig.measured} <= {*wanted}:
+        table = replace(table, measured=tuple(name for name in table.measured if name in wanted))
     if not table.measured:
         raise InputError(f"no run of study {config.study!r} has any of {', '.join(wanted)}")
     return table
 
 
 def quality(runs: Sequence[Run]) -> str:
-    """The column that says how good a network is: mean IoU where it is measured, else accuracy."""
+    """The column for quality: mean IoU for dense prediction, else accuracy."""
     dense = any(run.info.get("data", {}).get("task") == "dense" for run in runs)
     return "test/mean_iou" if dense else "test/accuracy"
 
 
 def axis_title(column: str, table: Table) -> str:
-    """The column's name and unit."""
-    heading = columns.title(column, table.dense)
-    if heading == column:  # it has no heading of its own
-        return literal(column.partition("/")[2].replace("_", " "))
+    """The column's name with its unit after a comma."""
+    heading = literal(columns.title(column, table.dense))
     name, _, unit = heading.rpartition(" ")
     return f"{name}, {unit}" if unit in ("%", "dB", "px²") else heading
 
 
 def literal(text: str) -> str:
-    """A text from outside, such as a class's name, as it is drawn: without formulas between dollars."""
+    """A text from outside, such as a class name, escaped so that dollars do not make formulas."""
     return re.sub(r"(?<!\\)\$", r"\$", printable(text))
 
 
@@ -111,22 +113,22 @@ def row_name(row: Row) -> str:
 
 
 def caption(figure: Figure, config: FigureConfig, runs: Sequence[Run], text: str) -> None:
-    """Write above the figure its study and data, then `text`, then how many runs are not there."""
+    """Write the study and its data above the figure, then `text`, then how many runs are missing."""
     names = ", ".join(dict.fromkeys(run.config.data.name for run in runs))
     absent = sum(run.state != "done" for run in runs)
-    missing = f"\nNot drawn: {absent} of {len(runs)} runs, not done." if absent else ""
+    missing = f"\nNot drawn: {absent} of {len(runs)} runs, which are not done." if absent else ""
     write(figure, f"{config.study}: {names}, test split. {text}{missing}")
 
 
 def write(figure: Figure, text: str) -> None:
-    """Write above the figure, in lines that are not longer than it is wide."""
+    """Write above the figure, in lines no longer than it is wide."""
     width = int(_PER_INCH * figure.get_figwidth())
     lines = (textwrap.fill(literal(line), width) for line in text.splitlines())
     figure.suptitle("\n".join(lines), fontsize=_SIZE)
 
 
 def frame(axis: Axes) -> None:
-    """Lines at the left and below, ticks small, a light grid."""
+    """Axis lines at the left and below only, small ticks, a light grid."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
     axis.grid(color="0.9", linewidth=0.6)

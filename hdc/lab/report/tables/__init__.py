@@ -1,4 +1,4 @@
-"""Records to tables. No JAX."""
+"""Tables built from the records. No JAX."""
 
 from hdc.lab.report.tables.study import (
     Difference,

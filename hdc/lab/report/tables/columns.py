@@ -1,6 +1,7 @@
-"""The columns of a table: what is known of a row without training, headings, units and digits."""
+"""The columns of a table: headings, units and digits, and the values that are known without training."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +10,26 @@ from hdc.lab.records.run import Run
 
 
 @dataclass(frozen=True)
-class Described:
-    """A column that needs no training: its heading, its value for a row's runs, and its text."""
+class Column:
+    """How a column is written.
+
+    Attributes:
+        title: its heading.
+        digits: after the point.
+        factor: from the value to what is written, 100 for a share in percent.
+        of: the value for the runs of a row, None where it is not known; None for a measured column.
+    """
 
     title: str
-    of: Callable[[Sequence[Run]], Any]
-    text: Callable[[Any], str]
+    digits: int
+    factor: float = 1
+    of: Callable[[Sequence[Run]], Any] | None = None
 
-
-NETWORK = ("network_coverage", "network_gridding")  # what `hdc.lab.seen` records of the built network
+    def text(self, value: Any) -> str:
+        """A known value as it is written; a dash for None."""
+        if isinstance(value, bool | None):
+            return {None: "–", True: "yes", False: "no"}[value]
+        return f"{value * self.factor:,.{self.digits}f}"
 
 
 def _recorded(name: str) -> Callable[[Sequence[Run]], Any]:
@@ -34,67 +46,68 @@ def _seen(of: Callable[[Mapping[str, Any]], float]) -> Callable[[Sequence[Run]],
     return lambda runs: None if (found := seen(runs)) is None else of(found)
 
 
+NETWORK = ("network_coverage", "network_gridding")  # what `hdc.lab.seen` records
 DESCRIBED = {
-    "receptive_field": Described("field px", lambda runs: runs[0].config.dilation.receptive_field, str),
-    "coverage": Described("coverage %", lambda runs: 100 * runs[0].config.dilation.coverage, "{:.0f}".format),
-    "gap_free": Described(
-        "gap-free", lambda runs: runs[0].config.dilation.gap_free, lambda v: "yes" if v else "no"
+    "receptive_field": Column("field px", 0, of=lambda runs: runs[0].config.dilation.receptive_field),
+    "coverage": Column("coverage %", 0, of=lambda runs: 100 * runs[0].config.dilation.coverage),
+    "gap_free": Column("gap-free", 0, of=lambda runs: runs[0].config.dilation.gap_free),
+    "gridding": Column("G", 3, of=lambda runs: runs[0].config.dilation.gridding.index),
+    "network_coverage": Column(
+        "coverage of the network %", 0, of=_seen(lambda found: 100 * min(found["coverage"]))
     ),
-    "gridding": Described("G", lambda runs: runs[0].config.dilation.gridding.index, "{:.3f}".format),
-    "network_coverage": Described(
-        "coverage of the network %", _seen(lambda found: 100 * min(found["coverage"])), "{:.0f}".format
-    ),
-    "network_gridding": Described(
-        "G of the network", _seen(lambda found: found["gridding"]), "{:.3f}".format
-    ),
-    "parameters": Described("params", _recorded("parameters"), "{:,}".format),
-    "flops_per_image": Described("MFLOP", _recorded("flops_per_image"), lambda v: f"{v / 1e6:,.1f}"),
-    "bytes_per_image": Described("MB", _recorded("bytes_per_image"), lambda v: f"{v / 1e6:,.2f}"),
+    "network_gridding": Column("G of the network", 3, of=_seen(lambda found: found["gridding"])),
+    "parameters": Column("params", 0, of=_recorded("parameters")),
+    "flops_per_image": Column("MFLOP", 1, 1e-6, _recorded("flops_per_image")),
+    "bytes_per_image": Column("MB", 2, 1e-6, _recorded("bytes_per_image")),
 }
-
-# Heading, factor and digits of a measured column; others show their own name and four digits.
 _MEASURED = {
-    "accuracy": ("accuracy %", 100, 2),
-    "mean_iou": ("mIoU %", 100, 2),
-    "speckle": ("speckle %", 100, 3),
-    "erf_ripple": ("ERF ripple dB", 1, 1),
-    **{f"erf_area_{share}": (f"ERF {share} % area px²", 1, 0) for share in (20, 30, 50, 99)},
-    **{f"erf_fill_{share}": (f"ERF {share} % area of field", 1, 3) for share in (20, 30, 50, 99)},
-    "feature_ripple": ("feature ripple dB", 1, 1),
-    "phase_imbalance": ("phase imbalance %", 100, 2),
-    **{f"iou_{size}": (f"{size} items IoU %", 100, 2) for size in ("small", "medium", "large")},
-    "seconds": ("s/epoch", 1, 1),
+    "accuracy": Column("accuracy %", 2, 100),
+    "mean_iou": Column("mIoU %", 2, 100),
+    "speckle": Column("speckle %", 3, 100),
+    "erf_ripple": Column("ERF ripple dB", 1),
+    **{f"erf_area_{share}": Column(f"ERF {share} % area px²", 0) for share in (20, 30, 50, 99)},
+    **{f"erf_fill_{share}": Column(f"ERF {share} % area of field", 3) for share in (20, 30, 50, 99)},
+    "feature_ripple": Column("feature ripple dB", 1),
+    "phase_imbalance": Column("phase imbalance %", 2, 100),
+    **{f"iou_{size}": Column(f"{size} items IoU %", 2, 100) for size in ("small", "medium", "large")},
+    "seconds": Column("s/epoch", 1),
 }
+_BUILT_IN = re.compile(r"loss|iou_.+|(erf_ripple|feature_ripple)_frequency|phase_imbalance_period")
 
 
-def number(column: str, runs: Sequence[Run]) -> float:
+def column(name: str) -> Column:
+    """The column of a name: one of `DESCRIBED`, or split/metric; unlisted metrics have four digits."""
+    metric = name.rpartition("/")[2]
+    return (DESCRIBED if metric == name else _MEASURED).get(metric, Column(metric.replace("_", " "), 4))
+
+
+def is_plugin(name: str) -> bool:
+    """Whether a column is a test metric of a plugin's measure, which tables show without being asked."""
+    split, _, metric = name.partition("/")
+    return split == "test" and metric not in _MEASURED and not _BUILT_IN.fullmatch(metric)
+
+
+def number(name: str, runs: Sequence[Run]) -> float:
     """The value of a described column; NaN where it is not known."""
-    value = DESCRIBED[column].of(runs)
+    of = DESCRIBED[name].of
+    value = of and of(runs)
     return math.nan if value is None else float(value)
 
 
-def style(column: str) -> tuple[str, float, int]:
-    """Heading, factor and digits of a measured column."""
-    return _MEASURED.get(column.split("/")[1], (column, 1, 4))
-
-
-def title(column: str, dense: bool) -> str:
-    """The heading; accuracy is that of pixels where `dense`."""
-    if column in DESCRIBED:
-        return DESCRIBED[column].title
-    heading = style(column)[0]
-    if dense and column.endswith("/accuracy"):
+def title(name: str, dense: bool) -> str:
+    """The heading; where `dense`, accuracy is that of pixels."""
+    split, _, metric = name.rpartition("/")
+    heading = column(name).title
+    if dense and metric == "accuracy":
         heading = f"pixel {heading}"
-    split = column.split("/")[0]
-    return (
-        heading if split == "test" or column == "train/seconds" or heading == column else f"{split} {heading}"
+    return heading if split in ("", "test") or name == "train/seconds" else f"{split} {heading}"
+
+
+def difference_text(name: str, mean: float, low: float, high: float) -> str:
+    """A difference in the column's units, with its interval where that is finite."""
+    digits = column(name).digits
+    mean, low, high = (column(name).factor * value for value in (mean, low, high))
+    interval = (
+        f" [{low:+.{digits}f}, {high:+.{digits}f}]" if math.isfinite(low) and math.isfinite(high) else ""
     )
-
-
-def difference_text(column: str, mean: float, low: float, high: float) -> str:
-    """A difference with its interval, where there is one, in the column's units."""
-    _, factor, digits = style(column)
-    text = f"{mean * factor:+.{digits}f}"
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return text
-    return f"{text} [{low * factor:+.{digits}f}, {high * factor:+.{digits}f}]"
+    return f"{mean:+.{digits}f}{interval}"

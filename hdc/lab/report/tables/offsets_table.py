@@ -44,7 +44,7 @@ class Cell:
 
     @property
     def worst(self) -> float:
-        """The accuracy that is judged: the smallest where reachable, else the farthest from 50 %."""
+        """The accuracy to judge: the smallest if the pixel is seen, else the one farthest from 50 %."""
         if any(math.isnan(value) for value in self.accuracies):
             return math.nan
         return min(self.accuracies) if self.reachable else max(self.accuracies, key=lambda a: abs(a - 0.5))
@@ -81,7 +81,7 @@ def _cell(row: Row) -> Cell:
 
 
 def document(study: str, runs: Sequence[Run]) -> Document:
-    """The matrix: a line for each schedule, a column for each offset."""
+    """The matrix: one line per schedule, one column per offset."""
     found = cells(runs)
     offsets = sorted({cell.offset for cell in found})
     by_place = {(cell.row, cell.offset): cell for cell in found}

@@ -1,7 +1,7 @@
-"""A table as data, drawn for the terminal, as Markdown, CSV or LaTeX.
+"""A table as data, written for the terminal, as Markdown, CSV or LaTeX.
 
-Names of data sets, classes and errors come from outside: whatever they hold is shown as it is, and neither
-obeyed by the terminal nor taken for Markdown, HTML or LaTeX.
+Names of data sets, classes and errors come from outside. They are shown as they are: the terminal does not
+obey them, and they are not taken for Markdown, HTML or LaTeX.
 """
 
 import re
@@ -28,7 +28,7 @@ class Section:
         title: its heading.
         head: column headings.
         body: lines of cells.
-        words: the columns, beside the first, that hold words and not numbers.
+        words: the headings of columns that hold words and not numbers, beside the first.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Section:
     words: tuple[str, ...] = ()
 
     def is_words(self, name: str) -> bool:
-        """Whether a column is set flush left."""
+        """Whether a column is left-aligned."""
         return name == self.head[0] or name in self.words
 
 
@@ -48,7 +48,7 @@ class Document:
     Attributes:
         sections: its blocks.
         notes: the lines under them.
-        frame: the same as data, for CSV.
+        frame: the same table as data, for CSV.
     """
 
     sections: tuple[Section, ...]
@@ -64,7 +64,7 @@ def render(document: Document) -> RenderableType:
             title=_shown(section.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
         )
         for position, name in enumerate(section.head):
-            # A row's name stays in one piece while the other columns can be wrapped.
+            # A short row name stays on one line; the other columns can be wrapped.
             whole = position == 0 and max((len(cells[0]) for cells in section.body), default=0) <= _NAME
             justify = "left" if section.is_words(name) else "right"
             drawn.add_column(_shown(name), justify=justify, overflow="fold", no_wrap=whole)
@@ -75,7 +75,7 @@ def render(document: Document) -> RenderableType:
 
 
 def _shown(text: str) -> Text:
-    """Without markup: brackets are brackets."""
+    """The text with its brackets as they are, not as markup."""
     return Text(printable(text))
 
 
@@ -104,24 +104,32 @@ def _markdown(document: Document) -> str:
 
 
 def markdown(text: str) -> str:
-    """A text as one line of Markdown that shows it as it is; ordinary words and numbers stay unchanged."""
+    """A text escaped as one line of Markdown; ordinary words and numbers stay unchanged."""
     text = re.sub(r"&(?=#?\w+;)", "&amp;", printable(text))
     text = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text)
     return re.sub(r"[\\`*|$~]|(?<!\w)_|_(?!\w)|](?=[(\[:])", r"\\\g<0>", text)
 
 
 def _latex(document: Document) -> str:
-    import great_tables
-
     parts = []
     for section in document.sections:
-        columns = {
-            name: [printable(cells[i]) for cells in section.body] for i, name in enumerate(section.head)
-        }
-        drawn = great_tables.GT(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)))
-        drawn = drawn.tab_header(title=section.title).cols_align(
-            "right", [name for name in section.head if not section.is_words(name)]
+        align = "".join("l" if section.is_words(name) else "r" for name in section.head)
+        head, *body = (
+            " & ".join(map(_latex_text, cells)) + r" \\" for cells in (section.head, *section.body)
         )
-        parts.append(drawn.as_latex())
-    notes = [f"% {printable(note)}" for note in document.notes]
-    return "\n".join([*parts, *notes]) + "\n"
+        parts += [
+            r"\begin{table}[!t]",
+            rf"\caption*{{{_latex_text(section.title)}}}",
+            rf"\begin{{tabular*}}{{\linewidth}}{{@{{\extracolsep{{\fill}}}}{align}}}",
+            *(r"\toprule", head, r"\midrule", *body, r"\bottomrule"),
+            *(r"\end{tabular*}", r"\end{table}", ""),
+        ]
+    return "\n".join([*parts, *(f"% {printable(note)}" for note in document.notes)]) + "\n"
+
+
+_IN_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_IN_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def _latex_text(text: str) -> str:
+    return printable(text).translate(str.maketrans(_IN_LATEX))

@@ -1,4 +1,4 @@
-"""Runs to rows: one for each configuration that differs in more than its seeds; mixed ones are refused."""
+"""Runs to rows: runs that differ only in their seeds share one; runs that do not compare are refused."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,22 +8,23 @@ import polars as pl
 
 from hdc.errors import InputError
 from hdc.lab import records
-from hdc.lab.records.names import flatten, names, plain
+from hdc.lab.records.names import flatten, names, plain, settings
 from hdc.lab.records.run import Run
 from hdc.lab.report.statistics import Estimate
-from hdc.lab.report.tables.columns import DESCRIBED
+from hdc.lab.report.tables.columns import DESCRIBED, is_plugin
 
-# What `run.json` says that can change a run's numbers beside its configuration.
+# What `run.json` says, beside the configuration, that can change a run's numbers.
 _CIRCUMSTANCES = ("versions", "device.platform", "device.kind", "native", "backends", "data")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration, all its seeds.
+    """One configuration with all its seeds.
 
     Attributes:
-        schedule, kind: of the dilation schedule.
-        others: what else differs between the rows, as key=value; of keys that differ together, one.
+        schedule, kind: the dilation schedule's.
+        others: the other keys that distinguish the row, as key=value; see `hdc.lab.records.names`.
+        keys: its configuration, as `net.padding` -> `SAME`; that of its first run.
         runs: the runs behind it, in every state.
         values: value per seed, by column; a metric that was not finite is NaN.
         tested: the seeds of finished runs that have measurements of the test split.
@@ -32,13 +33,14 @@ class Row:
     schedule: str
     kind: str
     others: tuple[str, ...]
+    keys: Mapping[str, str]
     runs: tuple[Run, ...]
     values: Mapping[str, Mapping[int, float]]
     tested: frozenset[int]
 
     @property
     def label(self) -> str:
-        """The schedule's label, then the other keys that set this row apart."""
+        """The schedule's label, then the other keys that distinguish this row."""
         return ", ".join((self.schedule, *self.others))
 
     @property
@@ -48,22 +50,17 @@ class Row:
 
     @property
     def seeds(self) -> str:
-        """How many seeds are done, of how many planned where some are not."""
+        """The number of seeds, as `3`, or as `2 of 3` while some are not done."""
         planned = {seed for run in self.runs for seed in run.config.seeds}
         return str(len(planned)) if self.tested == planned else f"{len(self.tested)} of {len(planned)}"
 
     @cached_property
-    def keys(self) -> dict[str, str]:
-        """Its configuration, as `net.padding` -> `SAME`; that of its first run, seeds and spelling apart."""
-        return {key: plain(value) for key, value in flatten(self.runs[0].config.to_dict()).items()}
-
-    @cached_property
     def circumstances(self) -> dict[str, str]:
-        """Versions, device and data of its first run that is done."""
+        """Versions, device and data of its first finished run."""
         return next((circumstances(run) for run in self.runs if run.state == "done"), {})
 
     def estimate(self, column: str) -> Estimate:
-        """Over the seeds that are done; undefined where one of them was not finite."""
+        """Mean and interval over the finished seeds; NaN where one of them was not finite."""
         return Estimate.of(list(self.values.get(column, {}).values()))
 
     def differences(self, column: str, other: "Row") -> list[float]:
@@ -73,10 +70,11 @@ class Row:
 
 
 def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
-    """The rows of these runs, with their values of `columns` (split/metric; others are passed over).
+    """The rows of these runs, with their values of `columns` and of every measure of a plugin.
 
-    The keys that differ between runs are found, not declared, so runs of other data, lengths or
-    networks never share a row.
+    Args:
+        runs: of one study.
+        columns: as split/metric; names without a split are ignored.
 
     Raises:
         InputError: where runs of one row differ in versions, device or data.
@@ -85,16 +83,18 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
     for place, name in enumerate(names(runs)):
         groups.setdefault(name, []).append(place)
     values, tested = _values(runs, [column for column in columns if column not in DESCRIBED])
+    keys = settings(runs)
     rows = tuple(
         Row(
-            key[0],
+            name[0],
             runs[places[0]].config.dilation.kind,
-            key[1:],
+            name[1:],
+            keys[places[0]],
             tuple(runs[place] for place in places),
             {column: _merged(of[place] for place in places) for column, of in values.items()},
             frozenset(seed for place in places for seed in tested[place]),
         )
-        for key, places in groups.items()
+        for name, places in groups.items()
     )
     for row in rows:
         _refuse_mixed(row)
@@ -113,7 +113,7 @@ def circumstances(run: Run) -> dict[str, str]:
 
 
 def differing(values: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
-    """The keys that these mappings do not agree on, each with its values in order; `none` where it lacks."""
+    """Keys whose values differ, with their distinct values in order ('none' if missing)."""
     keys = sorted({key for one in values for key in one})
     found = {key: list(dict.fromkeys(one.get(key, "none") for one in values)) for key in keys}
     return {key: distinct for key, distinct in found.items() if len(distinct) > 1}
@@ -123,15 +123,15 @@ def _refuse_mixed(row: Row) -> None:
     done = [run for run in row.runs if run.state == "done"]
     for other in done[1:]:
         if found := differing([circumstances(done[0]), circumstances(other)]):
-            told = "; ".join(f"{key}: {' and '.join(values)}" for key, values in found.items())
+            differences = "; ".join(f"{key}: {' and '.join(values)}" for key, values in found.items())
             raise InputError(
-                f"row {row.label} mixes runs {done[0].run_id} and {other.run_id} that differ in {told}: "
-                f"delete the folder of one and launch it again, or launch one under another name="
+                f"row {row.label} mixes runs {done[0].run_id} and {other.run_id} that differ in "
+                f"{differences}: delete one run's folder and launch it again, or launch it with another name="
             )
 
 
 def _merged(values: Iterable[Mapping[int, float]]) -> dict[int, float]:
-    """The values per seed of several runs, of a seed that two have the first one's."""
+    """The values per seed of several runs; for a seed that two have, the first one's."""
     merged: dict[int, float] = {}
     for of_run in values:
         for seed, number in of_run.items():
@@ -142,20 +142,24 @@ def _merged(values: Iterable[Mapping[int, float]]) -> dict[int, float]:
 def _values(
     runs: Sequence[Run], columns: Sequence[str]
 ) -> tuple[dict[str, list[dict[int, float]]], list[set[int]]]:
-    """By column, for each run, the value per seed, and its seeds with a test; none of a run not done."""
+    """The value per seed, by column and run, and each run's seeds with a test; none of unfinished runs."""
     values: dict[str, list[dict[int, float]]] = {column: [{} for _ in runs] for column in columns}
     tested: list[set[int]] = [set() for _ in runs]
     done = [place for place, run in enumerate(runs) if run.state == "done"]
     value = pl.col("value").fill_null(float("nan"))
-    # An epoch's time is typical as a median; of anything else the last value is the run's.
+    # An epoch's typical time is the median; of any other metric the last value is the run's.
     typical = {True: value.median(), False: value.sort_by("step").last()}
     for part in records.measurements([runs[place] for place in done]):
-        for place, seed in part.filter(pl.col("split") == "test").select("run", "seed").unique().iter_rows():
+        test = part.filter(pl.col("split") == "test")
+        for place, seed in test.select("run", "seed").unique().iter_rows():
             tested[done[place]].add(seed)
-        asked = part.with_columns(column=pl.concat_str("split", pl.lit("/"), "metric"))
-        asked = asked.filter(pl.col("column").is_in(list(columns)))
+        for metric in test["metric"].unique(maintain_order=True):
+            if is_plugin(column := f"test/{metric}"):
+                values.setdefault(column, [{} for _ in runs])
+        wanted = part.with_columns(column=pl.concat_str("split", pl.lit("/"), "metric"))
+        wanted = wanted.filter(pl.col("column").is_in([*values]))
         for timed, one in typical.items():
-            chosen = asked.filter((pl.col("metric") == "seconds") == timed)
+            chosen = wanted.filter((pl.col("metric") == "seconds") == timed)
             found = chosen.group_by("run", "column", "seed", maintain_order=True).agg(one)
             for place, column, seed, number in found.iter_rows():
                 values[column][done[place]][seed] = number

@@ -1,8 +1,8 @@
-"""Rows to tables: means with their intervals, paired differences, what failed and what is missing."""
+"""Rows to tables: means with intervals, paired differences, and notes on failed and missing runs."""
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
@@ -23,7 +23,15 @@ from hdc.lab.report.statistics import (
     holm,
     least_pairs,
 )
-from hdc.lab.report.tables.columns import DESCRIBED, NETWORK, difference_text, number, style, title
+from hdc.lab.report.tables.columns import (
+    DESCRIBED,
+    NETWORK,
+    column,
+    difference_text,
+    is_plugin,
+    number,
+    title,
+)
 from hdc.lab.report.tables.rendering import FORMATS, Document, Section
 from hdc.lab.report.tables.rows import Row, differing, group
 from hdc.schedules import Kind
@@ -36,18 +44,19 @@ class TableConfig:
     """What `conf/table/*.yaml` declares.
 
     Attributes:
-        source: what it is about: the records of a `study`; the `published` networks; the study of `offsets`
-            beside the certificate; the `claims` with their verdicts. The keys below are those of a study;
-            study, results, format and out count for others too where they apply.
-        study: whose records.
+        source: what the table shows: the records of a `study`, the `published` networks, the study of
+            `offsets` beside what its networks see, or the `claims` with their verdicts. All sources take
+            format and out; offsets takes study and results too, claims takes results.
+        study: the study to read.
         results: the folder that holds the studies.
-        measured: the columns of results, as split/metric, or `gridding` for the predicted index.
+        measured: the columns of results, as split/metric, or `gridding` for the predicted index. Measures
+            of plugins follow without being named.
         described: the columns of what is known without training, and of cost.
-        correlate: described columns whose rank correlation with every measured one is shown.
-        baseline: the row that the others are compared with: a kind (plain, dilated, hdc) or a schedule's
-            label, among rows that differ in nothing else; or a row's whole label, for all rows.
+        correlate: described columns whose rank correlation with every measured column is shown.
+        baseline: the row to compare with: a kind (plain, dilated, hdc) or a schedule's label, for the rows
+            with the same other keys; or a row's full label, for all rows.
         format: terminal, markdown, csv or latex.
-        out: a file to write; the terminal where it is null.
+        out: the file to write; null prints.
     """
 
     source: str = "study"
@@ -95,8 +104,8 @@ class Difference:
 
     Attributes:
         paired: the differences by seed.
-        p_holm: adjusted for all `tests` of the block; NaN where there is no test.
-        tests: how many cells of the block have one.
+        p_holm: adjusted for all `tests` of the block; NaN without a test.
+        tests: how many cells of the block have a test.
     """
 
     paired: Paired
@@ -105,7 +114,7 @@ class Difference:
 
     @property
     def mark(self) -> str:
-        """`≈` for a difference within the noise, `?` where so few pairs could not tell it from noise."""
+        """`≈` for a difference within the noise, `?` where there are too few pairs to tell it from noise."""
         if not math.isfinite(self.paired.mean) or self.p_holm < ALPHA:
             return ""
         return "≈" if self.paired.resolvable(self.tests) else "?"
@@ -113,13 +122,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, ready to be drawn.
+    """A study's rows and columns.
 
     Attributes:
         config: what was asked for.
-        runs: all of them, in every state.
+        runs: all of the study, in every state.
         rows: the runs by configuration.
-        measured, described: the columns that there are.
+        measured, described: the columns to show.
         dense: whether accuracy is that of pixels.
     """
 
@@ -131,9 +140,10 @@ class Table:
     dense: bool
 
     def baseline(self, row: Row) -> Row | None:
-        """The row that `row` is compared with: the one of that label, or the same in all but the schedule.
+        """The row that `row` is compared with: the one named in full, or the one with the same other keys.
 
-        Of several, the one with as many layers; None where that is not one, and for a baseline itself.
+        Among several, the one with as many layers. None if there is no such row or more than one, and for
+        a baseline itself.
         """
         if named := self._named:
             return None if row is named else named
@@ -145,12 +155,12 @@ class Table:
 
     @cached_property
     def _named(self) -> Row | None:
-        """The row whose whole label the baseline is."""
+        """The row whose full label is the baseline."""
         return next((row for row in self.rows if row.label == self.config.baseline and row.others), None)
 
     @cached_property
     def _alike(self) -> dict[tuple[str, ...], list[Row]]:
-        """The rows that the baseline's kind or schedule names, by what else differs."""
+        """The rows of the baseline's kind or schedule, by their other keys."""
         alike: dict[tuple[str, ...], list[Row]] = {}
         for row in self.rows:
             if self.config.baseline in (row.kind, row.schedule):
@@ -160,16 +170,16 @@ class Table:
     @property
     def compared(self) -> tuple[str, ...]:
         """The columns of the difference block."""
-        return tuple(column for column in self.measured if column not in DESCRIBED)
+        return tuple(name for name in self.measured if name not in DESCRIBED)
 
     @cached_property
     def differences(self) -> dict[tuple[str, str], Difference]:
-        """By the row's label and the column: all cells of the difference block."""
+        """All cells of the difference block, by row label and column."""
         cells = {
-            (row.label, column): row.differences(column, other)
+            (row.label, name): row.differences(name, other)
             for row in self.rows
             if (other := self.baseline(row))
-            for column in self.compared
+            for name in self.compared
         }
         paired = dict(zip(cells, Paired.of_each([*cells.values()]), strict=True))
         adjusted = holm([one.p for one in paired.values()])
@@ -185,49 +195,49 @@ class Table:
 
 
 def build(config: TableConfig, runs: Sequence[Run]) -> Table:
-    """Group runs into rows: one for each configuration that differs in more than its seeds.
+    """The table of a study: one row for each configuration, its seeds together.
 
     Raises:
-        InputError: where runs of one row differ in versions, device or data, and for a baseline that is
-            neither a kind of schedule nor a row.
+        InputError: where runs of one row differ in versions, device or data, or the baseline is neither a
+            kind of schedule nor a row.
     """
     rows = group(runs, [*config.measured, *config.described])
     known = [name for row in rows for name in (row.schedule, row.label)]
     if config.baseline not in (*get_args(Kind), *known):
         raise InputError(unknown("baseline", config.baseline, list(dict.fromkeys([*get_args(Kind), *known]))))
     finished = any(run.state == "done" for run in runs)
-    measured = tuple(
-        column
-        for column in config.measured
-        if not finished or column in DESCRIBED or any(row.values[column] for row in rows)
-    )
+    measured = [
+        name
+        for name in config.measured
+        if not finished or name in DESCRIBED or any(row.values[name] for row in rows)
+    ]
+    measured += [
+        name for name in (rows[0].values if rows else ()) if is_plugin(name) and name not in config.measured
+    ]
     dense = any(run.info.get("data", {}).get("task") == "dense" for run in runs)
-    return Table(config, tuple(runs), rows, measured, config.described, dense)
+    return Table(config, tuple(runs), rows, tuple(measured), config.described, dense)
 
 
 def long_frame(table: Table) -> pl.DataFrame:
     """The table as data: one line per row and column, differences beside the means.
 
-    `p` is that of the sign-flip test, `p_holm` adjusted for all of the table, `mde` the smallest difference
-    that would have been found; null where there is none, or where no difference could have been found.
+    `p` is the sign-flip test's, `p_holm` the same adjusted for the whole table, `mde` the smallest difference
+    that would have been found; null where there is no test, or where no difference could have been found.
     """
     lines = []
     for row in table.rows:
         baseline = table.baseline(row)
-        for column in dict.fromkeys([*table.measured, *table.described]):
-            estimate = (
-                Estimate(0, number(column, row.runs), math.nan)
-                if column in DESCRIBED
-                else row.estimate(column)
-            )
-            found = table.differences.get((row.label, column))
+        for name in dict.fromkeys([*table.measured, *table.described]):
+            known = name in DESCRIBED
+            estimate = Estimate(0, number(name, row.runs), math.nan) if known else row.estimate(name)
+            found = table.differences.get((row.label, name))
             paired = found.paired if found else None
             detectable = found.paired.detectable(found.tests) if found else math.nan
             lines.append(
                 {
                     "row": row.label,
                     "kind": row.kind,
-                    "column": column,
+                    "column": name,
                     "n": estimate.n,
                     "mean": estimate.mean,
                     "low": estimate.low,
@@ -247,57 +257,57 @@ def long_frame(table: Table) -> pl.DataFrame:
 
 
 def document(table: Table) -> Document:
-    """The blocks: results, paired differences where there is a baseline, what is known and its cost."""
-    head = tuple(title(column, table.dense) for column in table.measured)
-    results = tuple(
-        (row.label, row.seeds, *(_cell(row, column) for column in table.measured)) for row in table.rows
-    )
-    blocks = [Section(f"{table.config.study}: test split", ("schedule", "seeds", *head), results)]
+    """The blocks: results, paired differences if there is a baseline, correlations, schedules and cost."""
+
+    def block(
+        text: str, head: tuple[str, ...], names: Sequence[str], body: Iterable[tuple[str, ...]]
+    ) -> Section:
+        return Section(text, (*head, *(title(name, table.dense) for name in names)), tuple(body))
+
+    results = ((row.label, row.seeds, *(_cell(row, name) for name in table.measured)) for row in table.rows)
+    blocks = [block(f"{table.config.study}: test split", ("schedule", "seeds"), table.measured, results)]
     pairs = [(row, other) for row in table.rows if (other := table.baseline(row))]
     if pairs and table.compared:
-        differences = tuple(
-            (row.label, *(_difference_cell(table, row, column) for column in table.compared))
-            for row, _ in pairs
+        differences = (
+            (row.label, *(_difference_cell(table, row, name) for name in table.compared)) for row, _ in pairs
         )
-        head = ("schedule", *(title(column, table.dense) for column in table.compared))
         labels = {other.schedule for _, other in pairs}
         to = labels.pop() if len(labels) == 1 else f"{table.config.baseline} of as many layers"
-        blocks.append(Section(f"difference to {to}, paired by seed", head, differences))
+        blocks.append(
+            block(f"difference to {to}, paired by seed", ("schedule",), table.compared, differences)
+        )
     if table.config.correlate:
         blocks.append(_correlations(table))
-    known = tuple(
-        (row.label, row.kind, *(_cell(row, column) for column in table.described)) for row in table.rows
-    )
-    head = ("schedule", "kind", *(title(column, table.dense) for column in table.described))
-    blocks.append(Section("the schedule itself, and its cost", head, known))
+    known = ((row.label, row.kind, *(_cell(row, name) for name in table.described)) for row in table.rows)
+    blocks.append(block("the schedule itself, and its cost", ("schedule", "kind"), table.described, known))
     return Document(tuple(blocks), table.notes, long_frame(table))
 
 
-def correlation(rows: Sequence[Row], predicted: str, column: str) -> Correlation:
-    """Spearman's of a described column and the rows' means of a measured one, over rows that have both."""
-    # Rounded, so that predictions that are equal but for the last bits share a rank.
-    pairs = [(round(number(predicted, row.runs), 9), row.estimate(column).mean) for row in rows]
+def correlation(rows: Sequence[Row], predicted: str, measured: str) -> Correlation:
+    """Spearman's correlation of a described column with a measured one's means, over rows that have both."""
+    # Rounded, so that predictions that differ only in their last bits share a rank.
+    pairs = [(round(number(predicted, row.runs), 9), row.estimate(measured).mean) for row in rows]
     known = [pair for pair in pairs if all(map(math.isfinite, pair))]
     return Correlation.of([x for x, _ in known], [y for _, y in known])
 
 
 def _correlations(table: Table) -> Section:
-    """Does the prediction predict? A line for each measured column, of rows that differ in nothing else."""
+    """Does the prediction predict? One line per measured column, over rows that differ only in schedule."""
     alike: dict[tuple[str, ...], list[Row]] = {}
     for row in table.rows:
         alike.setdefault(row.others, []).append(row)
     found = {
-        (others, column): [correlation(rows, name, column) for name in table.config.correlate]
+        (others, name): [correlation(rows, predicted, name) for predicted in table.config.correlate]
         for others, rows in alike.items()
-        for column in table.compared
+        for name in table.compared
     }
     body = tuple(
         (
-            ", ".join((title(column, table.dense), *others)),
+            ", ".join((title(name, table.dense), *others)),
             str(max((one.n for one in cells), default=0)),
             *(_correlation_cell(one) for one in cells),
         )
-        for (others, column), cells in found.items()
+        for (others, name), cells in found.items()
     )
     head = ("Spearman with", "rows", *(DESCRIBED[name].title for name in table.config.correlate))
     return Section("does the prediction predict? rank correlation with the rows' means", head, body)
@@ -309,37 +319,36 @@ def _correlation_cell(found: Correlation) -> str:
     return f"{found.rho:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
-def _cell(row: Row, column: str) -> str:
-    if column in DESCRIBED:
-        value = DESCRIBED[column].of(row.runs)
-        return "–" if value is None else DESCRIBED[column].text(value)
-    estimate = row.estimate(column)
+def _cell(row: Row, name: str) -> str:
+    style = column(name)
+    if style.of is not None:
+        return style.text(style.of(row.runs))
+    estimate = row.estimate(name)
     if not math.isfinite(estimate.mean):
         return "undefined" if estimate.n else "–"
-    _, factor, digits = style(column)
-    text = f"{estimate.mean * factor:.{digits}f}"
-    return text if estimate.n == 1 else f"{text} ±{estimate.half_width * factor:.{digits}f}"
+    text = f"{estimate.mean * style.factor:.{style.digits}f}"
+    return text if estimate.n == 1 else f"{text} ±{estimate.half_width * style.factor:.{style.digits}f}"
 
 
-def _difference_cell(table: Table, row: Row, column: str) -> str:
-    found = table.differences[row.label, column]
+def _difference_cell(table: Table, row: Row, name: str) -> str:
+    found = table.differences[row.label, name]
     one = found.paired
     if not math.isfinite(one.mean):
         return "undefined" if one.n else "–"
-    return f"{found.mark} {difference_text(column, one.mean, one.low, one.high)}".lstrip()
+    return f"{found.mark} {difference_text(name, one.mean, one.low, one.high)}".lstrip()
 
 
 def _notes(table: Table) -> Iterator[str]:
     yield f"mean ± half of the {CONFIDENCE:.0%} interval over seeds (Student's t); G is predicted"
-    for column in table.config.measured:
-        if column not in table.measured and column not in TableConfig.measured:
-            yield f"no run has {column}"
+    for name in table.config.measured:
+        if name not in table.measured and name not in TableConfig.measured:
+            yield f"no run has {name}"
     if table.differences:
         yield from _difference_notes(table)
     elif len(table.rows) > 1 and table.compared:
-        yield f"no differences: no row, or more than one, is the baseline {table.config.baseline!r}"
+        yield f"no differences: the baseline {table.config.baseline!r} matches no row, or more than one"
     if any(len(seeds) == 1 for row in table.rows for seeds in row.values.values()):
-        yield "one seed has no interval: its spread over seeds is not known"
+        yield "no interval for one seed: the spread over seeds is not known"
     if table.config.correlate:
         yield f"rank correlations: [{CONFIDENCE:.0%} BCa bootstrap interval over the rows], not corrected"
     if set(NETWORK) & {*table.described, *table.config.correlate}:
@@ -349,14 +358,14 @@ def _notes(table: Table) -> Iterator[str]:
     asked = any(other.startswith("data.") for row in table.rows for other in row.others)
     for key, others in varying(table.runs).items():
         if others:
-            yield f"with {key} differ, too: {', '.join(others)}"
+            yield f"{key} stands for {', '.join(others)} too: they always vary together"
     for key, values in differing([row.circumstances for row in table.rows if row.circumstances]).items():
         if not (asked and key.startswith("data.")):
             yield f"rows differ in {key}: {', '.join(values)}"
     for run in table.runs:
         name = f"{run.config.dilation.label} ({run.run_id}, seeds {list(run.config.seeds)})"
         for key, (was, now) in run.info.get("changed", {}).items():
-            yield f"begun with {key}={was}, ended with {now}: {name}"
+            yield f"started with {key}={was}, resumed with {now}: {name}"
         match run.state:
             case "failed":
                 yield f"failed: {name}: {run.failure.get('error')}"
@@ -365,11 +374,11 @@ def _notes(table: Table) -> Iterator[str]:
             case "running":
                 yield f"not finished: {name}: still running"
             case "planned":
-                yield f"missing: {name}: planned and never started"
+                yield f"missing: {name}: planned but never started"
     for row in table.rows:
         planned = {seed for run in row.runs if run.state == "done" for seed in run.config.seeds}
         if absent := sorted(planned - row.tested):
-            yield f"{row.label}: done, and without measurements of seeds {absent}: the records are not whole"
+            yield f"{row.label}: incomplete records: done, but no measurements of seeds {absent}"
 
 
 def network_notes(study: str, rows: Sequence[Row]) -> Iterator[str]:
@@ -394,32 +403,29 @@ def _difference_notes(table: Table) -> Iterator[str]:
         )
     for row in table.rows:
         if other := table.baseline(row):
-            shared = max(
-                (table.differences[row.label, column].paired.n for column in table.compared), default=0
-            )
-            if shared < max((len(seeds) for seeds in row.values.values()), default=0):
-                yield f"{row.label}: {shared} of its seeds paired with {other.label}"
+            pairs = max((table.differences[row.label, name].paired.n for name in table.compared), default=0)
+            if pairs < max((len(seeds) for seeds in row.values.values()), default=0):
+                yield f"{row.label}: {pairs} of its seeds paired with {other.label}"
     if any(one.mark == "≈" for one in cells):
         yield f"≈ within the noise: adjusted p of {ALPHA} or more"
     if any(one.mark == "?" and one.paired.n == 1 for one in cells):
-        yield "? one pair: its spread is not known, it may be noise"
+        yield "? one pair: its spread is not known, so it may be noise"
     for n in sorted({one.paired.n for one in cells if one.mark == "?" and one.paired.n > 1}):
         yield (
-            f"? n = {n} pairs cannot reach p < {ALPHA}{over}, however large the difference: nothing can be "
-            f"resolved; at least {least_pairs(tests)} seeds"
+            f"? n = {n} pairs cannot reach p < {ALPHA}{over}, however large the difference: use at least "
+            f"{least_pairs(tests)} seeds"
         )
     smallest = []
-    for column in table.compared:
-        found = [one.paired for (_, name), one in table.differences.items() if name == column]
-        seen = [value for one in found if math.isfinite(value := one.detectable(tests))]
-        if seen:
-            _, factor, digits = style(column)
-            smallest.append(f"{title(column, table.dense)} {max(seen) * factor:.{digits}f}")
+    for name in table.compared:
+        found = [one.paired.detectable(tests) for (_, of), one in table.differences.items() if of == name]
+        if finite := [value for value in found if math.isfinite(value)]:
+            largest = max(finite) * column(name).factor
+            smallest.append(f"{title(name, table.dense)} {largest:.{column(name).digits}f}")
     if smallest:
         pairs = sorted({one.paired.n for one in cells if math.isfinite(one.paired.detectable(tests))})
         yield (
             f"smallest difference that n = {', '.join(map(str, pairs))} pairs would have shown, in the row "
-            f"of the widest spread ({POWER:.0%} power, p < {ALPHA}{over}): {', '.join(smallest)}"
+            f"with the widest spread ({POWER:.0%} power, p < {ALPHA}{over}): {', '.join(smallest)}"
         )
 
 

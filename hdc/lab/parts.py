@@ -1,0 +1,156 @@
+"""The parts that a configuration names, made and checked: what was registered may return anything."""
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from hdc import layers, registry
+from hdc.errors import InputError
+from hdc.lab import config as configuration
+from hdc.lab.config import Config, PartConfig
+from hdc.lab.data.dataset import Dataset, Split
+from hdc.registry import Images, Part
+
+
+def dataset(chosen: PartConfig) -> Dataset:
+    """The data set that `config.data` names, cut to its `train_size`.
+
+    Raises:
+        InputError: for data that has to be prepared and is not, and for a `train_size` beyond the data set.
+    """
+    part = configuration.registered("data", chosen.name)
+    made = _called(part, part.make, configuration.options("data", chosen))
+    if not isinstance(made, Dataset):
+        raise InputError(f"{part} returned {_shown(made)}, not an hdc.lab.data.Dataset")
+    size = chosen.train_size
+    if size is None:
+        return made
+    train = made.train
+    if size > len(train):
+        raise InputError(
+            f"data.train_size={size} is more than the {len(train)} training items of {made.name}"
+        )
+    strata = None if train.strata is None else train.strata[:size]
+    return replace(made, train=Split(train.images[:size], train.labels[:size], strata))
+
+
+def network(config: Config, images: Images, *, rngs: nnx.Rngs) -> nnx.Module:
+    """The network that a configuration describes, with one dilated layer per rate of its schedule.
+
+    Args:
+        config: `net`, `layer` and the schedule count.
+        images: what it is built for.
+        rngs: `params` for the start, `dropout` for networks that have it.
+
+    Raises:
+        InputError: where network, schedule, task and images do not fit one another.
+    """
+    part = configuration.registered("net", config.net.name)
+    with layers.layer(config.layer.name, configuration.options("layer", config.layer)):
+        made = _called(
+            part, part.make, configuration.options("net", config.net), config.dilation, images, rngs=rngs
+        )
+    if not isinstance(made, nnx.Module):
+        raise InputError(f"{part} returned {_shown(made)}, not a Flax NNX module")
+    return made
+
+
+def optimizer(chosen: PartConfig, steps: int) -> optax.GradientTransformation:
+    """The optax transformation that `config.optim` names, for a run of `steps` steps.
+
+    Raises:
+        InputError: where its options do not fit the number of steps.
+    """
+    part = configuration.registered("optim", chosen.name)
+    made = _called(part, part.make, configuration.options("optim", chosen), steps)
+    if not isinstance(made, optax.GradientTransformation):
+        raise InputError(f"{part} returned {_shown(made)}, not an optax.GradientTransformation")
+    return made
+
+
+def measured(names: tuple[str, ...], trained: Any, images: np.ndarray) -> dict[str, float]:
+    """What the measures of these names say of a trained network.
+
+    Args:
+        names: of registered measures.
+        trained: an `hdc.lab.trained.Trained`.
+        images: `[n, height, width, channels]` uint8, of the test split.
+
+    Raises:
+        InputError: for a measure that does not return numbers by name, or a name that another one has used.
+    """
+    found: dict[str, float] = {}
+    for name in names:
+        part = registry.find("measure", name)
+        values = _called(part, part.make, trained, images)
+        if not isinstance(values, Mapping) or not all(
+            isinstance(key, str) and key.isidentifier() and _is_number(value) for key, value in values.items()
+        ):
+            raise InputError(
+                f"{part} returned {_shown(values)}, not numbers by name such as {{'{name}': 0.5}}"
+            )
+        for key, value in values.items():
+            if key in found:
+                raise InputError(f"{part} measures {key!r}, which another measure has measured")
+            found[key] = float(value)
+    return found
+
+
+def output_shape(config: Config, model: nnx.Module, images: Images) -> tuple[int, ...]:
+    """The shape of a network's logits for one image, checked against what it was built for.
+
+    Args:
+        config: for the network's name.
+        model: as `network` made it; shapes in place of values will do.
+        images: what it was built for.
+
+    Raises:
+        InputError: for a network that does not take the images or returns other logits.
+    """
+    part = configuration.registered("net", config.net.name)
+    image = jax.ShapeDtypeStruct((1, images.height, images.width, images.channels), jnp.float32)
+    logits = _called(part, nnx.eval_shape, lambda model, image: model(image), model, image)
+    shape = getattr(logits, "shape", None)
+    axes = 4 if images.task == "dense" else 2
+    if shape is None or len(shape) != axes or shape[0] != 1 or shape[-1] != images.classes:
+        wanted = f"[1, {'height, width, ' if axes == 4 else ''}{images.classes}]"
+        found = _shown(logits) if shape is None else list(shape)
+        raise InputError(f"{part} returns logits of shape {found} for one image, not {wanted}")
+    return shape
+
+
+def _called(part: Part, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """What a function of a part returns; an error in another package's code names package and line."""
+    try:
+        return function(*arguments, **keywords)
+    except InputError as error:
+        if part.origin is None:
+            raise
+        raise InputError(f"{part}: {error}") from None
+    except Exception as error:  # whatever the code of anybody raises
+        if part.origin is None:
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = next(iter(str(error).splitlines()), "")
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        raise InputError(f"{part}: {type(error).__name__} in {where}: {text}") from error
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, str | bytes)
+
+
+def _shown(value: Any) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"

@@ -1,19 +1,20 @@
 """From the input on, step by step: what each axis of each array stands for, and what is masked out."""
 
 import math
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hdc.receptive.axes import CHANNEL, Annotation, Axes, Axis
-from hdc.receptive.masks import LOW, NONE, NOTHING, Masked, small
+from hdc.receptive.masks import LOW, MOST, NONE, NOTHING, Masked, small
 from hdc.receptive.rules import rule_of
-from hdc.receptive.rules.movement import Movement
+from hdc.receptive.rules.layout import Movement
 from hdc.receptive.rules.pointwise import MASKING, Pointwise
-from hdc.receptive.steps import Step, Trace, Value
+from hdc.receptive.steps import Trace, Value
 
-_FEW, _MOST = 2**12, 2**26  # entries of a mask that are found at once, and that are followed at all
+_FEW = 2**12  # entries of a mask that are found at once
 
 
 def annotate(trace: Trace) -> Annotation:
@@ -33,7 +34,7 @@ def annotate(trace: Trace) -> Annotation:
         if before is not None:
             for taps in rule.taps(step):
                 if taps.count > 1:
-                    spread = max(spread, math.ceil(taps.distance * before[taps.axis].stride))
+                    spread = max(spread, math.ceil(before[taps.axis].stride * taps.rate / taps.apart))
         axes = rule.axes(step, found)
         for output in step.outputs:
             rank = len(output.shape)
@@ -54,76 +55,33 @@ def _as_input(trace: Trace, axes: Axes, given: Axes) -> Axes:
 
 def _find_masks(trace: Trace) -> dict[Value, Masked]:
     """What is masked out of the arrays that depend on the input; arrays without any are left out."""
+
+    @cache
+    def entries(value: Value) -> np.ndarray | None:
+        """Of a constant; None where there are too many. What is repeated is held once."""
+        step, size = value.step, math.prod(value.shape)
+        rule = rule_of(step) if step is not None else None
+        if step is None or size <= _FEW or not isinstance(rule, Movement | Pointwise):
+            return np.asarray(value.value) if size <= MOST else None
+        given = [known for one in step.inputs if (known := entries(one)) is not None]
+        return rule.entries(step, given) if len(given) == len(step.inputs) else None
+
+    @cache
+    def constant(value: Value) -> Masked | None:
+        """None where the values are not known, or are not the same in every copy of the model."""
+        known = all(one.step is not None or one.constant is not None for one in value.sources)
+        if not known or jnp.issubdtype(value.dtype, jax.dtypes.extended) or value.is_drawn:
+            return None
+        if (array := entries(value)) is None:
+            return None
+        few = small(array)
+        return Masked(few == 0, NONE if few.dtype == bool else few <= LOW).stretched(value.shape)
+
     found: dict[Value, Masked] = {}
-    constants = _Constants()
     for step in trace.steps:
         if step.name in MASKING or any(value in found for value in step.inputs):
-            given = [
-                found.get(value, NOTHING) if value.depends else constants.masked(value)
-                for value in step.inputs
-            ]
+            given = [found.get(value, NOTHING) if value.depends else constant(value) for value in step.inputs]
             masked = rule_of(step).masked(step, given)
             if masked.zero.any() or masked.low.any():
                 found[step.outputs[0]] = masked.stretched(step.outputs[0].shape)
     return found
-
-
-class _Constants:
-    """The entries of arrays that do not depend on the input, each found once."""
-
-    def __init__(self) -> None:
-        self._known: dict[Value, np.ndarray | None] = {}
-        self._masked: dict[Value, Masked | None] = {}
-
-    def masked(self, value: Value) -> Masked | None:
-        """None where the values are not known, or are not the same in every copy of the model."""
-        if value not in self._masked:
-            entries = self._entries(value) if _is_fixed(value) else None
-            if entries is None:
-                self._masked[value] = None
-            else:
-                few = small(entries)
-                low = NONE if few.dtype == bool else few <= LOW
-                self._masked[value] = Masked(few == 0, low).stretched(value.shape)
-        return self._masked[value]
-
-    def _entries(self, value: Value) -> np.ndarray | None:
-        """None where there are too many; what is repeated is held once."""
-        if value not in self._known:
-            self._known[value] = self._found(value)
-        return self._known[value]
-
-    def _found(self, value: Value) -> np.ndarray | None:
-        if math.prod(value.shape) <= _FEW:
-            return np.asarray(value.value)
-        step = value.step
-        rule = rule_of(step) if step is not None else None
-        if step is not None and isinstance(rule, Movement):
-            source = self._entries(step.inputs[0])
-            return None if source is None else rule.moved(step, source)
-        if step is not None and isinstance(rule, Pointwise):
-            return self._pointwise(step)
-        return np.asarray(value.value) if math.prod(value.shape) <= _MOST else None
-
-    def _pointwise(self, step: Step) -> np.ndarray | None:
-        shape = step.outputs[0].shape
-        given = []
-        for value in step.inputs:
-            entries = self._entries(value)
-            if entries is None:
-                return None
-            given.append(entries)
-        arrays = [entries for entries in given if entries.ndim]
-        cut = tuple(
-            slice(0, 1 if all(one.strides[axis] == 0 for one in arrays) else None)
-            for axis in range(len(shape))
-        )
-        if arrays and arrays[0][cut].size > _MOST:
-            return None
-        operands = [jnp.asarray(one[cut] if one.ndim else one) for one in given]
-        return np.broadcast_to(np.asarray(step.primitive.bind(*operands, **step.params)), shape)
-
-
-def _is_fixed(value: Value) -> bool:
-    given = all(one.step is not None or one.constant is not None for one in value.sources)
-    return given and not jnp.issubdtype(value.dtype, jax.dtypes.extended) and not value.is_drawn

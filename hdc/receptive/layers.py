@@ -72,30 +72,27 @@ class Layer:
 
 def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...], tuple[set[int], ...]]:
     """The layers, and for each the numbers of those that it reads from, directly or not."""
-    spaces = len(traced.input.shape) - 2
+    spaces = range(len(traced.input.shape) - 2)
     chosen = []
     sources: dict[Value, set[int]] = {traced.input: set()}
-    before = []
-    one = _Axis(1, 1, Fraction(1), False, False, 1.0)  # of an axis along which a layer has no taps
     for step in traced.steps:
         read = set[int]().union(*(sources[value] for value in step.inputs if value.depends))
-        kind = rule_of(step).kind(step) if step.inputs[0].depends else ""
-        places = _by_space(step, annotation, spaces) if kind else []
-        if places:
+        own = set[int]()
+        operand, output = step.inputs[0], step.outputs[0]
+        kind = rule_of(step).kind(step) if operand.depends else ""
+        before, after = (_by_space(value, annotation) if kind else {} for value in (operand, output))
+        if len(before) == len(after) == len(spaces):
             by_axis = _geometry(step)
-            axes = [by_axis.get(axis, one) for axis, _ in places]
+            axes = [by_axis.get(before[k], _Axis(operand.shape[before[k]])) for k in spaces]
             # Not 1x1 convolutions, whose output sees what their input sees.
             if any(axis.taps > 1 or axis.stride != 1 for axis in axes):
-                before.append(read)
-                read = read | {len(chosen)}
-                chosen.append((step, kind, axes, places))
-        sources |= dict.fromkeys(step.outputs, read)
-    middles = []
-    for step, _, _, places in chosen:
-        output = step.outputs[0]
-        # One of the batch, in which a model may have put the phases of a map.
-        batch = step.params["dimension_numbers"].out_spec[0] if "dimension_numbers" in step.params else 0
-        middles.append((output, {batch: 0} | {place: output.shape[place] // 2 for _, place in places}))
+                # One of the batch, in which a model may have put the phases of a map.
+                batch = step.params["dimension_numbers"].out_spec[0] if kind.endswith("conv") else 0
+                middle = {batch: 0} | {place: output.shape[place] // 2 for place in after.values()}
+                own = {len(chosen)}
+                chosen.append((step, kind, axes, (output, middle), read))
+        sources |= dict.fromkeys(step.outputs, read | own)
+    middles = [middle for *_, middle, _ in chosen]
     counted = []
     for first in range(0, len(middles), _AT_ONCE):
         some = middles[first : first + _AT_ONCE]
@@ -112,12 +109,16 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
     layers = []
     names: Counter[str] = Counter()
     for number in kept:
-        step, kind, axes, places = chosen[number]
-        counts, start, _ = counted[number]
-        operand, output = step.inputs[0], step.outputs[0]
+        step, kind, axes, (output, _), _ = chosen[number]
         name = step.inputs[-1].parameter.rpartition(".")[0] or kind
         names[name] += 1
+        counts, start, _ = counted[number]
         paths = PathCounts.of(counts, start)
+        in_map, out_map = (
+            [(value.shape[places[k]], annotation.axes[value][places[k]].stride) for k in spaces]
+            for value in (step.inputs[0], output)
+            for places in [_by_space(value, annotation)]
+        )
         layers.append(
             Layer(
                 name=name if names[name] == 1 else f"{name} ({names[name]})",
@@ -125,20 +126,18 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 kernel=tuple(axis.taps for axis in axes),
                 rate=tuple(axis.rate for axis in axes),
                 strides=tuple(axis.stride for axis in axes),
-                input_map=tuple(
-                    axis.length or operand.shape[p] for axis, (p, _) in zip(axes, places, strict=True)
-                ),
-                map=tuple(output.shape[place] for _, place in places),
-                input_stride=tuple(annotation.axes[operand][place].stride for place, _ in places),
-                output_stride=tuple(annotation.axes[output][place].stride for _, place in places),
+                input_map=tuple(axis.length for axis in axes),
+                map=tuple(length for length, _ in out_map),
+                input_stride=tuple(stride for _, stride in in_map),
+                output_stride=tuple(stride for _, stride in out_map),
                 padded=any(axis.padded for axis in axes),
                 causal=tuple(axis.causal for axis in axes),
-                lost=tuple(1 - axis.inside for axis in axes),
+                lost=tuple(axis.lost for axis in axes),
                 paths=paths,
                 gridding=paths.gridding(annotation.spread[output]),
             )
         )
-    return tuple(layers), tuple({kept.index(i) for i in before[number] if i in kept} for number in kept)
+    return tuple(layers), tuple({kept.index(i) for i in chosen[n][-1] if i in kept} for n in kept)
 
 
 def count_paths(
@@ -147,13 +146,12 @@ def count_paths(
     """For each place: counts over the input's spatial axes, where they start, whether an edge took part."""
     pullback = Pullback(traced, annotation, beyond=beyond)
     window = pullback.run(places)
-    shape = traced.input.shape
-    for axis in (0, len(shape) - 1):
-        window = window.with_axis(axis, window.total(axis, shape[axis]), None)
-    for axis in range(1, len(shape) - 1):
-        window = window.expanded(axis, shape[axis])
+    *space, channels = traced.input.shape[1:]
+    window = window.summed(0, traced.input.shape[0]).summed(len(space) + 1, channels)
+    for axis, length in enumerate(space, 1):
+        window = window.expanded(axis, length)
         if not beyond:
-            window = window.fitted(axis, 0, shape[axis])
+            window = window.fitted(axis, 0, length)
     starts = tuple(start or 0 for start in window.starts[1:-1])
     counts = window.counts[:, 0, ..., 0]
     return [(counts[row], starts, bool(pullback.bounded[row])) for row in range(len(places))]
@@ -168,15 +166,15 @@ def spatial_axes(value: Value, annotation: Annotation) -> list[int]:
 
 @dataclass(frozen=True)
 class _Axis:
-    """The taps of a layer along one axis of its operand."""
+    """The taps of a layer along one axis of its operand, `length` long before padding."""
 
-    taps: int
-    rate: int
-    stride: Fraction
-    padded: bool
-    causal: bool
-    inside: float  # the share of the taps that fall on the map
-    length: int = 0  # of the map, before padding
+    length: int
+    taps: int = 1
+    rate: int = 1
+    stride: Fraction = Fraction(1)
+    padded: bool = False
+    causal: bool = False
+    lost: float = 0.0
 
 
 def _geometry(step: Step) -> dict[int, _Axis]:
@@ -187,10 +185,10 @@ def _geometry(step: Step) -> dict[int, _Axis]:
         before, after, length = added.get(taps.axis, (0, 0, step.inputs[0].shape[taps.axis]))
         first = np.arange(step.outputs[0].shape[taps.place]) * taps.stride - taps.low - before * taps.apart
         reads = np.add.outer(first, np.arange(taps.count) * taps.rate)
-        inside = np.mean((reads >= 0) & (reads <= (length - 1) * taps.apart))
+        lost = 1 - float(np.mean((reads >= 0) & (reads <= (length - 1) * taps.apart)))
         padded = max(taps.low, taps.high, before, after) > 0
         causal = padded and max(taps.high, after) <= 0
-        found[taps.axis] = _Axis(taps.count, taps.rate, taps.step, padded, causal, float(inside), length)
+        found[taps.axis] = _Axis(length, taps.count, taps.rate, taps.step, padded, causal, lost)
     return found
 
 
@@ -208,15 +206,7 @@ def _added(value: Value) -> dict[int, tuple[int, int, int]]:
     return found
 
 
-def _by_space(step: Step, annotation: Annotation, spaces: int) -> list[tuple[int, int]]:
-    """For each of the model's spatial axes, that of the step's operand and that of its output.
-
-    Empty where one of them has no such axis.
-    """
-    both = [
-        {axis.space: place for place, axis in enumerate(annotation.axes[value]) if axis.kind == "space"}
-        for value in (step.inputs[0], step.outputs[0])
-    ]
-    if any(len(places) != spaces for places in both):
-        return []
-    return [(both[0][space], both[1][space]) for space in range(spaces)]
+def _by_space(value: Value, annotation: Annotation) -> dict[int, int]:
+    """By spatial axis of the model's input, that of an array."""
+    axes = annotation.axes[value]
+    return {axis.space: place for place, axis in enumerate(axes) if axis.kind == "space"}

@@ -7,6 +7,7 @@ import numpy as np
 
 # Beside a score this low, no other is small: its exponential is zero. Masks hold -1e4 to -infinity.
 LOW = -1e4
+MOST = 2**26  # entries of a mask that are followed at all
 NONE = np.zeros((), bool)
 
 

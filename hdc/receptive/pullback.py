@@ -14,10 +14,10 @@ from functools import cached_property
 import numpy as np
 
 from hdc.receptive.axes import Annotation
-from hdc.receptive.masks import small
+from hdc.receptive.masks import NOTHING, Masked, small
 from hdc.receptive.rules import rule_of
 from hdc.receptive.rules.pointwise import POINTWISE
-from hdc.receptive.rules.reductions import REDUCTIONS
+from hdc.receptive.rules.taps import REDUCTIONS
 from hdc.receptive.steps import Step, Trace, Value
 from hdc.receptive.window import Window, mass
 
@@ -39,6 +39,7 @@ class Pullback:
         self.trace, self.annotation, self.beyond = trace, annotation, beyond
         self.bounded = np.zeros(0, bool)
         self._windows: dict[Value, Window] = {}
+        self._most = np.zeros(0)  # `[outputs]`, the largest count so far
         self._scaled = self._only_seen = False
 
     def run(self, places: Sequence[tuple[Value, Mapping[int, int]]]) -> Window:
@@ -60,22 +61,25 @@ class Pullback:
 
     def _run(self, places: Sequence[tuple[Value, Mapping[int, int]]]) -> Window:
         self.bounded = np.zeros(len(places), bool)
-        seeds: dict[Value, list[tuple[int, Mapping[int, int]]]] = {}
+        self._windows, self._most = {}, np.zeros(len(places))
         for row, (value, index) in enumerate(places):
-            seeds.setdefault(value, []).append((row, index))
-        self._windows = {}
-        for value, rows in seeds.items():
-            for row, index in rows:
-                counts = np.zeros((len(places), *(1 for _ in value.shape)))
-                counts[row] = 1
-                self.add(value, Window(counts, tuple(index.get(axis) for axis in range(len(value.shape)))))
+            counts = np.zeros((len(places), *(1 for _ in value.shape)))
+            counts[row] = 1
+            self.add(value, Window(counts, tuple(index.get(axis) for axis in range(len(value.shape)))))
         for step in reversed(self.trace.steps):
-            reached = [self._windows.pop(output, None) for output in step.outputs]
-            if any(window is not None for window in reached):
-                rule_of(step).pull(step, reached, self)
-        found = self._windows.get(self.trace.input)
-        shape = self.trace.input.shape
-        return found or Window(np.zeros((len(places), *(1 for _ in shape))), (None,) * len(shape))
+            for number, window in enumerate([self._windows.pop(output, None) for output in step.outputs]):
+                if window is not None:
+                    rule_of(step).pull(step, number, window, self)
+            if self._most.max() > _MOST:
+                # Only the ratios within a row matter, in all that it has reached.
+                self._scaled = True
+                factor = np.where(self._most > _MOST, 1 / _MOST, 1.0)
+                for value, window in self._windows.items():
+                    self._windows[value] = window.scaled(factor.reshape(-1, *(1 for _ in value.shape)))
+                self._most *= factor
+        rank = len(self.trace.input.shape)
+        nothing = Window(np.zeros((len(places), *(1,) * rank)), (None,) * rank)
+        return self._windows.get(self.trace.input, nothing)
 
     def is_coupling(self, step: Step, value: Value) -> bool:
         """Whether a summary returns to the map by this operand of a step; such paths are left out."""
@@ -101,28 +105,19 @@ class Pullback:
             if step.name in POINTWISE:
                 pairs = list(zip(given, own, strict=True))
                 direct = _joined(some for value, some in pairs if value not in statistics)
-                extra = [
-                    some
-                    for value, some in pairs
-                    if value in statistics and not statistics[value].keys() <= direct.keys()
+                apart = [
+                    some for value, some in pairs if not statistics.get(value, direct).keys() <= direct.keys()
                 ]
-                sources[step.outputs[0]] = _joined([direct, *extra])
+                sources[step.outputs[0]] = _joined([direct, *apart])
                 if given and all(value in statistics for value in given):
                     statistics[step.outputs[0]] = _joined(statistics[value] for value in given)
-            elif step.name in REDUCTIONS and self._of_channels(step):
-                statistics[step.outputs[0]] = _joined(own)
+            elif step.name in REDUCTIONS:
+                axes = self.annotation.axes[step.inputs[0]]
+                if all(axes[axis].kind == "channel" for axis in step.params["axes"]):
+                    statistics[step.outputs[0]] = _joined(own)
             elif step.name in ("broadcast_in_dim", "reshape") and given and given[0] in statistics:
                 statistics[step.outputs[0]] = statistics[given[0]]
         return sources
-
-    def _of_channels(self, step: Step) -> bool:
-        axes = self.annotation.axes
-        return all(
-            axes[value][axis].kind == "channel"
-            for value in step.inputs
-            if value.depends
-            for axis in step.params["axes"]
-        )
 
     def add(self, value: Value, window: Window) -> None:
         if not value.depends:
@@ -146,13 +141,7 @@ class Pullback:
             window = Window((window.counts > 0).astype(np.float64), window.starts)
         self._windows[value] = window
         most = window.counts.reshape(len(window.counts), -1).max(axis=1, initial=0.0)
-        if most.max(initial=0.0) > _MOST:
-            # Only the ratios within a row matter, in all that it has reached.
-            self._scaled = True
-            factor = np.where(most > _MOST, 1 / _MOST, 1.0)
-            for other, reached in self._windows.items():
-                shape = (-1, *(1 for _ in other.shape))
-                self._windows[other] = Window(reached.counts * factor.reshape(shape), reached.starts)
+        self._most = np.maximum(self._most, most)
 
     def inside(self, window: Window, axis: int, length: int) -> Window:
         """A window written out over exactly the map; notes where something was beyond it.
@@ -164,33 +153,33 @@ class Pullback:
         if length > 1:
             for start, stop in ((window.starts[axis] or 0, 0), (length, window.stop(axis))):
                 if start < stop:
-                    self.note(mass(window.fitted(axis, start, stop).counts) > 0)
+                    self.note(window.fitted(axis, start, stop))
         return window.fitted(axis, 0, length)
 
-    def whole(self, window: Window, shape: Sequence[int]) -> np.ndarray:
-        """The counts `[outputs, *shape]` of every entry of the array."""
-        for axis, length in enumerate(shape):
-            window = self.inside(window, axis, length)
-        return window.counts
+    def note(self, window: Window) -> None:
+        """Where there are counts, the edge of a map took part."""
+        self.bounded |= mass(window.counts) > 0
 
-    def note(self, rows: np.ndarray) -> None:
-        self.bounded |= rows
+    def masked(self, value: Value) -> Masked:
+        return self.annotation.masked.get(value, NOTHING)
 
     def spread(self, window: Window, value: Value, axes: Sequence[int]) -> float:
         """The factor for reading all positions along `axes`; channels are averaged, space is counted."""
-        kinds = [self.annotation.axes[value][axis].kind for axis in axes]
-        if any(k in ("space", "flat") and value.shape[a] > 1 for k, a in zip(kinds, axes, strict=True)):
-            self.note(mass(window.counts) > 0)
-        return float(
-            np.prod([1 / value.shape[a] for k, a in zip(kinds, axes, strict=True) if k == "channel"])
-        )
+        factor = 1.0
+        for axis in axes:
+            kind, length = self.annotation.axes[value][axis].kind, value.shape[axis]
+            if kind == "channel":
+                factor *= 1 / length
+            elif kind in ("space", "flat") and length > 1:
+                self.note(window)
+        return factor
 
     def without(self, window: Window, masked: np.ndarray) -> Window:
         """A window without what is masked out, bool `[axes of the array...]`."""
         for axis, stride in enumerate(masked.strides):
             if stride != 0:
                 window = self.inside(window, axis, masked.shape[axis])
-        return Window(window.counts * ~small(masked), window.starts)
+        return window.scaled(~small(masked))
 
 
 def _joined(some: Iterable[dict[Value, None]]) -> dict[Value, None]:

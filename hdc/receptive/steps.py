@@ -104,8 +104,13 @@ class Step:
     def evaluate(self) -> Sequence[Any]:
         """The outputs, of a step whose inputs do not depend on the model's input."""
         values = [value.value for value in self.inputs]
-        if self.name == "scan_row":
-            return [values[0][self.params["position"]]]
+        match self.name:  # the steps into which loops and branches are written out
+            case "scan_row":
+                return [values[0][self.params["position"]]]
+            case "stack":
+                return [jnp.stack(values, self.params["axis"])]
+            case "either":
+                return [values[1 + int(values[0])]]
         found = self.primitive.bind(*values, **self.params)
         return found if self.primitive.multiple_results else [found]
 

@@ -20,7 +20,8 @@ MAX_STEPS = 100_000
 
 # Every entry of the result is one entry of the operand: where that is a parameter, none is masked out.
 _KEEPS_ENTRIES = frozenset(
-    "convert_element_type copy copy_p reduce_precision reshape transpose squeeze broadcast_in_dim rev".split()
+    """convert_element_type copy copy_p reduce_precision reshape transpose squeeze broadcast_in_dim rev
+    scan_row""".split()
 )
 
 
@@ -95,31 +96,15 @@ class _Flat:
         for equation in jaxpr.eqns:
             given = [read(variable) for variable in equation.invars]
             inner = equations.called(equation)
-            if inner is not None:
-                results = self.inline(inner, given)
-            elif any(value.depends for value in given):
-                results = self._dependent(equation, given)
-            else:
-                results = self._constant(equation, given)
+            results = self._step(equation, given) if inner is None else self.inline(inner, given)
             known.update(zip(equation.outvars, results, strict=True))
         return [read(variable) for variable in jaxpr.outvars]
 
-    def _constant(self, equation: Any, given: list[Value]) -> list[Value]:
-        """Evaluated only where a later step needs its value."""
-        name = equation.primitive.name
-        step = Step(name, equations.parameters(equation), given, primitive=equation.primitive)
-        sources = [value for value in given if value.parameter]
-        parameter = sources[0].parameter if sources else ""
-        unmasked = bool(sources) and sources[0].unmasked and name in _KEEPS_ENTRIES
-        step.outputs = [
-            Value(v.aval.shape, v.aval.dtype, step=step, parameter=parameter, unmasked=unmasked)
-            for v in equation.outvars
-        ]
-        return step.outputs
-
-    def _dependent(self, equation: Any, given: list[Value]) -> list[Value]:
+    def _step(self, equation: Any, given: list[Value]) -> list[Value]:
         params, name = equations.parameters(equation), equation.primitive.name
         shapes = [(v.aval.shape, v.aval.dtype) for v in equation.outvars]
+        if not any(value.depends for value in given):
+            return self._add(name, params, given, shapes, equation.primitive)
         if name == "scan":
             return self._scan(equations.scan(equation), given)
         if name == "cond":
@@ -170,13 +155,7 @@ class _Flat:
     def _row(self, rows: Value, position: int, *, carried: bool) -> Value:
         """One entry of a stack, as each turn of a scan gets it."""
         params = {"position": position, "carried": carried}
-        if rows.depends:
-            return self._add("scan_row", params, [rows], [(rows.shape[1:], rows.dtype)])[0]
-        step = Step("scan_row", Parameters("scan_row", params), [rows])
-        step.outputs = [
-            Value(rows.shape[1:], rows.dtype, step=step, parameter=rows.parameter, unmasked=rows.unmasked)
-        ]
-        return step.outputs[0]
+        return self._add("scan_row", params, [rows], [(rows.shape[1:], rows.dtype)])[0]
 
     def _add(
         self,
@@ -186,15 +165,22 @@ class _Flat:
         shapes: Sequence[tuple[tuple[int, ...], Any]],
         primitive: Any = None,
     ) -> list[Value]:
-        if len(self.steps) == MAX_STEPS:
-            raise InputError(f"the model has more than {MAX_STEPS} operations, loops written out")
+        """A new step's outputs; what does not depend on the input is computed only where it is needed."""
         step = Step(name, Parameters(name, params), given, primitive=primitive)
-        step.outputs = [
-            Value(shape, dtype, depends=True, step=step)
-            if 0 not in shape
-            else Value(shape, dtype, constant=np.zeros(shape, dtype))  # nothing in it depends on anything
-            for shape, dtype in shapes
-        ]
+        first = next((value for value in given if value.parameter), None)
+        for shape, dtype in shapes:
+            value = Value(shape, dtype, step=step)
+            if not any(operand.depends for operand in given):
+                if first is not None:
+                    value.parameter = first.parameter
+                    value.unmasked = first.unmasked and name in _KEEPS_ENTRIES
+            elif 0 in shape:  # nothing in it depends on anything
+                value = Value(shape, dtype, constant=np.zeros(shape, dtype))
+            else:
+                value.depends = True
+            step.outputs.append(value)
         if any(output.depends for output in step.outputs):
             self.steps.append(step)
+        if len(self.steps) > MAX_STEPS:
+            raise InputError(f"the model has more than {MAX_STEPS} operations, loops written out")
         return step.outputs

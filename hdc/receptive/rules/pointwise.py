@@ -1,15 +1,17 @@
 """Operations entry by entry: the output at a place depends on the inputs at that place alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
 
 from hdc.errors import InputError
 from hdc.receptive.axes import Annotation, Axes, unified
-from hdc.receptive.masks import NOTHING, Given, Masked, small
-from hdc.receptive.rules.base import Reached, Rule
+from hdc.receptive.masks import MOST, NOTHING, Given, Masked, small
+from hdc.receptive.rules.base import Rule
 from hdc.receptive.steps import Step, Value
+from hdc.receptive.window import Window
 
 if TYPE_CHECKING:
     from hdc.receptive.pullback import Pullback
@@ -47,49 +49,47 @@ class Pointwise(Rule):
         return unified(step, found)
 
     def masked(self, step: Step, given: Given) -> Masked:
+        masks = [(one or NOTHING).each(small) for one in given]
         if step.name == "select_n" and len(given) == 3:
-            return _selected(step.inputs[0], *given)
-        if step.name not in _MASKS:
-            return NOTHING
-        first, last = ((one or NOTHING).each(small) for one in (given[0], given[-1]))
-        return _MASKS[step.name](first, last)
+            return _selected(step.inputs[0], given[0], *masks[1:])
+        return _MASKS[step.name](masks[0], masks[-1]) if step.name in _MASKS else NOTHING
 
-    def pull(self, step: Step, reached: Reached, to: "Pullback") -> None:
-        assert reached[0] is not None
+    def entries(self, step: Step, given: Sequence[np.ndarray]) -> np.ndarray | None:
+        shape = step.outputs[0].shape
+        arrays = [entries for entries in given if entries.ndim]
+        repeated = [all(one.strides[axis] == 0 for one in arrays) for axis in range(len(shape))]
+        cut = tuple(slice(0, 1 if here else None) for here in repeated)
+        if arrays and arrays[0][cut].size > MOST:
+            return None
+        operands = [jnp.asarray(one[cut] if one.ndim else one) for one in given]
+        return np.broadcast_to(np.asarray(step.primitive.bind(*operands, **step.params)), shape)
+
+    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
         for value in to.sources[step.outputs[0]]:
-            to.add(value, reached[0])
+            to.add(value, window)
 
 
-class Either(Rule):
+class Either(Pointwise):
     """One of several arrays, chosen by a condition that does not depend on the model's input."""
 
-    def axes(self, step: Step, found: Annotation) -> Axes:
-        return unified(step, found)
-
-    def pull(self, step: Step, reached: Reached, to: "Pullback") -> None:
-        assert reached[0] is not None
+    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
         for value in step.inputs[1:]:
             if not to.is_coupling(step, value):
-                to.add(value, reached[0])
+                to.add(value, window)
 
 
-def _selected(predicate: Value, chosen: Masked | None, no: Masked | None, yes: Masked | None) -> Masked:
+def _selected(predicate: Value, chosen: Masked | None, no: Masked, yes: Masked) -> Masked:
     """`where`: what is `no` at the entries where the predicate is zero."""
-    no, yes = (no or NOTHING).each(small), (yes or NOTHING).each(small)
-    if predicate.depends or chosen is None:
-        masks = (no.zero != yes.zero).any() or (no.low != yes.low).any()
-        if masks and not predicate.depends and not predicate.is_drawn:
-            _refuse(predicate)
-        return Masked(no.zero & yes.zero, no.low & yes.low)
-    here = small(chosen.zero)
-    return Masked(np.where(here, no.zero, yes.zero), np.where(here, no.low, yes.low))
-
-
-def _refuse(mask: Value) -> None:
-    for one in mask.sources:
-        if one.step is None:
-            _ = one.value  # raises an error of its own where it is not known
-    raise InputError(f"a mask of the model, of shape {mask.shape}, is too large to be followed")
+    if not predicate.depends and chosen is not None:
+        here = small(chosen.zero)
+        return Masked(np.where(here, no.zero, yes.zero), np.where(here, no.low, yes.low))
+    masks = (no.zero != yes.zero).any() or (no.low != yes.low).any()
+    if masks and not predicate.depends and not predicate.is_drawn:
+        for one in predicate.sources:
+            if one.step is None:
+                _ = one.value  # raises an error of its own where it is not known
+        raise InputError(f"a mask of the model, of shape {predicate.shape}, is too large to be followed")
+    return Masked(no.zero & yes.zero, no.low & yes.low)
 
 
 RULES: dict[str, Rule] = {**dict.fromkeys(POINTWISE, Pointwise()), "either": Either()}

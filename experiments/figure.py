@@ -1,6 +1,8 @@
-"""`python -m experiments.figure`: the first version's name of `hdc figure`."""
+"""`python -m experiments.figure`: the old name of `hdc figure`."""
 
-from hdc.lab.commands.figure import main
+import sys
+
+from hdc.lab.commands.main import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["figure", *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""`python -m experiments.report`: the first version's name of `hdc report`."""
+"""`python -m experiments.report`: the old name of `hdc report`."""
 
-from hdc.lab.commands.report import main
+import sys
+
+from hdc.lab.commands.main import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["report", *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""`python -m experiments.table`: the first version's name of `hdc table`."""
+"""`python -m experiments.table`: the old name of `hdc table`."""
 
-from hdc.lab.commands.table import main
+import sys
+
+from hdc.lab.commands.main import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["table", *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""`python -m experiments.time`: the first version's name of `hdc time`."""
+"""`python -m experiments.time`: the old name of `hdc time`."""
 
-from hdc.lab.commands.time import main
+import sys
+
+from hdc.lab.commands.main import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["time", *sys.argv[1:]]))

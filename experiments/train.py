@@ -1,6 +1,8 @@
-"""`python -m experiments.train`: the first version's name of `hdc train`."""
+"""`python -m experiments.train`: the old name of `hdc train`."""
 
-from hdc.lab.commands.train import main
+import sys
+
+from hdc.lab.commands.main import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,3 +1,57 @@
-"""hdc: dilation-rate schedules for JAX/Flax, certified before training and measured after it."""
+"""hdc computes from dilation rates which pixels a network sees, and measures gridding in a trained one.
+
+>>> import hdc
+>>> hdc.DilationSchedule((1, 2, 9)).first_hole
+7
+>>> hdc.search(layers=3, field=17, top=1).found[0].rates
+(1, 2, 5)
+
+Importing hdc loads nothing else: each public name is imported when it is first used.
+"""
+# ruff: noqa: F401
+
+TYPE_CHECKING = False  # as in `typing`, which takes longer to import than all of this file
+if TYPE_CHECKING:
+    from hdc import gridding, networks, published, registry
+    from hdc.errors import InputError
+    from hdc.fields import Branches, PathCounts, Stack
+    from hdc.gridding import measure as measure_gridding
+    from hdc.layers import Conv, SeparableConv
+    from hdc.ops import conv2d, max_pool, separable_conv2d
+    from hdc.receptive import analyse
+    from hdc.schedules import DilationSchedule
+    from hdc.search import search
 
 __version__ = "0.1.0"
+
+# `search` is a module that can be called, so that `from hdc.search import Target` works as well.
+_MODULES = ("gridding", "networks", "published", "registry", "search")
+_HOMES = {
+    "Branches": "hdc.fields",
+    "Conv": "hdc.layers",
+    "DilationSchedule": "hdc.schedules",
+    "InputError": "hdc.errors",
+    "PathCounts": "hdc.fields",
+    "SeparableConv": "hdc.layers",
+    "Stack": "hdc.fields",
+    "analyse": "hdc.receptive",
+    "conv2d": "hdc.ops",
+    "max_pool": "hdc.ops",
+    "measure_gridding": "hdc.gridding",
+    "separable_conv2d": "hdc.ops",
+}
+__all__ = [*_HOMES, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"hdc.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hdc' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), "measure" if name == "measure_gridding" else name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,6 @@
-"""What is wrong or wasteful about a stack of layers, and what to change."""
+"""What is wrong or wasteful about a network's layers, with a fix for each."""
 
+import itertools
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,14 +10,13 @@ from functools import partial
 from itertools import groupby
 from typing import Literal
 
-from hdc import search
+from hdc.fields import Field
 from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, padding_share
+from hdc.search import WORK, Found, Target, best, count, work
 
-# A better schedule is looked for with at most so much `search.work`: the answer has to come at once.
-_WORK = search.WORK / 100
-
-# A gridding index below this is nothing to improve on.
-_TELLING = 0.05
+_WORK = WORK / 100  # the most `work` for a better schedule, so that the answer comes at once
+_GOOD = 0.05  # a gridding index below this needs no improvement
+_ADD_BRANCHES = "add branches at rates between, or widen the field before them"
 
 AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
@@ -37,11 +37,11 @@ class Finding:
     """One thing to change.
 
     Attributes:
-        rule: which of the checks found it.
-        where: the layer, or "" for the whole.
-        message: what is so.
+        rule: the check that found it.
+        where: the layer, or "" for the whole network.
+        message: what is wrong.
         fix: what to do about it.
-        problem: whether something is lost for certain; otherwise it is advice.
+        problem: True if something is certainly lost, False if it is advice.
     """
 
     rule: Rule
@@ -57,17 +57,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class AxisOfLayer:
-    """What the checks need to know of one convolution or pooling, along one axis.
+    """One convolution or pooling along one axis, as the checks need it.
 
     Attributes:
-        name: for the message.
+        name: the name shown in messages.
         kernel_size, rate: taps and dilation rate.
-        spacing: output stride of its input: input pixels from one of its input positions to the next.
-        map: length of its input; None where it is not known.
-        padded: whether it has padding; None where that is not known.
-        causal: whether all of that lies before the map.
-        lost: the share of its taps that fall into the padding; None for what stride 1 makes it.
-        is_pool: pooling has no rate to choose.
+        spacing: stride of the map that the layer reads, in pixels of the network's input.
+        map: length of that map; None if unknown.
+        padded: whether the layer has padding; None if unknown.
+        causal: whether all padding lies before the map.
+        lost: the share of the layer's taps that fall into the padding; None to compute it for stride 1.
+        is_pool: whether it is a pooling, which has no rate to choose.
     """
 
     name: str
@@ -86,98 +86,138 @@ class AxisOfLayer:
         return self.rate * self.spacing
 
 
-def lint(stacks: Sequence[Sequence[AxisOfLayer]], coverage: float) -> tuple[Finding, ...]:
-    """Every finding about layers along one axis, but those of `on_map`.
+def for_schedule(field: Field, size: int | None = None) -> tuple[Finding, ...]:
+    """All findings about a schedule.
 
     Args:
-        stacks: layers with more than one tap, first layer first; in each stack every layer reads what the
-            one before it made. Parallel branches are stacks of their own.
-        coverage: the exact share of the receptive field, along that axis, that is seen.
+        field: what the schedule sees.
+        size: side of the map in pixels, if it is known: the findings then include the padding.
+
+    Example:
+        >>> from hdc.fields import Stack
+        >>> for finding in for_schedule(Stack.parse("1,2,9,1")):
+        ...     print(finding.rule, "-", finding.fix)
+        better schedule - use 1,3,9, in any order
     """
-    layers = [layer for stack in stacks for layer in stack]
+
+    def along(name: str, rate: int) -> AxisOfLayer:
+        padded = True if size else None
+        return AxisOfLayer(name, field.kernel_size, rate, map=size, padded=padded, causal=field.causal)
+
+    axes = [[list(itertools.starmap(along, chain)) for chain in chains] for chains in field.chains]
+    coverage = field.coverage * (field.dimensions // len(field.coverage))
+    layers = zip(*(itertools.chain(*chains) for chains in axes), strict=True)
+    return for_layers(axes, coverage, layers, field.seen)
+
+
+def for_layers(
+    axes: Sequence[Sequence[Sequence[AxisOfLayer]]],
+    coverage: Sequence[float],
+    layers: Iterable[Sequence[AxisOfLayer]],
+    seen: float,
+) -> tuple[Finding, ...]:
+    """All findings about a network's layers, problems first.
+
+    A finding that does not hold along every axis names its axis.
+
+    Args:
+        axes: for each axis its chains of layers, as `along_axis` takes them.
+        coverage: for each axis the exact share of the receptive field's positions that is seen.
+        layers: each layer that a map may be too small for, with one entry per axis.
+        seen: the exact share of the receptive field's pixels that is seen.
+    """
+    per_axis: list[Sequence[Finding]] = []
+    for axis, (chains, seen_along) in enumerate(zip(axes, coverage, strict=True)):
+        # Searching for a better schedule takes a while: equal axes share their findings.
+        same = axis > 0 and (chains, seen_along) == (axes[0], coverage[0])
+        per_axis.append(per_axis[0] if same else along_axis(chains, seen_along))
+    return merge(per_axis, layers, seen)
+
+
+def along_axis(chains: Sequence[Sequence[AxisOfLayer]], coverage: float) -> tuple[Finding, ...]:
+    """The findings about layers along one axis, except those of `on_map`.
+
+    Args:
+        chains: layers with more than one tap, first layer first. Within a chain each layer reads what the
+            layer before it wrote; parallel branches are separate chains.
+        coverage: the exact share of the receptive field's positions along that axis that is seen.
+    """
+    layers = list(itertools.chain(*chains))
     return (
-        *_holes(layers, coverage, len(stacks) > 1),
+        *_holes(layers, coverage, len(chains) > 1),
         *(_common_factor(layers) if coverage < 1 else ()),
-        *(finding for stack in stacks for finding in _valid(stack)),
-        *(_last(layers) if len(stacks) == 1 else ()),
-        *(finding for stack in stacks for finding in _better_schedule(stack, len(layers))),
+        *(finding for chain in chains for finding in _valid(chain)),
+        *(_last(layers) if len(chains) == 1 else ()),
+        *(finding for chain in chains for finding in _better_schedule(chain, len(layers))),
     )
 
 
-def better(schedule: DilationSchedule, max_rate: int | None = None) -> search.Found | None:
+def better(schedule: DilationSchedule, max_rate: int | None = None) -> Found | None:
     """A gap-free schedule with the same receptive field, no more layers and a smaller gridding index.
 
-    The one with the fewest layers, of these the best; None where there is none, or too much to look at.
+    The one with the fewest layers, and among those the best. None if there is none, or if the search would
+    take too long.
 
     Args:
-        max_rate: the largest rate that it may have.
+        max_rate: the largest rate allowed.
+
+    Example:
+        >>> better(DilationSchedule((2, 2, 2))).rates
+        (1, 1, 4)
     """
     mine, field, taps = schedule.gridding.index, schedule.receptive_field, schedule.kernel_size
     for layers in range(1, len(schedule) + 1):
         if not 1 + (taps - 1) * layers <= field <= taps**layers:
             continue
-        target = search.Target(layers, taps, field=field, max_rate=max_rate)
-        candidates = search.count(target).number
-        if candidates == 0:  # it would take a larger rate
+        target = Target(layers, taps, field=field, max_rate=max_rate)
+        candidates = count(target).number
+        if candidates == 0:  # all of them need a larger rate
             continue
-        if search.work(target, candidates, 1) > _WORK:
+        if work(target, candidates, 1) > _WORK:
             return None
-        found = search.best(target, top=1).found[0]
+        found = best(target, top=1).found[0]
         if found.gridding < mine - 1e-9:
             return found
     return None
 
 
 def share(part: float) -> str:
-    """A share in percent, in which neither nothing nor all is rounded up from less."""
+    """Percent; never shows 0.0% or 100.0% for a share that is not exactly that."""
     text = f"{part:.1%}"
     if text == "0.0%" and part > 0:
         return "less than 0.1%"
     return "more than 99.9%" if text == "100.0%" and part < 1 else text
 
 
-def _between_branches(coverage: float) -> Finding:
-    """For holes that show along no axis, as parallel branches leave them."""
-    lost = f"{share(1 - coverage)} of the receptive field is never seen, between its branches"
-    return Finding("holes", "", lost, "add branches at rates between, or widen the field before them", True)
-
-
 def _holes(layers: Sequence[AxisOfLayer], coverage: float, parallel: bool) -> Iterator[Finding]:
     if coverage == 1:
         return
-    lost = f"{share(1 - coverage)} of the receptive field along an axis is never seen"
-    culprit = None if parallel else _breaks(layers, [layer.step for layer in layers])
+    message = f"{share(1 - coverage)} of the receptive field along an axis is never seen"
+    culprit = _first_gap(layers, [layer.step for layer in layers])
     if parallel:
-        yield Finding(
-            "holes", "", lost, "add branches at rates between, or widen the field before them", True
-        )
-        return
-    if culprit is None:
-        yield Finding(
-            "holes",
-            "",
-            lost,
-            "widen the field before the large rates, or add branches at rates between",
-            True,
-        )
-        return
-    layer, reach = culprit
-    most = math.floor(reach / layer.spacing)
-    if layer.is_pool or most < 1:
-        fix = f"before {layer.name}, widen the kernels or lower the strides"
+        fix = _ADD_BRANCHES
+    elif culprit is None:
+        fix = "widen the field before the large rates, or add branches at rates between"
     else:
-        fix = f"first lower the rate of {layer.name} to at most {most}, or add layers of smaller rates"
-    if layer.spacing > 1 and _breaks(layers, [Fraction(layer.rate) for layer in layers]) is None:
-        message = (
-            f"rate {layer.rate} at output stride {layer.spacing} steps over {layer.step} input pixels, and "
-            f"the layers of smaller steps see {reach} in one piece"
-        )
-        yield Finding("output stride", layer.name, message, fix, True)
-    yield Finding("holes", "", lost, fix, True)
+        layer, reach = culprit
+        most = math.floor(reach / layer.spacing)
+        if layer.is_pool or most < 1:
+            fix = f"before {layer.name}, widen the kernels or lower the strides"
+        else:
+            fix = f"first lower the rate of {layer.name} to at most {most}, or add layers of smaller rates"
+        if layer.spacing > 1 and _first_gap(layers, [Fraction(layer.rate) for layer in layers]) is None:
+            stride = (
+                f"rate {layer.rate} at output stride {layer.spacing} steps over {layer.step} input pixels, "
+                f"and the layers of smaller steps see {reach} in one piece"
+            )
+            yield Finding("output stride", layer.name, stride, fix, True)
+    yield Finding("holes", "", message, fix, True)
 
 
-def _breaks(layers: Sequence[AxisOfLayer], steps: Sequence[Fraction]) -> tuple[AxisOfLayer, Fraction] | None:
-    """The certificate: by ascending step, the first layer that steps over more than those before it see."""
+def _first_gap(
+    layers: Sequence[AxisOfLayer], steps: Sequence[Fraction]
+) -> tuple[AxisOfLayer, Fraction] | None:
+    """By ascending step, the first layer whose step is larger than what the layers before it see."""
     reach = Fraction(1)
     for step, layer in sorted(zip(steps, layers, strict=True), key=lambda pair: pair[0]):
         if step > reach:
@@ -201,11 +241,11 @@ def _common_factor(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
 
 
 def on_map(layers: Iterable[Sequence[AxisOfLayer]], axes: int) -> list[list[Finding]]:
-    """Rates that are too large for the map that they work on.
+    """Find rates that are too large for the map that the layer reads.
 
     Args:
-        layers: each by its axes.
-        axes: how many these are.
+        layers: each with one entry per axis.
+        axes: the number of axes.
 
     Returns:
         The findings of each axis.
@@ -215,7 +255,7 @@ def on_map(layers: Iterable[Sequence[AxisOfLayer]], axes: int) -> list[list[Find
         largest = max(axis.rate for axis in layer)
         if largest == 1 or any(axis.map is None or axis.is_pool or axis.padded is False for axis in layer):
             continue
-        # Two thirds exactly are enough, whatever their rounding.
+        # The margin is for rounding: exactly two thirds of the taps are enough.
         fits = bisect_left(range(1, largest), 1 / 3 + 1e-9, key=partial(_lost, layer))
         fix = f"a rate of at most {fits} keeps two thirds" if fits else "take larger maps"
         lost = 1 - math.prod(1 - _lost_along(axis) for axis in layer)
@@ -232,7 +272,7 @@ def on_map(layers: Iterable[Sequence[AxisOfLayer]], axes: int) -> list[list[Find
 
 
 def _lost(layer: Sequence[AxisOfLayer], most: int) -> float:
-    """The share of a layer's taps that fall into the padding, were none of its rates larger than `most`."""
+    """The share of a layer's taps that fall into the padding if its rates are lowered to at most `most`."""
     return 1 - math.prod(1 - _lost_along(replace(a, rate=min(a.rate, most), lost=None)) for a in layer)
 
 
@@ -243,17 +283,15 @@ def _lost_along(axis: AxisOfLayer) -> float:
 
 
 def _left(axis: AxisOfLayer) -> str:
-    """What is left of taps of which any two lie further apart than the map is long."""
+    """How many taps are left on a map that is shorter than the distance between any two of them."""
     none = 1 - axis.kernel_size * (1 - _lost_along(axis))
-    if none < 1e-9:
-        return "one tap is left"
-    return (
-        "no tap is left" if none > 1 - 1e-9 else f"one tap is left, and none at {share(none)} of its places"
-    )
+    if none > 1 - 1e-9:
+        return "no tap is left"
+    return "one tap is left" + ("" if none < 1e-9 else f", and none at {share(none)} of its places")
 
 
 def _valid(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
-    """For each run of layers on maps of one stride, whose pixels can be added up."""
+    """One finding for each run of layers on maps of one stride: only their pixels can be added up."""
     bare = [layer for layer in layers if layer.padded is False and layer.rate > 1 and layer.map]
     for _, group in groupby(bare, key=lambda layer: layer.spacing):
         some = list(group)
@@ -289,9 +327,9 @@ def _better_schedule(layers: Sequence[AxisOfLayer], of: int) -> Iterator[Finding
             continue
         schedule = DilationSchedule(rates, taps)
         mine = schedule.gridding.index
-        if mine < _TELLING:
+        if mine < _GOOD:
             continue
-        # Rates of which most taps would fall into the padding are no gain.
+        # A rate that puts most of its taps into the padding is no improvement.
         fit = [
             bisect_right(range(1, MAX_RATE + 1), 0.5, key=partial(_lost, [replace(layer, rate=MAX_RATE)] * 2))
             for layer in stack
@@ -300,16 +338,15 @@ def _better_schedule(layers: Sequence[AxisOfLayer], of: int) -> Iterator[Finding
         found = better(schedule, max(1, min([MAX_RATE, *fit])))
         if found is not None and found.gridding < mine / 2:
             pixels = "px" if spacing == 1 else "px of their map"
+            listed = ",".join(map(str, found.rates))
             fewer = f" with {len(found.rates)} layers in place of {len(rates)}"
             message = (
-                f"rates {_listed(found.rates)} have the same field of {field} {pixels}"
+                f"rates {listed} have the same field of {field} {pixels}"
                 f"{fewer if len(found.rates) < len(rates) else ''} and G {found.gridding:.3f} in place of "
                 f"{mine:.3f}"
             )
             where = f"{stack[0].name} to {stack[-1].name}" if len(stack) < of else ""
-            yield Finding(
-                "better schedule", where, message, f"use {_listed(found.rates)}, in any order", False
-            )
+            yield Finding("better schedule", where, message, f"use {listed}, in any order", False)
 
 
 def merge(
@@ -317,13 +354,7 @@ def merge(
     layers: Iterable[Sequence[AxisOfLayer]],
     seen: float,
 ) -> tuple[Finding, ...]:
-    """The findings of all axes, problems first; those that do not hold for every axis name theirs.
-
-    Args:
-        per_axis: what `lint` found along each.
-        layers: each by its axes.
-        seen: the exact share of the receptive field's pixels that is seen.
-    """
+    """Merge the findings of `along_axis`, one sequence per axis, and add those of `on_map`."""
     names = AXES.get(len(per_axis), [f"axis {k}" for k in range(len(per_axis))])
     per_axis = [[*found, *more] for found, more in zip(per_axis, on_map(layers, len(per_axis)), strict=True)]
     merged: dict[Finding, None] = {}
@@ -334,9 +365,6 @@ def merge(
                 finding = replace(finding, where=place)
             merged[finding] = None
     if seen < 1 and not any(finding.rule == "holes" for finding in merged):
-        merged = {_between_branches(seen): None, **merged}
+        lost = f"{share(1 - seen)} of the receptive field is never seen, between its branches"
+        merged = {Finding("holes", "", lost, _ADD_BRANCHES, True): None, **merged}
     return tuple(sorted(merged, key=lambda finding: not finding.problem))
-
-
-def _listed(rates: Sequence[int]) -> str:
-    return ",".join(map(str, rates))

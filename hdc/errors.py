@@ -21,7 +21,9 @@ def printable(text: str) -> str:
 def unknown(what: str, given: str, known: Iterable[str]) -> str:
     """The one line for a name that is not among the known ones, with the nearest one if there is any."""
     names = list(known)
-    near = difflib.get_close_matches(given, names, n=1)
+    short = given.rpartition(".")[2]  # such as lr, for learning_rate
+    spelt = [one for one in names if "".join(word[:1] for word in one.rpartition(".")[2].split("_")) == short]
+    near = spelt or difflib.get_close_matches(given, names, n=1)
     guess = f"; did you mean {near[0]}?" if near else ""
     return f"unknown {what} {given!r}{guess} (there are: {', '.join(names)})"
 

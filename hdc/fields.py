@@ -1,17 +1,25 @@
-"""Path counts over the pixels of a receptive field, of any shape: what is seen, where the holes are.
+"""What a schedule sees, exactly: the receptive field, its holes and its gridding, from the rates alone.
 
-A stack of convolutions is a product of axes and has closed forms in `hdc.schedules`; a network with
-branches has none, and its numbers are read off the counts themselves.
+`Stack` and `Branches` are the two kinds of schedule, and both are a `Field`. A stack of convolutions has one
+schedule per axis, and closed forms. A network with parallel branches has none: its numbers are read off its
+path counts, `PathCounts`, as are those of any model that `hdc.receptive` follows.
 """
 
+import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from hdc.schedules import Gridding, coprime, first_largest
+from hdc.errors import InputError
+from hdc.schedules import DilationSchedule, Gridding, coprime, first_largest, padding_share, parse
+
+MAX_PIXELS = 2**24  # of a map of path counts
+_LEAST = 1e-150
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +27,14 @@ class PathCounts:
     """How many paths lead from one output to each input pixel.
 
     Attributes:
-        counts: `[h, w]`, or one axis for signals, three for volumes: not negative, up to a common factor.
-            The receptive field is the smallest box that holds all that is not zero.
-        origin: the input pixel of `counts[0, 0]`; may be negative, outside the map.
+        counts: `[h, w]`, one axis for signals, three for volumes. Not negative, up to a common factor. The
+            array is the receptive field: the smallest box that contains every count above zero.
+        origin: the input pixel of `counts[0, 0]`; negative if it lies outside the map.
+
+    Example:
+        >>> paths = PathCounts.of_layers([[0, 6, 12]], kernel_size=3)
+        >>> paths.size, paths.gap_free, paths.first_hole
+        ((25, 25), False, (0, 1))
     """
 
     counts: np.ndarray
@@ -29,10 +42,10 @@ class PathCounts:
 
     @classmethod
     def of(cls, counts: np.ndarray, origin: Sequence[int]) -> "PathCounts":
-        """The counts cut to their receptive field, and as shares of all paths.
+        """Crop counts to their receptive field and divide them by the number of all paths.
 
         Raises:
-            ValueError: where all counts are zero.
+            ValueError: if all counts are zero.
         """
         if not counts.any():
             raise ValueError("all counts are zero")
@@ -43,23 +56,23 @@ class PathCounts:
 
     @classmethod
     def of_layers(cls, layers: Iterable[Sequence[int]], kernel_size: int, axes: int = 2) -> "PathCounts":
-        """A stack of layers, each with parallel branches that are added or concatenated.
+        """The counts of layers that consist of parallel branches, added or concatenated.
 
         Args:
-            layers: the dilation rates of each layer's branches; 0 is a 1x1 convolution or an identity.
+            layers: for each layer the rates of its branches; 0 is a 1x1 convolution or a shortcut.
             kernel_size: taps per axis.
             axes: 1 for signals, 2 for images.
         """
         counts, reach = np.ones((1,) * axes), 0
         for rates in layers:
-            before = (kernel_size - 1) * max(rates) // 2  # as SAME padding has it for even kernels
+            before = (kernel_size - 1) * max(rates) // 2  # where SAME puts an even kernel
             after = (kernel_size - 1) * max(rates) - before
             total = np.zeros([length + before + after for length in counts.shape])
             for rate in rates:
                 branch = counts
                 for axis in range(axes):
                     branch = _tapped(branch, axis, rate, kernel_size)
-                # Branches of one layer have the same centre.
+                # All branches of a layer have the same centre.
                 low = before - (kernel_size - 1) * rate // 2
                 total[tuple(slice(low, low + length) for length in branch.shape)] += branch
             counts, reach = total, reach + before
@@ -72,12 +85,12 @@ class PathCounts:
 
     @cached_property
     def seen(self) -> np.ndarray:
-        """Which pixels of the field some path reaches, bool."""
+        """Boolean mask of the field's pixels that at least one path reaches."""
         return self.counts > 0
 
     @property
     def holes(self) -> np.ndarray:
-        """Which pixels of the field no path reaches, bool."""
+        """Boolean mask of the field's pixels that no path reaches."""
         return ~self.seen
 
     @property
@@ -87,7 +100,7 @@ class PathCounts:
 
     @property
     def first_hole(self) -> tuple[int, ...] | None:
-        """The first pixel that is not seen, counted from the field's corner, row by row; None without one."""
+        """The first hole, row by row from the field's corner; None if there is no hole."""
         if self.gap_free:
             return None
         return tuple(int(i) for i in np.unravel_index(int(np.argmax(self.holes)), self.size))
@@ -102,7 +115,7 @@ class PathCounts:
         return self.counts.sum(axis=_others(self.counts.ndim, axis))
 
     def axis_coverage(self, axis: int) -> float:
-        """The share of the positions along `axis` at which anything is seen."""
+        """The share of the positions along `axis` at which at least one pixel is seen."""
         return float(np.mean(self.along(axis) > 0))
 
     def effective_width(self, axis: int) -> float:
@@ -112,28 +125,28 @@ class PathCounts:
         return math.sqrt(np.average((position - mean) ** 2, weights=weights))
 
     def neighbour_overlap(self, axis: int, shift: int = 1) -> float:
-        """Jaccard index of what two outputs see whose fields lie `shift` pixels apart along `axis`."""
+        """Jaccard index of what two outputs see if their fields lie `shift` pixels apart along `axis`."""
         seen = np.moveaxis(self.seen, axis, 0)
         shared = np.count_nonzero(seen[shift:] & seen[: max(0, len(seen) - shift)])
-        return shared / (2 * np.count_nonzero(seen) - shared)
+        return float(shared / (2 * np.count_nonzero(seen) - shared))
 
     def gridding(self, max_period: int) -> Gridding:
         """Gridding index G: the strongest periodic ripple in the counts along any axis.
 
-        The formula is that of `DilationSchedule.gridding`: the largest |sum_x p(x) e^(-2 pi i f x)|
-        over sum p, p the counts along an axis, f = m/q with gcd(m, q) = 1 and 2 <= q <= max_period.
+        The same as `DilationSchedule.gridding`: the largest |sum_x p(x) e^(-2 pi i f x)| / sum p, where p
+        are the counts along an axis and f = m/q with gcd(m, q) = 1 and 2 <= q <= max_period.
 
         Args:
-            max_period: the widest distance between the taps of one layer, in input pixels.
+            max_period: the largest distance between neighbouring taps of a layer, in input pixels.
         """
         best, frequency = 0.0, None
         lines = [self.along(axis) for axis in range(self.counts.ndim)]
         for period in range(2, max_period + 1):
             numerators = coprime(period)
             for line in lines:
-                # Only the position within the period matters, so the fold's transform is exact at m/q.
+                # Only the position within the period matters, so folding loses nothing at m/q.
                 folded = np.bincount(np.arange(len(line)) % period, weights=line, minlength=period)
-                # Over the sum of the fold, so that a comb, all in one place of it, has exactly 1.
+                # Divided by the sum of the folded counts, so that a comb has an index of exactly 1.
                 ripple = np.abs(np.fft.rfft(folded))[numerators] / folded.sum()
                 peak = first_largest(ripple)
                 if ripple[peak] > best + 1e-12:
@@ -146,7 +159,7 @@ def _others(axes: int, axis: int) -> tuple[int, ...]:
 
 
 def _tapped(counts: np.ndarray, axis: int, rate: int, kernel_size: int) -> np.ndarray:
-    """`counts` seen through one row of taps along `axis`."""
+    """The counts after one more kernel of that rate along `axis`."""
     if rate == 0:
         return counts
     lines = np.moveaxis(counts, axis, 0)
@@ -154,3 +167,357 @@ def _tapped(counts: np.ndarray, axis: int, rate: int, kernel_size: int) -> np.nd
     for tap in range(kernel_size):
         wider[tap * rate : tap * rate + len(lines)] += lines
     return np.moveaxis(wider, 0, axis)
+
+
+@dataclass(frozen=True)
+class RuleVerdict:
+    """What the rule of Wang et al. 2018 says of a field. All values are None for branches: it has no answer.
+
+    Attributes:
+        m2: M_2 of the recursion, the larger one of the two axes; None for a single layer.
+        accepts: whether the rule says that there are no holes.
+        agrees: whether the rule is right.
+    """
+
+    m2: int | None
+    accepts: bool | None
+    agrees: bool | None
+
+
+class Field(ABC):
+    """What a schedule sees. A value per axis has one entry if `same_axes`, else (height, width).
+
+    Attributes:
+        name: the schedule's label, or the name of a published network.
+        kernel_size: taps per axis.
+        causal: whether all padding lies before the map.
+    """
+
+    name: str
+    kernel_size: int
+    causal: bool
+
+    @property
+    @abstractmethod
+    def rates(self) -> list[Any]:
+        """One entry per layer: a rate, a pair (height, width), or the list of its branches' rates."""
+
+    @property
+    @abstractmethod
+    def rates_text(self) -> str:
+        """The rates on one line, repeats shortened: `1,2,5`, `2 x (1,2,5)`, `1x2,2x2`, `(0|6),(0|12)`."""
+
+    @property
+    @abstractmethod
+    def chains(self) -> list[list[list[tuple[str, int]]]]:
+        """For each axis its chains of layers, each layer with its name and rate.
+
+        A layer of a chain reads what the layer before it wrote; each of several branches is its own chain.
+        """
+
+    @cached_property
+    @abstractmethod
+    def paths(self) -> PathCounts:
+        """The path counts, `[h, w]`, or `[length]` for signals, as shares of all paths."""
+
+    @abstractmethod
+    def padding(self, size: int) -> list[float]:
+        """For each layer the share of its taps that fall into the padding, on maps `size` pixels a side."""
+
+    @property
+    def dimensions(self) -> int:
+        """1 for signals, 2 for images."""
+        return len(self.chains)
+
+    @property
+    def same_axes(self) -> bool:
+        """Whether all axes have the same rates, so that one value holds for all of them."""
+        return self.chains[0] == self.chains[-1]
+
+    @property
+    def layers(self) -> int:
+        """The number of layers."""
+        return len(self.rates)
+
+    def along(self, axis: int) -> np.ndarray:
+        """The path counts along one axis, as shares: exactly 0 in holes, above 0 elsewhere."""
+        return self.paths.along(axis)
+
+    @property
+    def receptive_field(self) -> tuple[int, ...]:
+        """Pixels, per axis."""
+        return tuple(len(self.along(axis)) for axis in self._distinct)
+
+    @property
+    def coverage(self) -> tuple[float, ...]:
+        """The share of the positions that is seen, per axis."""
+        return tuple(float(np.mean(self.along(axis) > 0)) for axis in self._distinct)
+
+    @property
+    def seen(self) -> float:
+        """The share of the field's pixels that is seen."""
+        return self.paths.coverage
+
+    @property
+    def coverage_2d(self) -> float | None:
+        """The share of an image's pixels that is seen; None for signals."""
+        return None if self.dimensions == 1 else self.seen
+
+    @property
+    def gap_free(self) -> bool:
+        """Whether every pixel of the field is seen."""
+        return self.paths.gap_free
+
+    @property
+    def first_hole(self) -> tuple[int, ...] | None:
+        """The first hole, row by row from the field's corner; None if there is none.
+
+        Of a stack with the same rates on both axes, one number: the offset along either axis.
+        """
+        return self.paths.first_hole
+
+    @cached_property
+    def gridding(self) -> Gridding:
+        """The gridding index, of the axis where it is larger."""
+        return self.paths.gridding(max(map(max, self._rates_along), default=1))
+
+    @property
+    def effective_width(self) -> tuple[float, ...]:
+        """sigma, the standard deviation of the path counts in pixels, per axis."""
+        return tuple(map(self.paths.effective_width, self._distinct))
+
+    @property
+    def neighbour_overlap(self) -> tuple[float, ...]:
+        """Jaccard index of what two outputs see that are neighbours along an axis, per axis."""
+        return tuple(map(self.paths.neighbour_overlap, self._distinct))
+
+    @property
+    def common_factor(self) -> tuple[int, ...]:
+        """Greatest common divisor of the rates, per axis."""
+        return tuple(math.gcd(*self._rates_along[axis]) for axis in self._distinct)
+
+    @property
+    def rule(self) -> RuleVerdict:
+        """What the rule of Wang et al. 2018 says, and whether it is right."""
+        return RuleVerdict(None, None, None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values for JSON. A value per axis is a number if the axes are the same, else a list."""
+
+        def plain(values: Sequence[Any] | None) -> Any:
+            return values if values is None else values[0] if len(values) == 1 else list(values)
+
+        return {
+            "rates": self.rates,
+            "kernel_size": self.kernel_size,
+            "receptive_field": plain(self.receptive_field),
+            "coverage": plain(self.coverage),
+            "coverage_2d": self.coverage_2d,
+            "gap_free": self.gap_free,
+            "first_hole": plain(self.first_hole),
+            "gridding": self.gridding.index,
+            "gridding_frequency": self.gridding.frequency,
+            "sigma": plain(self.effective_width),
+            "neighbour_overlap": plain(self.neighbour_overlap),
+            "common_factor": plain(self.common_factor),
+            "hdc_rule": asdict(self.rule),
+        }
+
+    @property
+    def _distinct(self) -> range:
+        """The axes that values per axis are given for."""
+        return range(1 if self.same_axes else self.dimensions)
+
+    @property
+    def _rates_along(self) -> list[list[int]]:
+        """For each axis the rates of all its layers and branches."""
+        return [[rate for _, rate in itertools.chain(*chains)] for chains in self.chains]
+
+
+@dataclass(frozen=True)
+class Stack(Field):
+    """A stack of dilated convolutions: all values come from closed forms.
+
+    Args:
+        axes: one schedule for signals, two for images (height, width), equally long.
+        name: the label of the rates by default.
+        causal: whether all padding lies before the map.
+
+    Raises:
+        InputError: if the axes differ in their number of layers or in their kernel size.
+
+    Example:
+        >>> field = Stack.parse("2,2,2")
+        >>> field.receptive_field, field.gap_free, round(field.seen, 3)
+        ((13,), False, 0.29)
+        >>> Stack.parse("1x2,2x2").first_hole
+        (0, 1)
+    """
+
+    axes: tuple[DilationSchedule, ...]
+    name: str = ""
+    causal: bool = False
+    kernel_size: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.axes) not in (1, 2) or len({(len(axis), axis.kernel_size) for axis in self.axes}) != 1:
+            raise InputError(
+                "a stack needs one schedule for signals or two for images, with the same number of layers "
+                f"and the same kernel size, got {', '.join(axis.label for axis in self.axes) or 'none'}"
+            )
+        object.__setattr__(self, "kernel_size", self.axes[0].kernel_size)
+        if not self.name:
+            label = self.axes[0].label if self.same_axes else "-".join(self._layer_texts)
+            object.__setattr__(self, "name", label)
+
+    @classmethod
+    def parse(cls, text: str, kernel_size: int = 3, axes: int = 2) -> "Stack":
+        """The stack of a schedule as it is typed; see `hdc.schedules.parse`."""
+        return cls(parse(text, kernel_size, axes))
+
+    @property
+    def rates(self) -> list[Any]:
+        by_layer = zip(*(axis.layer_rates for axis in self.axes), strict=True)
+        return list(self.axes[0].layer_rates) if self.same_axes else [list(rates) for rates in by_layer]
+
+    @property
+    def _layer_texts(self) -> list[str]:
+        return ["x".join(map(str, rates)) for rates in self.rates]
+
+    @property
+    def rates_text(self) -> str:
+        if not self.same_axes:
+            return _shortened(self._layer_texts)
+        rates, repeat = ",".join(map(str, self.axes[0].rates)), self.axes[0].repeat
+        return rates if repeat == 1 else f"{repeat} x ({rates})"
+
+    @property
+    def chains(self) -> list[list[list[tuple[str, int]]]]:
+        return [[[(f"layer {n}", rate) for n, rate in enumerate(axis.layer_rates, 1)]] for axis in self.axes]
+
+    @cached_property
+    def paths(self) -> PathCounts:
+        pixels = math.prod(axis.receptive_field for axis in self.axes)
+        if pixels > MAX_PIXELS:
+            raise InputError(f"the field of {self.name} has {pixels} pixels, a map has at most {MAX_PIXELS}")
+        counts = math.prod(np.ix_(*map(_shares, self.axes)), start=np.ones((1,) * len(self.axes)))
+        return PathCounts(counts, (0,) * len(self.axes))
+
+    def padding(self, size: int) -> list[float]:
+        def lost(rates: Sequence[int]) -> float:
+            shares = (padding_share(rate, self.kernel_size, [size], self.causal) for rate in rates)
+            return 1 - math.prod(1 - share for share in shares)
+
+        return list(map(lost, zip(*(axis.layer_rates for axis in self.axes), strict=True)))
+
+    def along(self, axis: int) -> np.ndarray:
+        return _shares(self.axes[axis])
+
+    @property
+    def seen(self) -> float:
+        return math.prod(axis.coverage for axis in self.axes)
+
+    @property
+    def gap_free(self) -> bool:
+        return all(axis.gap_free for axis in self.axes)
+
+    @property
+    def first_hole(self) -> tuple[int, ...] | None:
+        *before, last = (axis.first_hole for axis in self.axes)
+        if self.same_axes:
+            return None if last is None else (last,)
+        if last is not None:
+            return 0, last
+        return None if before[0] is None else (before[0], 0)
+
+    @cached_property
+    def gridding(self) -> Gridding:
+        found = (self.axes[axis].gridding for axis in self._distinct)
+        return max(found, key=lambda gridding: gridding.index)
+
+    @property
+    def effective_width(self) -> tuple[float, ...]:
+        return tuple(self.axes[axis].effective_width for axis in self._distinct)
+
+    @property
+    def neighbour_overlap(self) -> tuple[float, ...]:
+        return tuple(self.axes[axis].neighbour_overlap for axis in self._distinct)
+
+    @property
+    def rule(self) -> RuleVerdict:
+        rules = [axis.hdc_rule for axis in self.axes]
+        accepts = all(rule.accepts for rule in rules)
+        largest = max((rule.m2 for rule in rules if rule.m2 is not None), default=None)
+        return RuleVerdict(largest, accepts, accepts == self.gap_free)
+
+
+@dataclass(frozen=True)
+class Branches(Field):
+    """Layers with parallel branches on images, with the same rates on both axes.
+
+    Args:
+        branches: for each layer the rates of its branches; 0 is a 1x1 convolution or a shortcut.
+        name: the rates by default.
+        kernel_size: taps per axis.
+        causal: whether all padding lies before the map.
+
+    Example:
+        >>> field = Branches(((0, 6, 12),))
+        >>> field.name, field.receptive_field, field.first_hole
+        ('(0|6|12)', (25,), (0, 1))
+    """
+
+    branches: tuple[tuple[int, ...], ...]
+    name: str = ""
+    kernel_size: int = 3
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.rates_text)
+
+    @property
+    def rates(self) -> list[Any]:
+        return [list(layer) for layer in self.branches]
+
+    @property
+    def rates_text(self) -> str:
+        texts = ("|".join(map(str, layer)) for layer in self.branches)
+        return _shortened(f"({text})" if "|" in text else text for text in texts)
+
+    @property
+    def chains(self) -> list[list[list[tuple[str, int]]]]:
+        numbered = enumerate(self.branches, 1)
+        chains = [[(f"layer {n} at rate {rate}", rate)] for n, rates in numbered for rate in rates if rate]
+        return [chains, chains]
+
+    @cached_property
+    def paths(self) -> PathCounts:
+        return PathCounts.of_layers(self.branches, self.kernel_size)
+
+    def padding(self, size: int) -> list[float]:
+        # A branch of rate 0 has a single tap, which is always on the map.
+        taps = [[self.kernel_size**2 if rate else 1 for rate in layer] for layer in self.branches]
+        shares = [
+            [padding_share(rate, self.kernel_size, [size] * 2, self.causal) for rate in layer]
+            for layer in self.branches
+        ]
+        return [float(np.average(a, weights=b)) for a, b in zip(shares, taps, strict=True)]
+
+
+def _shortened(layers: Iterable[str]) -> str:
+    """The layers joined by commas; more than two equal ones in a row as `3 x 1x2`."""
+    parts = []
+    for text, run in itertools.groupby(layers):
+        times = len(list(run))
+        parts += [f"{times} x {text}"] if times > 2 else [text] * times
+    return ",".join(parts)
+
+
+def _shares(schedule: DilationSchedule) -> np.ndarray:
+    """The path counts as shares of all paths.
+
+    A share too small for a double is raised to a value above zero whose square is still above zero.
+    """
+    counts = schedule.path_counts
+    shares = (counts / schedule.kernel_size ** len(schedule)).astype(np.float64)
+    return np.where(counts > 0, np.maximum(shares, _LEAST), 0.0)

@@ -1,4 +1,4 @@
-"""Where the package keeps what can be made again."""
+"""Where the package keeps files that can be made again."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """The cache folder: `HDC_CACHE_DIR`, else `hdc` in the user's cache folder of this system."""
+    """The cache folder: `HDC_CACHE_DIR` if it is set, else `hdc` in the user's cache folder."""
     if configured := os.environ.get("HDC_CACHE_DIR"):
         return Path(configured).expanduser()
     home = Path.home()

@@ -240,7 +240,7 @@ def dilated(
         rngs=rngs,
     )
     if not isinstance(made, nnx.Module):
-        raise InputError(f"{part} returned {type(made).__name__}, not a Flax NNX module")
+        raise InputError(f"{part} returned an object of type {type(made).__name__}, not a Flax NNX module")
     return made
 
 

@@ -1,25 +1,25 @@
-"""The dilation rates of published networks, with what was published about them and where that was read."""
+"""The dilation rates of published networks, the figures that were published with them, and their sources."""
 
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from hdc.certificate import Certificate
+from hdc.fields import Branches, Field, Stack
 from hdc.schedules import DilationSchedule
 
 
 @dataclass(frozen=True)
 class Published:
-    """A network, or the part of one that is dilated.
+    """A network, or its dilated part.
 
     Attributes:
-        name: short, as the command takes it.
+        name: the short name that `hdc check` takes.
         title, paper: what it is, and who described it.
-        output_stride: of the map that its rates are steps on.
-        figure: what was published of its accuracy, or of its field.
-        read: where rates and figure were read; "unverified" is from memory.
-        certificate: what it really sees.
+        output_stride: stride of the map that the rates refer to, in input pixels.
+        figure: the published accuracy or receptive field.
+        read: the source of rates and figure; "unverified" if they are from memory.
+        field: what its rates really see.
     """
 
     name: str
@@ -28,20 +28,21 @@ class Published:
     output_stride: int
     figure: str
     read: str
-    certificate: Certificate
+    field: Field
 
 
 @cache
 def networks() -> dict[str, Published]:
-    """All of them by name, in the order of `published.toml`."""
+    """All published networks by name, in the order of `published.toml`."""
     entries = tomllib.loads(resources.files("hdc").joinpath("published.toml").read_text(encoding="utf-8"))
     found = {}
     for name, entry in entries.items():
-        kernel_size, branches = entry.get("kernel_size", 3), tuple(map(tuple, entry.get("layers", ())))
-        repeat = entry.get("repeat", 1)
-        schedule = DilationSchedule(entry["rates"], kernel_size, repeat) if "rates" in entry else None
-        axes = (schedule,) * entry.get("axes", 2) if schedule else ()
-        certificate = Certificate(name, axes, branches, kernel_size, entry.get("causal", False))
+        kernel_size, causal = entry.get("kernel_size", 3), entry.get("causal", False)
+        if "layers" in entry:
+            field: Field = Branches(tuple(map(tuple, entry["layers"])), name, kernel_size, causal)
+        else:
+            schedule = DilationSchedule(entry["rates"], kernel_size, entry.get("repeat", 1))
+            field = Stack((schedule,) * entry.get("axes", 2), name, causal)
         described = {key: entry[key] for key in ("title", "paper", "output_stride", "figure", "read")}
-        found[name] = Published(name, **described, certificate=certificate)
+        found[name] = Published(name, **described, field=field)
     return found

@@ -22,8 +22,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -192,18 +191,6 @@ def load_plugins() -> None:
             _problems.append(printable(f"the plugin of {_origin_of(entry_point)} cannot be used: {what}"))
         finally:
             _loading = None
-
-
-@contextmanager
-def only_for_a_while() -> Iterator[None]:
-    """Forget, at the end, what the block registers: for tests."""
-    load_plugins()
-    before = dict(_parts)
-    try:
-        yield
-    finally:
-        _parts.clear()
-        _parts.update(before)
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:

@@ -1,12 +1,13 @@
-"""The exact mathematics of a dilation schedule: what a stack of dilated convolutions can see.
+"""Dilation schedules: what a stack of dilated convolutions sees along one axis, computed exactly.
 
-Everything here is per axis, for a stride-1 stack of n layers with kernel size K and dilation
-rates r_1..r_n. A 2-D network with the same rates on both axes sees the outer product.
+The formulas are for a stride-1 stack of n layers with kernel size K and dilation rates r_1..r_n. With the
+same rates on both axes of an image, the path counts are the outer product of those along one axis.
 """
 
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Literal
 
@@ -16,19 +17,21 @@ from hdc.errors import InputError
 
 Kind = Literal["plain", "dilated", "hdc"]
 
-# Bounds of what is computed exactly in a moment; no network comes near them.
+# Within these limits everything is computed in a moment; no real network comes near them.
 MAX_LAYERS = 256
 MAX_RATE = 4096
 MAX_FIELD = 65536
 
+_LABEL = re.compile(r"(\d{1,9}(?:-\d{1,9})*)(?:x(\d{1,9}))?", re.ASCII)
+
 
 @dataclass(frozen=True)
 class HdcRule:
-    """The rule of Wang et al. 2018 (arXiv 1702.08502, section 3.2), a heuristic.
+    """The heuristic of Wang et al. 2018 (arXiv 1702.08502, section 3.2).
 
     Attributes:
         m2: M_2 of the recursion M_n = r_n, M_i = max(M_{i+1} - 2 r_i, 2 r_i - M_{i+1}, r_i);
-            None for a single layer, where the recursion does not reach it.
+            None for a single layer, which has no M_2.
         common_factor: greatest common divisor of the rates.
         accepts: whether M_2 <= K and the rates have no common factor above 1.
     """
@@ -40,9 +43,11 @@ class HdcRule:
 
 @dataclass(frozen=True)
 class Gridding:
-    """The predicted gridding index and the frequency (cycles per pixel) where it peaks.
+    """The gridding index and the frequency at which the ripple is strongest.
 
-    `frequency` is None where the index has no frequency to look at (all rates 1).
+    Attributes:
+        index: 0 is best, 1 is worst.
+        frequency: in cycles per pixel; None if all rates are 1, since there is then no period to examine.
     """
 
     index: float
@@ -51,21 +56,28 @@ class Gridding:
 
 @dataclass(frozen=True)
 class DilationSchedule:
-    """The dilation rates of consecutive layers, `rates` taken `repeat` times over.
+    """The dilation rates of consecutive layers: `rates`, repeated `repeat` times.
 
     Args:
         rates: dilation rates, positive integers, first layer first.
         kernel_size: K, taps per axis, at least 2.
-        repeat: how many times the rates follow one another, at least 1.
+        repeat: how many times the whole list of rates is repeated, at least 1.
 
     Raises:
-        InputError: for an empty schedule, a rate, kernel size or repeat that is out of range, more than
-            `MAX_LAYERS` layers, or a receptive field of more than `MAX_FIELD` pixels.
+        InputError: if the schedule is empty, a rate, kernel size or repeat is out of range, or there are
+            more than `MAX_LAYERS` layers or `MAX_FIELD` pixels in the receptive field.
+
+    Example:
+        >>> schedule = DilationSchedule((1, 2, 9))
+        >>> schedule.receptive_field, schedule.gap_free, schedule.first_hole
+        (25, False, 7)
+        >>> DilationSchedule((1, 2, 5)).gap_free
+        True
     """
 
     rates: tuple[int, ...]
     kernel_size: int = 3
-    repeat: int = field(default=1)
+    repeat: int = 1
 
     def __post_init__(self) -> None:
         rates = self.rates
@@ -86,7 +98,7 @@ class DilationSchedule:
         object.__setattr__(self, "rates", tuple(int(rate) for rate in rates))
         layers = len(self.rates) * int(self.repeat)
         if layers > MAX_LAYERS:
-            often = "" if self.repeat == 1 else f", {len(self.rates)} taken {self.repeat} times"
+            often = "" if self.repeat == 1 else f", {len(self.rates)} repeated {self.repeat} times"
             raise InputError(f"the schedule has {layers} layers{often}, at most {MAX_LAYERS} are allowed")
         if self.receptive_field > MAX_FIELD:
             raise InputError(
@@ -94,18 +106,34 @@ class DilationSchedule:
                 f"{self.receptive_field} pixels, at most {MAX_FIELD} are allowed"
             )
 
+    @classmethod
+    def from_label(cls, label: str, kernel_size: int = 3) -> "DilationSchedule":
+        """The schedule with that label: reads what `label` writes.
+
+        Raises:
+            InputError: if the text is not a label, or a number in it is out of range.
+
+        Example:
+            >>> DilationSchedule.from_label("1-2-5x2").layer_rates
+            (1, 2, 5, 1, 2, 5)
+        """
+        found = _LABEL.fullmatch(label)
+        if found is None:
+            raise InputError(f"schedule must be a label such as 1-2-5x2, got {label!r}")
+        return cls(tuple(map(int, found[1].split("-"))), kernel_size, int(found[2] or 1))
+
     def __len__(self) -> int:
         """The number of layers."""
         return len(self.rates) * self.repeat
 
     @property
     def layer_rates(self) -> tuple[int, ...]:
-        """The rate of every layer, repeats written out."""
+        """The rate of each layer, with the repeats written out."""
         return self.rates * self.repeat
 
     @property
     def label(self) -> str:
-        """Short name: the rates joined by '-', then 'x' and the repeat: `1-2-5x2`."""
+        """Short name: the rates joined by `-`, then `x` and the repeat if it is not 1: `1-2-5x2`."""
         joined = "-".join(map(str, self.rates))
         return joined if self.repeat == 1 else f"{joined}x{self.repeat}"
 
@@ -124,10 +152,10 @@ class DilationSchedule:
 
     @cached_property
     def path_counts(self) -> np.ndarray:
-        """How many paths lead to each input offset: coefficients of prod_i sum_{j<K} z^(j r_i).
+        """The number of paths to each input offset: the coefficients of prod_i sum_{j<K} z^(j r_i).
 
         Returns:
-            `[R]` integers, int64, or exact Python integers (dtype object) where K^n exceeds int64.
+            `[R]` exact integers: int64, or Python integers (dtype object) if K^n does not fit int64.
         """
         exact = self.kernel_size ** len(self)
         counts = np.ones(1, dtype=np.int64 if exact < 2**63 else object)
@@ -140,16 +168,16 @@ class DilationSchedule:
 
     @property
     def coverage(self) -> float:
-        """The share of the receptive field, per axis, that some path reaches; 1 without holes."""
-        return np.count_nonzero(self.path_counts) / self.receptive_field
+        """The share of the receptive field's offsets that at least one path reaches; 1 without holes."""
+        return float(np.count_nonzero(self.path_counts) / self.receptive_field)
 
     @property
     def first_hole(self) -> int | None:
-        """Offset of the first hole counted from the field's edge, or None where there is none.
+        """Offset of the first hole, counted from the field's edge; None if there is no hole.
 
-        With the rates sorted ascending the field is gap-free exactly when every rate r_(i) is at
-        most 1 + (K - 1) sum_{j<i} r_(j); the first rate that breaks this leaves that offset out.
-        The certificate needs no path counts, whatever the order of the layers.
+        With the rates sorted ascending, the field is gap-free exactly if every rate r_(i) is at most
+        1 + (K - 1) sum_{j<i} r_(j). The first rate above that bound leaves a hole at the bound itself.
+        The order of the layers does not matter.
         """
         reach = 1
         for rate in sorted(self.layer_rates):
@@ -165,7 +193,7 @@ class DilationSchedule:
 
     @cached_property
     def gridding(self) -> Gridding:
-        """Predicted gridding index G: the strongest periodic ripple in the path counts.
+        """Gridding index G: the strongest periodic ripple in the path counts.
 
         G = max over f = m/q with 2 <= q <= max r and gcd(m, q) = 1 of prod_i |D(2 pi f r_i)| / K,
         D(t) = sin(K t / 2) / sin(t / 2). 0 is best, 1 (a pure comb) is worst.
@@ -177,7 +205,7 @@ class DilationSchedule:
             product = np.ones(len(numerators))
             for rate, times in zip(rates.tolist(), multiplicity.tolist(), strict=True):
                 product = product * response[numerators * rate % period] ** times
-                # No factor is above 1: what is not above the best by now will not be.
+                # No factor is above 1, so a product that is not above the best now never will be.
                 above = product > best + 1e-12
                 numerators, product = numerators[above], product[above]
             if numerators.size:
@@ -193,14 +221,14 @@ class DilationSchedule:
 
     @property
     def neighbour_overlap(self) -> float:
-        """Jaccard index of the input pixels of two adjacent outputs, along one axis: 0 shares none."""
+        """Jaccard index of the inputs that two adjacent outputs read along one axis: 0 if they share none."""
         seen = self.path_counts > 0
         shared = np.count_nonzero(seen[1:] & seen[:-1])
         return float(shared / (2 * np.count_nonzero(seen) - shared))
 
     @property
     def hdc_rule(self) -> HdcRule:
-        """The heuristic of Wang et al. 2018; show it only beside the exact `gap_free`."""
+        """The heuristic of Wang et al. 2018. It is often wrong: show it only beside the exact `gap_free`."""
         rates = self.layer_rates
         maximum = rates[-1]
         for rate in reversed(rates[1:-1]):
@@ -212,50 +240,114 @@ class DilationSchedule:
 
 @cache
 def coprime(period: int) -> np.ndarray:
-    """The m <= q / 2 without a factor in common with the period q, ascending, int32.
+    """The numbers m <= q / 2 that have no factor in common with the period q, ascending, int32.
 
-    The response at m/q has period 1 and is even, so that no others are needed.
+    The response is even in the frequency m/q and has period 1, so no other m is needed.
     """
     numerators = np.arange(1, period // 2 + 1, dtype=np.int32)
     return numerators[np.gcd(numerators, period) == 1]
 
 
 def first_largest(ripple: np.ndarray) -> int:
-    """Where the largest of `[m]` is; the first of equals, whatever their rounding."""
+    """Position of the largest of `[m]`: the first of those that are equal up to rounding."""
     return int(np.argmax(ripple >= (1 - 1e-9) * ripple.max()))
 
 
 def responses(period: int, kernel_size: int) -> np.ndarray:
-    """|D(2 pi j / q)| / K of the period q, `[q]`, where D(t) = sin(K t / 2) / sin(t / 2)."""
+    """|D(2 pi j / q)| / K for j = 0..q-1, with D(t) = sin(K t / 2) / sin(t / 2), for the period q."""
     steps = np.arange(1, period)
     response = np.ones(period)
-    # The integers are reduced first, so that a zero is a zero.
+    # Reducing the integers first makes sin exactly 0 where it should be.
     response[1:] = np.sin(np.pi * (kernel_size * steps % period) / period)
     response[1:] /= kernel_size * np.sin(np.pi * steps / period)
     return response
 
 
 def padding_share(rate: int, kernel_size: int, size: Sequence[int], causal: bool = False) -> float:
-    """The share of a layer's taps that fall into the padding of a map that keeps its size.
+    """The share of a layer's taps that fall into the padding, if the padding keeps the map's size.
 
     Args:
         rate: dilation rate of the layer.
         kernel_size: taps per axis.
-        size: of the map, in pixels, one per axis.
-        causal: whether all padding lies before the map; SAME has half of it after the map.
+        size: the map's size in pixels, one number per axis.
+        causal: True if all padding lies before the map; SAME puts half of it after the map.
 
     Returns:
-        Between 0 and 1, over all positions of the map and all taps.
+        A number from 0 to 1, averaged over all positions of the map and all taps.
     """
-    # SAME puts the odd pixel of an even kernel after the map.
+    # For an odd amount of padding, SAME puts the extra pixel after the map.
     padding = (kernel_size - 1) * rate
     offsets = rate * np.arange(kernel_size) - (padding if causal else padding // 2)
     inside = [np.mean(np.maximum(0, length - np.abs(offsets)) / length) for length in size]
     return float(1 - math.prod(inside))
 
 
+def parse(text: str, kernel_size: int = 3, axes: int = 2) -> tuple[DilationSchedule, ...]:
+    """Read a schedule as it is typed.
+
+    Args:
+        text: rates such as `1,2,5` or `[1,2,5]`; rates per axis, height x width, such as `1x2,2x2`; or a
+            label as tables show it, `1-2-5x2`.
+        kernel_size: taps per axis.
+        axes: 2 for images, 1 for signals.
+
+    Returns:
+        One schedule per axis: height first, then width.
+
+    Raises:
+        InputError: if the text is none of these, or a rate is out of range.
+
+    Example:
+        >>> [schedule.rates for schedule in parse("1x2,3x4")]
+        [(1, 3), (2, 4)]
+        >>> parse("1-2-5x2", axes=1)
+        (DilationSchedule(rates=(1, 2, 5), kernel_size=3, repeat=2),)
+    """
+    typed = text.strip()
+    # Without a dash, 2x6 means rate 2 along the height and 6 along the width.
+    if "-" in typed and _LABEL.fullmatch(typed):
+        return (DilationSchedule.from_label(typed, kernel_size),) * axes
+    if typed.startswith("[") and typed.endswith("]"):
+        typed = typed[1:-1]
+    layers = [
+        _rates_of_layer(part.strip(), axes, f"rates {_short_text(text)!r}", position)
+        for position, part in enumerate(typed.split(","), start=1)
+    ]
+    found = tuple(DilationSchedule(rates, kernel_size) for rates in zip(*layers, strict=True))
+    return found[:1] * axes if len(set(found)) == 1 else found
+
+
+def _rates_of_layer(part: str, axes: int, message: str, position: int) -> list[int]:
+    """The rate along each axis of one layer, from text such as `5` or `1x2`."""
+    numbers = part.split("x")
+    for number in numbers:
+        if not (number.isascii() and number.isdecimal()):
+            wrong = f"{_short_text(part)!r} at position {position} is not a dilation rate"
+            raise InputError(
+                f"{message}: {wrong if part else f'position {position} is empty'}; write 1,2,5, or 1x2,2x2 "
+                "for height x width, or a name that 'hdc check --named' lists"
+            )
+        # Python refuses to read thousands of digits.
+        if len(number.lstrip("0")) > 9:
+            raise InputError(
+                f"{message}: rate {_short_text(number)} at position {position} is too large, at most "
+                f"{MAX_RATE} is allowed"
+            )
+    if len(numbers) > axes:
+        raise InputError(
+            f"{message}: {_short_text(part)!r} at position {position} is for {len(numbers)} axes, the "
+            f"schedule has {axes}"
+        )
+    rates = [int(number.lstrip("0") or 0) for number in numbers]
+    return rates if len(rates) == axes else rates * axes
+
+
+def _short_text(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def _short(rates: Sequence[object]) -> str:
-    """The rates for a message of one line."""
+    """The rates on one line of an error message, shortened if there are many."""
     return str(list(rates)) if len(rates) <= 32 else f"[{rates[0]}, {rates[1]}, ... {len(rates)} rates]"
 
 

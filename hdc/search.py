@@ -1,50 +1,52 @@
-"""Exhaustive search for gap-free dilation schedules.
+"""Exhaustive search for gap-free dilation schedules. `hdc.search(...)` calls `search`.
 
 What a schedule sees does not depend on the order of its layers, so a schedule is searched as its rates in
-ascending order. It is gap-free exactly when every rate is at most 1 + (K - 1) * (sum of the rates before it);
-the first rate is therefore 1. The search visits every schedule that meets its target, or proves by an exact
+ascending order. It is gap-free exactly if every rate is at most 1 + (K - 1) * (sum of the rates before it);
+the first rate is therefore 1. The search visits every schedule that meets the target, or proves by an exact
 bound that it cannot be among the best.
 
-No step of it runs into a dead end: a prefix with `j` layers to come ends in every sum of rates between its
-smallest completion (its last rate `j` times more) and its largest (always the largest rate allowed), since
-lowering the first of the largest rates by one keeps a schedule ascending and gap-free. For the same reason
-every field between the smallest and the largest of a target exists.
+The search never reaches a dead end. From a prefix with `j` layers to come, every sum of rates can be reached
+between the smallest completion (the last rate `j` more times) and the largest (each time the largest rate
+allowed), because lowering the first of the largest rates by one keeps a schedule ascending and gap-free. For
+the same reason every field between the smallest and the largest of a target exists.
 """
 
 import functools
 import itertools
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
 from hdc.errors import InputError
 from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, coprime, responses
 
-LIMIT = 10_000_000  # schedules that a search visits
-WORK = 10**10  # and what it does, as `work` has it: up to half a minute
+LIMIT = 10_000_000  # the most schedules that a search visits
+WORK = 10**10  # the most `work` that a search does: about half a minute
 TIE = 1e-9  # gridding indices are compared in steps of this size
 
-_MERGED = 2**20  # steps up to which a space larger than LIMIT is counted to the end
-_COUNTED = 10**15  # times MAX_RATE it fits 64 bits
+_MERGED = 2**20  # `count` stops early above LIMIT only if the next layer takes more steps than this
+_COUNTED = 10**15  # or if there are more prefixes than this: times MAX_RATE it still fits 64 bits
 _CHUNK = 2**18  # rates in memory at a time, at each depth
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is searched: the gap-free schedules of a number of layers.
+    """What to search for: gap-free schedules with a given number of layers.
 
     Args:
         layers: n, 1 to `MAX_LAYERS`.
         kernel_size: K, taps per axis, at least 2.
-        field: receptive field in pixels per axis, up to `MAX_FIELD`; None for any up to that.
-        at_least: whether larger fields, up to `MAX_FIELD`, meet the target as well.
-        max_rate: the largest rate allowed, up to `MAX_RATE`; None for what the certificate allows.
+        field: receptive field in pixels per axis, up to `MAX_FIELD`; None for any field up to that.
+        at_least: whether larger fields, up to `MAX_FIELD`, are accepted as well.
+        max_rate: the largest rate allowed, up to `MAX_RATE`; None for no limit of its own.
 
     Raises:
-        InputError: for a value out of its range, `at_least` without a field, or layers whose smallest field
-            is larger than `MAX_FIELD`.
+        InputError: if a value is out of range, `at_least` is given without a field, or the smallest field of
+            so many layers is larger than `MAX_FIELD`.
     """
 
     layers: int
@@ -72,7 +74,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Count:
-    """How many schedules there are: exactly `number`, or at least that many."""
+    """The number of schedules: exactly `number` if `exact`, otherwise at least that many."""
 
     number: int
     exact: bool
@@ -83,7 +85,7 @@ class Found:
     """A gap-free schedule.
 
     Attributes:
-        rates: ascending dilation rates; any order of the layers sees the same.
+        rates: dilation rates, ascending; every other order of the layers sees the same.
         receptive_field: R, pixels per axis.
         gridding: G, the index of `DilationSchedule.gridding`.
         effective_width: sigma = sqrt(sum r_i^2 (K^2 - 1) / 12), pixels.
@@ -100,11 +102,11 @@ class Result:
     """What a search found.
 
     Attributes:
-        target: what was searched.
-        found: best first, or ascending by field where each is the best of its field.
+        target: what was searched for.
+        found: best first; of `best_per_field` the best of each field, ascending by field.
         examined: how many gap-free schedules meet the target; all of them were considered.
-        max_rate: the bound on the rates that was used: what the target says, or less where a larger rate
-            would leave a hole or exceed the field.
+        max_rate: the largest rate considered: the target's, or less if a larger rate would always leave a
+            hole or exceed the field.
     """
 
     target: Target
@@ -113,26 +115,54 @@ class Result:
     max_rate: int
 
 
-def best(target: Target, top: int = 10) -> Result:
-    """The `top` best gap-free schedules that meet the target, proven best: the search is exhaustive.
+def search(
+    layers: int,
+    field: int | None = None,
+    *,
+    kernel_size: int = 3,
+    at_least: bool = False,
+    max_rate: int | None = None,
+    top: int = 10,
+) -> Result:
+    """The best gap-free schedules with that many layers: `best`, or without a field `best_per_field`.
 
-    Best is the smallest gridding index, in steps of `TIE`; among equals the largest effective width, then
-    the smallest rates, first to last.
+    `import hdc` makes it available as `hdc.search(...)`. The arguments are those of `Target` and `best`.
+
+    Example:
+        >>> [found.rates for found in search(layers=3, field=17, top=2).found]
+        [(1, 2, 5), (1, 3, 4)]
+        >>> [(found.receptive_field, found.rates) for found in search(layers=2).found]
+        [(5, (1, 1)), (7, (1, 2)), (9, (1, 3))]
+    """
+    target = Target(layers, kernel_size, field, at_least, max_rate)
+    return best_per_field(target) if field is None else best(target, top)
+
+
+def best(target: Target, top: int = 10) -> Result:
+    """The `top` best gap-free schedules that meet the target. The search is exhaustive.
+
+    The best schedule has the smallest gridding index, compared in steps of `TIE`; then the largest effective
+    width; then the smallest rates, first to last.
 
     Raises:
-        InputError: where no schedule can meet the target, with the reason, where more than `LIMIT` do or it
-            takes more than `WORK`, or for a `top` out of its range.
+        InputError: if no schedule can meet the target (the message says why), if more than `LIMIT` do, if
+            the search would take more than `WORK`, or if `top` is out of range.
+
+    Example:
+        >>> result = best(Target(layers=3, field=17), top=1)
+        >>> result.found[0].rates, result.examined
+        ((1, 2, 5), 2)
     """
     _check("top", top, 1, LIMIT)
     return _search(target, top, per_field=False)
 
 
 def best_per_field(target: Target) -> Result:
-    """The best gap-free schedule of every field that the target's layers reach, ascending by field.
+    """The best gap-free schedule of each field that the target's layers can have, ascending by field.
 
     Raises:
-        InputError: for a target with a field, or where more than `LIMIT` schedules meet it or it takes more
-            than `WORK`.
+        InputError: if the target has a field, if more than `LIMIT` schedules meet it, or if the search would
+            take more than `WORK`.
     """
     if target.field is not None:
         raise InputError(f"the best of every field needs a target without a field, got field {target.field}")
@@ -140,10 +170,14 @@ def best_per_field(target: Target) -> Result:
 
 
 def count(target: Target) -> Count:
-    """How many gap-free ascending schedules meet the target, without listing them.
+    """Count the gap-free ascending schedules that meet the target, without listing them.
 
-    Dynamic programming over (sum of rates, last rate). It stops early, with a lower bound, only where that
-    is above `LIMIT`: every prefix that is counted leads to one schedule or more.
+    Dynamic programming over (sum of rates, last rate). It stops early only once the count is above `LIMIT`,
+    and then gives a lower bound: every prefix leads to at least one schedule.
+
+    Example:
+        >>> count(Target(layers=12, field=201))
+        Count(number=3900409, exact=True)
     """
     if _impossible(target) is not None:
         return Count(0, exact=True)
@@ -163,15 +197,15 @@ def count(target: Target) -> Count:
 
 
 def work(target: Target, number: int, kept: int | None = None) -> float:
-    """About how much a search does, in looks of one layer at one period: 3 ns each.
+    """Estimate the cost of a search, in evaluations of one layer at one frequency: 3 ns each.
 
-    Every schedule is looked at for one frequency of each period; those that are kept, or a first piece of
-    them, for all frequencies, the square of the largest rate by 6.6.
+    Every schedule is evaluated at one frequency of each period. Those that are kept, and at least the first
+    piece of them, are evaluated at all frequencies: the square of the largest rate, divided by 6.6.
 
     Args:
-        target: one that is not impossible.
+        target: a target that can be met.
         number: how many schedules meet it.
-        kept: how many are the answer; None for the best of every field.
+        kept: how many schedules the answer has; None for the best of every field.
     """
     space = _Space(target)
     in_full = min(number, max(space.largest_sum if kept is None else kept, space.piece))
@@ -179,18 +213,18 @@ def work(target: Target, number: int, kept: int | None = None) -> float:
 
 
 class _Space:
-    """The ascending gap-free schedules that meet a target that is not impossible."""
+    """The ascending gap-free schedules that meet a target; there must be at least one."""
 
     def __init__(self, target: Target) -> None:
         k = self.kernel_size = target.kernel_size
         self.layers = target.layers
         largest = MAX_FIELD if target.field is None or target.at_least else target.field
-        # The i-th rate is at most the field before it, which is at most K^(i-1); and as the whole field is
-        # that of the other layers + (K - 1) r_n, it is at least K r_n.
+        # The i-th rate is at most the field before it, which is at most K^(i-1). The whole field is the field
+        # before the last layer + (K - 1) r_n, so it is at least K r_n.
         self.max_rate = min(_allowed_rate(target), k ** (target.layers - 1), largest // k)
         self.largest_sum = (largest - 1) // (k - 1)
         self.piece = _CHUNK // max(self.layers, self.max_rate // 16)  # schedules in memory at a time
-        # Sums from which the layers to come still reach the field, by their number.
+        # By the number of layers to come: the smallest sum of rates from which they still reach the field.
         self.needed = [-((1 - (target.field or 1)) // (k - 1))]
         while len(self.needed) < target.layers:
             after = self.needed[-1]
@@ -199,11 +233,11 @@ class _Space:
     def next_rates(
         self, last: np.ndarray, totals: np.ndarray, remaining: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The smallest next rate of each prefix, and how many there are; all lead to a schedule.
+        """For each prefix the smallest next rate and the number of choices; each leads to a schedule.
 
         Args:
             last: `[m]` last rates of the prefixes.
-            totals: `[m]` sums of their rates.
+            totals: `[m]` sums of the prefixes' rates.
             remaining: how many rates are still to come.
         """
         low = np.maximum(last, self.needed[remaining - 1] - totals)
@@ -211,13 +245,13 @@ class _Space:
         return low, np.minimum(high, self.max_rate) - low + 1
 
     def schedules(self, prefixes: np.ndarray) -> Iterator[np.ndarray]:
-        """All schedules that begin with one of the prefixes `[m, i]`, in pieces `[p, n]`."""
+        """All schedules that start with one of the prefixes `[m, i]`, in pieces `[p, n]`."""
         remaining = self.layers - prefixes.shape[1]
         if remaining == 0:
             yield prefixes
             return
         low, choices = self.next_rates(prefixes[:, -1], prefixes.sum(axis=1), remaining)
-        # Depth first and piece by piece: memory stays small, however many schedules there are.
+        # Depth first and piece by piece, so that memory does not grow with the number of schedules.
         pieces = np.cumsum(choices) // self.piece
         edges = [0, *(np.flatnonzero(np.diff(pieces)) + 1), len(prefixes)]
         for start, stop in itertools.pairwise(edges):
@@ -227,7 +261,7 @@ class _Space:
 
 
 def _search(target: Target, top: int, *, per_field: bool) -> Result:
-    """Visits every schedule of the target and keeps the `top` best, of each field or of all."""
+    """Visit every schedule of the target and keep the `top` best, per field or overall."""
     reason = _impossible(target)
     if reason is not None:
         raise InputError(reason)
@@ -237,7 +271,7 @@ def _search(target: Target, top: int, *, per_field: bool) -> Result:
         raise InputError(_too_many(target, size, share))
     k, space = target.kernel_size, _Space(target)
     kept, kept_index = np.empty((0, target.layers), dtype=np.int16), np.empty(0)
-    bound = np.full(space.largest_sum + 1, np.inf)  # above it a group's index is not wanted
+    bound = np.full(space.largest_sum + 1, np.inf)  # by group: a larger index is not among the best
     examined = 0
 
     def groups(rates: np.ndarray) -> np.ndarray:
@@ -248,7 +282,7 @@ def _search(target: Target, top: int, *, per_field: bool) -> Result:
         least = _gridding(rates, k, bound[groups(rates)], None)
         wanted = least <= bound[groups(rates)]
         rates, least = rates[wanted], least[wanted]
-        # The most promising ones first: they lower the bound for the others.
+        # The most promising schedules come first: they lower the bound for the others.
         promising, _ = _leaders(rates, least, groups(rates), top)
         chosen = np.isin(np.arange(len(rates)), promising)
         for part, known in ((rates[chosen], least[chosen]), (rates[~chosen], least[~chosen])):
@@ -266,7 +300,7 @@ def _search(target: Target, top: int, *, per_field: bool) -> Result:
 def _leaders(
     rates: np.ndarray, index: np.ndarray, groups: np.ndarray, top: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `top` best of each group of schedules.
+    """Find the `top` best schedules of each group.
 
     Args:
         rates: `[m, n]`.
@@ -274,27 +308,27 @@ def _leaders(
         groups: `[m]` integers.
 
     Returns:
-        Positions of the best, by group and best first, and those of the groups' `top`-th.
+        Positions of the best, by group and best first, and the position of each group's `top`-th.
     """
-    # The borders between steps lie where no power of 1/K does, or round-off would part equals.
+    # Step borders must not lie on a power of 1/K, or round-off would separate equal indices.
     steps = np.floor(index / TIE + 1 / math.pi)
-    squares = (rates.astype(np.int64) ** 2).sum(axis=1)  # as good as the width, and exact
+    squares = (rates.astype(np.int64) ** 2).sum(axis=1)  # orders as the effective width does, and is exact
     order = np.lexsort((*rates.T[::-1], -squares, steps, groups))
     place = np.arange(len(order)) - np.searchsorted(groups[order], groups[order])
     return order[place < top], order[place == top - 1]
 
 
 def _gridding(rates: np.ndarray, kernel_size: int, bound: np.ndarray, least: np.ndarray | None) -> np.ndarray:
-    """The gridding index, formula of `DilationSchedule.gridding`, of ascending schedules.
+    """The gridding index of ascending schedules, as `DilationSchedule.gridding` defines it.
 
     Args:
-        rates: `[m, n]`, of which the first is 1.
+        rates: `[m, n]`; the first rate of each is 1.
         kernel_size: K.
         bound: `[m]`; an index above it need not be exact.
-        least: `[m]`, a lower bound of the index; None to have one, of the frequencies 1/q alone.
+        least: `[m]`, a lower bound of the index; None to compute one from the frequencies 1/q alone.
 
     Returns:
-        `[m]`, a lower bound of the index; with `least`, the index itself where that is not above `bound`.
+        `[m]`: a lower bound of the index; with `least`, the index itself unless it is above `bound`.
     """
     layers = np.ascontiguousarray(rates.T, dtype=np.int32)
     rows = np.arange(len(rates))
@@ -307,7 +341,7 @@ def _gridding(rates: np.ndarray, kernel_size: int, bound: np.ndarray, least: np.
             break
         response = responses(period, kernel_size)
         numerators = np.ones(1, dtype=np.int32) if least is None else coprime(period)
-        # No factor is above 1, and the first is the same for all.
+        # No factor is above 1, and the first rate is 1 in all schedules.
         numerators = numerators[response[numerators] > index[rows].min()]
         largest = int(layers[-1].max())
         if layers.size > largest:
@@ -326,14 +360,14 @@ def _found(rates: np.ndarray, gridding: float, kernel_size: int) -> Found:
 
 
 def _branch(low: np.ndarray, choices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every choice from `low[i]` on, `choices[i]` of them: where it comes from, and its value."""
+    """All numbers from `low[i]` on, `choices[i]` of them: for each the position i, and the number."""
     parent = np.repeat(np.arange(len(low)), choices)
     first = np.cumsum(choices) - choices
     return parent, np.arange(len(parent)) - first[parent] + low[parent]
 
 
 def _impossible(target: Target) -> str | None:
-    """Why no gap-free schedule meets the target, or None where some do."""
+    """Why no gap-free schedule meets the target; None if at least one does."""
     field, k, n = target.field, target.kernel_size, target.layers
     if field is None:
         return None
@@ -360,7 +394,7 @@ def _impossible(target: Target) -> str | None:
 
 
 def _too_many(target: Target, size: Count, share: float) -> str:
-    """The space's size, in schedules or as a share of `WORK`, and what makes it smaller."""
+    """The message for a search that is too large: its size, and which options make it smaller."""
     bounds = ["--max-rate" if target.max_rate is None else "a lower --max-rate"]
     if target.field is None:
         bounds.append("--field")
@@ -382,7 +416,7 @@ def _allowed_rate(target: Target) -> int:
 
 
 def _largest_field(kernel_size: int, layers: int, max_rate: int) -> int:
-    """Of all gap-free schedules of at most `MAX_FIELD` pixels: each rate as large as the reach allows."""
+    """The largest gap-free field up to `MAX_FIELD`: each rate as large as the layers before it allow."""
     field = 1
     for _ in range(layers):
         field += (kernel_size - 1) * min(max_rate, field)
@@ -392,3 +426,12 @@ def _largest_field(kernel_size: int, layers: int, max_rate: int) -> int:
 def _check(name: str, value: object, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InputError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+
+
+class _CallableModule(ModuleType):
+    """Lets `hdc.search(...)` work although `hdc.search` is this module."""
+
+    __call__ = staticmethod(search)
+
+
+sys.modules[__name__].__class__ = _CallableModule

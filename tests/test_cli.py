@@ -2,15 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import hdc
 from hdc.errors import InputError
-from hdc.lab.commands.main import main
-from hdc.lab.data import mnist, mnist10k
+from hdc.lab import signals
+from hdc.lab.commands.main import COMMANDS, main
+from hdc.lab.data import idx
 from hdc.lab.data import tfds as tfds_source
 
 
@@ -46,8 +49,7 @@ def test_the_list_says_what_is_prepared(data_dir: Path, capsys) -> None:
     assert rows["terrain"][-2:] == ["no", "yes"]
     assert rows["mnist"][-2:] == ["needed", "yes"]
     assert rows["fashion_mnist"][-2:] == ["needed", "no"]
-    assert rows["coast"][1] == "dense"
-    assert rows["terrain_patches"][1] == "classification"
+    assert rows["coast"][1:3] == ["Land,", "water"]
     assert rows["offsets"][-2:] == ["no", "yes"]
     assert rows["scenes"][-2:] == ["needed", "no"]
     assert rows["mnist10k"][-2:] == ["hand", "no"]
@@ -68,7 +70,7 @@ def test_what_is_installed_needs_no_preparing(name: str, capsys) -> None:
 
 def test_prepare_takes_the_folder(data_dir: Path, monkeypatch, capsys) -> None:
     calls = []
-    monkeypatch.setattr(mnist, "prepare", lambda *given: calls.append(given) or data_dir)
+    monkeypatch.setattr(idx, "prepare", lambda *given: calls.append(given) or data_dir)
     assert main(["data", "prepare", "mnist"]) == 0
     assert main(["data", "prepare", "fashion_mnist", "--from", "some/folder"]) == 0
     assert main(["data", "prepare", "scenes", "--from", "some/folder"]) == 0  # what it is made of
@@ -78,7 +80,7 @@ def test_prepare_takes_the_folder(data_dir: Path, monkeypatch, capsys) -> None:
 
 
 def test_a_folder_that_is_not_read_is_said(monkeypatch, data_dir: Path, capsys) -> None:
-    monkeypatch.setattr(mnist10k, "is_prepared", lambda: True)
+    monkeypatch.setattr(idx, "is_prepared", lambda _: True)
     assert main(["data", "prepare", "mnist10k", "--from", "some/folder"]) == 0
     assert capsys.readouterr().out == (
         f"mnist10k was prepared before in {data_dir / 'mnist10k'}: some/folder is not read\n"
@@ -115,18 +117,20 @@ def test_unusable_input_is_one_line_and_exit_code_2(argv: list[str], message: st
     assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("hdc: error: ")
+    assert captured.err.startswith("hdc data: error: ")
     assert message in captured.err
     assert captured.err.count("\n") == 1
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(signals, "ending", lambda: None)  # which would end the tests
+
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mnist, "prepare", interrupt)
+    monkeypatch.setattr(idx, "prepare", interrupt)
     assert main(["data", "prepare", "mnist"]) == 130
-    assert capsys.readouterr().err == "hdc: interrupted\n"
+    assert capsys.readouterr().err == "hdc data: interrupted\n"
 
 
 def test_a_fault_of_the_program_is_not_hidden(monkeypatch) -> None:
@@ -134,7 +138,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch) -> None:
         raise ValueError("a fault")
 
     assert issubclass(InputError, ValueError)
-    monkeypatch.setattr(mnist, "prepare", fail)
+    monkeypatch.setattr(idx, "prepare", fail)
     with pytest.raises(ValueError, match="a fault"):
         main(["data", "prepare", "mnist"])
 
@@ -178,9 +182,9 @@ def test_ops_says_which_backend_serves_which_layer(capsys) -> None:
 @pytest.mark.parametrize(
     ("key", "mentions"),
     [
-        ("width", "'width' is not KEY=VALUE"),
+        ("width", "width"),
         ("net.widht=3", "did you mean net.width?"),
-        ("schedule.rates=[1", "'schedule.rates=[1' cannot be read"),
+        ("schedule.rates=[1", "[1"),
         ("ops.backend=cuda", "ops.backend must be one of auto, lax, jax, native, got 'cuda'"),
         ("net.name=lei2019", "one label per image"),
     ],
@@ -190,3 +194,114 @@ def test_ops_refuses_what_it_cannot_read(key: str, mentions: str, capsys) -> Non
     err = capsys.readouterr().err
     assert mentions in err
     assert err.count("\n") == 1
+
+
+# --- completion ---
+
+
+def complete(line: str, folder: Path) -> list[str]:
+    """What a real bash offers for a line, split into words as bash does it."""
+    (folder / "bin").mkdir(exist_ok=True)
+    program = folder / "bin" / "hdc"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m hdc.lab.commands.main "$@"\n')
+    program.chmod(0o755)
+    script = """
+source <(hdc --completion bash)
+COMP_LINE="$1" COMP_POINT=${#1}
+_hdc
+printf '<%s>\\n' "${COMPREPLY[@]}"
+complete -p hdc
+"""
+    environment = {
+        **os.environ,
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "COMP_WORDBREAKS": " \t\n\"'><=;|&(:",
+    }
+    command = ["bash", "-c", script, "bash", line]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+    assert done.stderr == ""
+    *replies, registered = done.stdout.splitlines()
+    assert registered.endswith("-F _hdc hdc")
+    return [reply[1:-1] for reply in replies if reply != "<>"]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("hdc tr", ["train "]),
+        ("hdc --comp", ["--completion "]),
+        ("hdc --completion z", ["zsh "]),
+        ("hdc check --si", ["--size "]),
+        ("hdc data prepare --fr", ["--from "]),
+        ("hdc data l", ["list "]),
+        ("hdc train stu", ["study="]),
+        ("hdc train study=qu", ["quickstart "]),  # bash itself takes study= for a word of its own
+        ("hdc train -m study=quickstart schedule=hdc", ["hdc ", "hdc_holes "]),
+        ("hdc ops schedule=pl", ["plain "]),
+        ("hdc train optim.learn", ["optim.learning_rate="]),
+        ("hdc train --retry", ["--retry-failed "]),
+        ("hdc table table=publ", ["published "]),
+        ("hdc figure study=m", ["mine "]),
+        ("hdc time rep", ["repeats="]),
+        ("hdc nonsense x", []),
+    ],
+)
+def test_bash_completes(line: str, offered: list[str], tmp_path: Path) -> None:
+    (tmp_path / "results" / "mine").mkdir(parents=True)
+    assert complete(line, tmp_path) == offered
+
+
+def test_every_command_is_completed_and_listed(capsys) -> None:
+    assert main(["--complete", "hdc "]) == 0
+    offered = capsys.readouterr().out.split()
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name, about in COMMANDS.items():
+        assert name in offered
+        assert f"  {name:8}{about}" in out
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_other_shells_read_their_scripts(shell: str, capsys) -> None:
+    assert main(["--completion", shell]) == 0
+    script = capsys.readouterr().out
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_version(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hdc {hdc.__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_that_starts_with_its_usage(name: str, capsys) -> None:
+    assert main([name, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith((f"usage: hdc {name}", "Train and measure one network"))
+    assert "python -m" not in out
+
+
+@pytest.mark.parametrize("arguments", [["table", "table=published", "format=csv"], ["train", "--cfg", "job"]])
+def test_a_full_disk_is_one_line(arguments: list[str], tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "hdc.lab.commands.main", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = f"hdc {arguments[0]}: error: the output cannot be written: the disk is full\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("arguments", [["table", "table=published"], ["train", "--help"]])
+def test_a_reader_that_leaves_is_no_error(arguments: list[str]) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "hdc.lab.commands.main", *arguments]
+    done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -1,15 +1,18 @@
-"""The `.npy` cache: what is read back is what was written, or it is made again."""
+"""The cache of data sets: what is read back is what was written, or it is made again."""
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hdc.folders import cache_dir
+from hdc.lab import store
 from hdc.lab.data import cache
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
@@ -41,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def entries(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / "data").iterdir() if path.suffix != ".lock")
+    return sorted((folder / "data").iterdir())
 
 
 def assert_equal(one: Dataset, other: Dataset) -> None:
@@ -62,7 +65,19 @@ def test_a_cached_data_set_is_read_back_whole_and_made_once(folder: Path) -> Non
     assert_equal(first, again)
     (entry,) = entries(folder)
     assert entry.name.startswith("tiny-one-")
-    assert len(list(entry.iterdir())) == 7
+    assert entry.suffix == ".safetensors"
+    assert {split.labels.dtype for split in (again.train, again.test)} == {np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize("value", [-1, 254, 255, 256, 2**31 - 1])
+def test_labels_come_back_whether_or_not_a_byte_holds_them(folder: Path, value: int) -> None:
+    def make() -> Dataset:
+        plain = Maker()()
+        labels = np.full_like(plain.test.labels, value)
+        return dataclasses.replace(plain, test=Split(plain.test.images, labels))
+
+    assert_equal(cached(KEY, make), make())
+    assert_equal(cached(KEY, pytest.fail), make())
 
 
 def test_strata_are_read_back_and_damage_to_them_is_found(folder: Path) -> None:
@@ -83,9 +98,7 @@ def test_strata_are_read_back_and_damage_to_them_is_found(folder: Path) -> None:
     assert_equal(cached(KEY, make), first)
     assert len(calls) == 1
     (entry,) = entries(folder)
-    content = bytearray((entry / "test_strata.npy").read_bytes())
-    content[-1] ^= 1
-    (entry / "test_strata.npy").write_bytes(content)
+    damage(entry, first.test.strata.tobytes())
     assert_equal(cached(KEY, make), first)
     assert len(calls) == 2
 
@@ -98,39 +111,44 @@ def test_every_part_of_the_key_counts(folder: Path) -> None:
     assert len(entries(folder)) == 4
 
 
+def damage(entry: Path, part: bytes) -> None:
+    """Flip a bit of one array."""
+    content = bytearray(entry.read_bytes())
+    content[content.index(part) + len(part) - 1] ^= 1
+    entry.write_bytes(content)
+
+
 def flip_a_pixel(entry: Path) -> None:
-    content = bytearray((entry / "train_images.npy").read_bytes())
-    content[-1] ^= 1
-    (entry / "train_images.npy").write_bytes(content)
+    damage(entry, Maker()().train.images.tobytes())
 
 
 def truncate(entry: Path) -> None:
-    os.truncate(entry / "test_labels.npy", 150)
+    os.truncate(entry, entry.stat().st_size - 7)
 
 
-def reshape(entry: Path) -> None:
-    np.save(entry / "test_images.npy", np.load(entry / "test_images.npy").reshape(3, 5, 4, 3))
+def truncate_the_header(entry: Path) -> None:
+    os.truncate(entry, 20)
 
 
-def store_objects(entry: Path) -> None:
-    np.save(entry / "test_images.npy", np.array([{}], dtype=object), allow_pickle=True)
+def empty(entry: Path) -> None:
+    os.truncate(entry, 0)
 
 
-def lose_a_file(entry: Path) -> None:
-    (entry / "validation_labels.npy").unlink()
+def append(entry: Path) -> None:
+    entry.write_bytes(entry.read_bytes() + b"x")
 
 
-def break_the_description(entry: Path) -> None:
-    os.truncate(entry / "dataset.json", 20)
+def replace(old: bytes, new: bytes, entry: Path) -> None:
+    content = entry.read_bytes()
+    assert len(old) == len(new)
+    assert old in content
+    entry.write_bytes(content.replace(old, new, 1))
 
 
-def replace_the_description(entry: Path) -> None:
-    (entry / "dataset.json").write_text("[]")
-
-
-def change_the_key(entry: Path) -> None:
-    text = (entry / "dataset.json").read_text()
-    (entry / "dataset.json").write_text(text.replace('"version": 1', '"version": 7'))
+def save_again(entry: Path, **changes: object) -> None:
+    """As another program would that knows the format."""
+    arrays, about = store.read_safetensors(entry)
+    store.write_safetensors(entry, arrays, about | changes)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +156,17 @@ def change_the_key(entry: Path) -> None:
     [
         flip_a_pixel,
         truncate,
-        reshape,
-        store_objects,
-        lose_a_file,
-        break_the_description,
-        replace_the_description,
-        change_the_key,
+        truncate_the_header,
+        empty,
+        append,
+        functools.partial(replace, b"[6,4,5,3]", b"[6,5,4,3]"),  # the shape
+        functools.partial(replace, b'"U8"', b'"I8"'),
+        functools.partial(replace, b"test.labels", b"next.labels"),
+        functools.partial(replace, b'\\"version\\": 1', b'\\"version\\": 7'),
+        functools.partial(replace, b'"hdc"', b'"hdd"'),
+        functools.partial(save_again, key={"name": "another"}),
     ],
+    ids=str,
 )
 def test_a_damaged_entry_is_made_again_with_one_warning(folder: Path, damage, caplog) -> None:
     make = Maker()
@@ -163,23 +185,20 @@ def test_a_damaged_entry_is_made_again_with_one_warning(folder: Path, damage, ca
 
 
 def test_no_flipped_bit_is_read_for_what_was_written(folder: Path, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(cache, "_flush", lambda _: None)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     make = Maker()
     first = cached(KEY, make)
     (entry,) = entries(folder)
-    tried = 0
-    for path in sorted(entry.iterdir()):
-        content = path.read_bytes()
-        for position in range(tried % 23, len(content), 23):
-            damaged = bytearray(content)
-            damaged[position] ^= 1 << tried % 8
-            path.write_bytes(damaged)
-            assert_equal(cached(KEY, make), first)
-            assert path.read_bytes() == content or make.calls - 1 == len(caplog.messages)
-            path.write_bytes(content)
-            tried += 1
-    assert tried > 100
-    assert tried - 10 < make.calls - 1 == len(caplog.messages)  # a blank more in JSON changes nothing
+    content = entry.read_bytes()
+    places = [*range(0, content.index(b"}}") + 10, 5), *range(0, len(content), 23)]
+    for tried, position in enumerate(places):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << tried % 8
+        entry.write_bytes(damaged)
+        assert_equal(cached(KEY, make), first)
+        assert make.calls - 1 == len(caplog.messages) == tried + 1
+        assert entry.read_bytes() == content
+    assert len(places) > 200
     assert all(str(entry) in message and "\n" not in message for message in caplog.messages)
 
 
@@ -192,7 +211,7 @@ def test_a_whole_entry_survives_trouble_in_reading_it(folder: Path, monkeypatch,
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "hdc"):
-        patched.setattr(np, "load", fail)
+        patched.setattr(os, "preadv", fail)
         assert_equal(cached(KEY, make), first)
     assert "Too many open files" in caplog.messages[0]
     assert make.calls == 2
@@ -211,11 +230,23 @@ def test_a_cache_that_cannot_be_written_is_left_out(folder: Path, caplog) -> Non
     assert "cannot be written" in caplog.text
 
 
+def at_sync(patch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Do something just before the data set, not its lock, is synced to disk."""
+    real = os.fsync
+
+    def sync(file: int) -> None:
+        if ".lock" not in str(Path(f"/proc/self/fd/{file}").readlink()):
+            act()
+        real(file)
+
+    patch.setattr(os, "fsync", sync)
+
+
 def test_a_full_disk_leaves_nothing_behind(folder: Path, monkeypatch, caplog) -> None:
-    def full(_: object) -> None:
+    def full() -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "_flush", full)
+    at_sync(monkeypatch, full)
     with caplog.at_level(logging.WARNING, "hdc"):
         assert_equal(cached(KEY, Maker()), Maker()())
     assert "No space left" in caplog.text
@@ -223,29 +254,27 @@ def test_a_full_disk_leaves_nothing_behind(folder: Path, monkeypatch, caplog) ->
 
 
 def test_an_interrupted_write_leaves_no_entry(folder: Path, monkeypatch) -> None:
-    def interrupt(_: object) -> None:
+    def interrupt() -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(cache, "_flush", interrupt)
+        at_sync(patch, interrupt)
         cached(KEY, Maker())
     assert entries(folder) == []
 
 
-def test_the_process_that_comes_second_keeps_the_first_ones_entry(folder: Path, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(cache, "only_maker", lambda *_: contextlib.nullcontext())  # where there are no locks
+def test_of_two_processes_without_a_lock_both_have_it(folder: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(cache, "only_maker", lambda *_: contextlib.nullcontext())
     make = Maker()
 
     def slower() -> Dataset:  # while it works, another process finishes
         cached(KEY, make)
-        (entry,) = entries(folder)
-        (entry / "mark").touch()
         return make()
 
     with caplog.at_level(logging.WARNING, "hdc"):
         assert_equal(cached(KEY, slower), Maker()())
-    (entry,) = entries(folder)  # no temporary folder is left
-    assert (entry / "mark").exists()
+    assert_equal(cached(KEY, pytest.fail), Maker()())
+    assert len(entries(folder)) == 1
     assert caplog.messages == []
 
 

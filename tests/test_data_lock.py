@@ -14,7 +14,7 @@ import pytest
 from test_data_cache import KEY, Maker, assert_equal
 
 from hdc.lab.data.cache import cached
-from hdc.lab.data.lock import only_maker
+from hdc.lab.locks import only_maker
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,11 +40,19 @@ def make():
     pause("make")
     return Maker()()
 
-flush = cache._flush
-def paused_flush(file):
-    pause("write")
-    flush(file)
-cache._flush = paused_flush
+write = cache._write
+
+def paused_write(*arguments):
+    sync = os.fsync
+
+    def paused_sync(file):
+        pause("write")
+        sync(file)
+
+    os.fsync = paused_sync
+    write(*arguments)
+
+cache._write = paused_write
 try:
     print(cache.cached(KEY, make).train.images.sum())
 except KeyboardInterrupt:
@@ -101,7 +109,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 def kept(folder: Path) -> list[str]:
-    return sorted(path.suffix or path.name[:9] for path in (folder / "cache" / "data").iterdir())
+    return sorted(path.suffix for path in (folder / "cache" / "data").iterdir())
 
 
 def test_one_process_makes_it_and_the_others_wait(processes: Processes, tmp_path: Path) -> None:
@@ -118,7 +126,7 @@ def test_one_process_makes_it_and_the_others_wait(processes: Processes, tmp_path
         (line,) = processes.said(other)
         assert line.startswith("tiny/one is being prepared by another process: waiting for it (")
         assert str(tmp_path / "cache" / "data") in line
-    assert kept(tmp_path) == [".lock", "tiny-one-"]
+    assert kept(tmp_path) == [".safetensors"]
 
 
 def test_a_killed_maker_blocks_nobody_and_leaves_nothing(processes: Processes, tmp_path: Path) -> None:
@@ -133,7 +141,7 @@ def test_a_killed_maker_blocks_nobody_and_leaves_nothing(processes: Processes, t
     processes.go("write")
     assert second.communicate()[0] == f"{Maker()().train.images.sum()}\n"
     assert processes.paused("make") == [str(first.pid), str(second.pid)]
-    assert kept(tmp_path) == [".lock", "tiny-one-"]
+    assert kept(tmp_path) == [".safetensors"]
 
 
 def test_waiting_can_be_interrupted(processes: Processes, tmp_path: Path) -> None:
@@ -151,11 +159,11 @@ def test_waiting_can_be_interrupted(processes: Processes, tmp_path: Path) -> Non
 
 PREPARE = """
 import hashlib, test_data_mnist, test_data_mnist10k, test_data_tfds
-from hdc.lab.data import mnist, mnist10k
+from hdc.lab.data import idx
 
 sums = {stem: hashlib.sha256(content).hexdigest() for stem, content in test_data_mnist.FILES.items()}
-mnist.PAYLOADS = {"mnist": sums}
-mnist.EXAMPLES = {"train": 60, "test": 10}
+idx.PAYLOADS["mnist"] = sums
+idx.EXAMPLES = {"train": 60, "test": 10}
 
 def paused(name, function):
     def first_pause(*arguments):
@@ -163,9 +171,9 @@ def paused(name, function):
         return function(*arguments)
     return first_pause
 
-mnist.Mnist._split_generators = paused("mnist", mnist.Mnist._split_generators)
-mnist10k._digit = lambda source, digit: test_data_mnist10k.IMAGES[digit]
-mnist10k._write = paused("mnist10k", mnist10k._write)
+idx.Mnist._split_generators = paused("mnist", idx.Mnist._split_generators)
+idx._digit = lambda source, digit: test_data_mnist10k.IMAGES[digit]
+idx._write_digits = paused("mnist10k", idx._write_digits)
 registered = test_data_tfds.HdcRegistered
 registered._split_generators = paused("hdc_registered", registered._split_generators)
 source = ["--from", str(folder / "source")]

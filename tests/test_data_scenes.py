@@ -9,7 +9,7 @@ from rich.console import Console
 from hdc.errors import InputError
 from hdc.lab import experiment, parts, records
 from hdc.lab.config import choose, from_dict
-from hdc.lab.data import mnist, scenes
+from hdc.lab.data import idx, scenes
 from hdc.lab.data.dataset import Dataset, Split
 
 GREYS = {"train": 60, "validation": 140, "test": 220}  # of class 0; class c is c brighter
@@ -32,7 +32,7 @@ def items() -> Dataset:
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HDC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    monkeypatch.setattr(mnist, "load", lambda _: items())
+    monkeypatch.setattr(idx, "dataset", lambda _: items())
     monkeypatch.setattr(scenes, "ITEMS", {"train": 24, "validation": 10, "test": 12})
 
 
@@ -126,7 +126,7 @@ def test_without_fashion_mnist_it_says_how_to_get_it(monkeypatch):
     def unprepared(_: str) -> Dataset:
         raise InputError("fashion_mnist is not prepared: run 'hdc data prepare fashion_mnist'")
 
-    monkeypatch.setattr(mnist, "load", unprepared)
+    monkeypatch.setattr(idx, "dataset", unprepared)
     with pytest.raises(InputError, match="hdc data prepare fashion_mnist"):
         parts.dataset(choose("data", name="scenes"))
 

@@ -91,7 +91,7 @@ def origin(split: Split, name: str, count: int) -> list[int]:
 
 def test_train_gives_up_its_tail_where_there_is_no_validation(data_dir: Path) -> None:
     write(data_dir)
-    dataset = tfds_source.load("hdc_tiny")
+    dataset = tfds_source.dataset("hdc_tiny")
     assert (dataset.name, dataset.task, dataset.classes) == ("hdc_tiny", "classification", ("no", "yes"))
     assert dataset.image_shape == SHAPE
     stock = tfds.data_source("hdc_tiny", split="train", data_dir=data_dir)
@@ -105,7 +105,7 @@ def test_train_gives_up_its_tail_where_there_is_no_validation(data_dir: Path) ->
 
 def test_its_own_validation_split_is_used(data_dir: Path) -> None:
     write(data_dir, splits={"train": 8, "validation": 3, "test": 4, "extra": 2})
-    dataset = tfds_source.load("hdc_tiny:1.2.0")
+    dataset = tfds_source.dataset("hdc_tiny:1.2.0")
     assert sorted(origin(dataset.train, "train", 8)) == list(range(8))
     assert sorted(origin(dataset.validation, "validation", 3)) == list(range(3))
     assert sorted(origin(dataset.test, "test", 4)) == list(range(4))
@@ -113,7 +113,7 @@ def test_its_own_validation_split_is_used(data_dir: Path) -> None:
 
 def test_validation_stands_in_for_test(data_dir: Path) -> None:
     write(data_dir, splits={"train": 8, "validation": 3})
-    dataset = tfds_source.load("hdc_tiny")
+    dataset = tfds_source.dataset("hdc_tiny")
     assert sorted(origin(dataset.test, "validation", 3)) == list(range(3))
     assert len(dataset.train) == 7
     assert sorted(origin(dataset.train, "train", 8) + origin(dataset.validation, "train", 8)) == list(
@@ -125,26 +125,26 @@ def test_validation_stands_in_for_test(data_dir: Path) -> None:
 def test_missing_splits_are_named(data_dir: Path, splits: dict[str, int]) -> None:
     write(data_dir, splits=splits)
     with pytest.raises(InputError, match="needs the splits") as caught:
-        tfds_source.load("hdc_tiny")
+        tfds_source.dataset("hdc_tiny")
     assert all(f"'{split}'" in str(caught.value) for split in splits)
 
 
 def test_more_examples_than_one_read_takes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tfds_source, "_CHUNK", 7)
     write(data_dir)
-    dataset = tfds_source.load("hdc_tiny")
+    dataset = tfds_source.dataset("hdc_tiny")
     assert len(origin(dataset.train, "train", 30)) == 27
     assert len(dataset.test) == 4
 
 
 def test_the_cache_notices_a_data_set_prepared_anew(data_dir: Path) -> None:
     folder = write(data_dir)
-    assert len(tfds_source.load("hdc_tiny").test) == 4
+    assert len(tfds_source.dataset("hdc_tiny").test) == 4
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
     write(data_dir, splits={"train": 30, "test": 9})
-    assert len(tfds_source.load("hdc_tiny").test) == 9
+    assert len(tfds_source.dataset("hdc_tiny").test) == 9
 
 
 def test_the_supervised_keys_choose_among_several_features(data_dir: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_supervised_keys_choose_among_several_features(data_dir: Path) -> No
 
     other = {"other": tfds.features.Image(shape=(3, 3, 1)), "kind": tfds.features.ClassLabel(num_classes=2)}
     write(data_dir, make=staticmethod(two), features=FEATURES | other)
-    assert sorted(origin(tfds_source.load("hdc_tiny").test, "test", 4)) == list(range(4))
+    assert sorted(origin(tfds_source.dataset("hdc_tiny").test, "test", 4)) == list(range(4))
 
 
 def test_a_palette_image_becomes_the_colours_it_shows(data_dir: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_palette_image_becomes_the_colours_it_shows(data_dir: Path) -> None:
         return {"image": buffer.getvalue(), "label": 0}
 
     write(data_dir, make=staticmethod(palette))
-    images = tfds_source.load("hdc_tiny").test.images
+    images = tfds_source.dataset("hdc_tiny").test.images
     assert images.shape == (4, *SHAPE)
     assert np.unique(images.reshape(-1, 3), axis=0).tolist() == [[10, 20, 30]]
 
@@ -187,8 +187,8 @@ def test_a_palette_image_becomes_the_colours_it_shows(data_dir: Path) -> None:
 )
 def test_other_features_are_refused_by_name(data_dir: Path, features, keys, found: str) -> None:
     write(data_dir, splits={}, features=FEATURES | features, keys=keys)
-    with pytest.raises(InputError, match=f"hdc_tiny is not one uint8 image .*{found}") as caught:
-        tfds_source.load("hdc_tiny")
+    with pytest.raises(InputError, match=f"hdc_tiny does not have one uint8 image .*{found}") as caught:
+        tfds_source.dataset("hdc_tiny")
     assert "\n" not in str(caught.value)
 
 
@@ -198,13 +198,13 @@ def test_an_image_of_another_size_than_declared(data_dir: Path) -> None:
 
     folder = write(data_dir, make=staticmethod(turned))
     with pytest.raises(InputError, match=f"{folder.name} is damaged .*an image of .6, 5. pixels"):
-        tfds_source.load("hdc_tiny")
+        tfds_source.dataset("hdc_tiny")
 
 
 def test_examples_without_a_label(data_dir: Path) -> None:
     write(data_dir, make=staticmethod(lambda split, index: example(split, index) | {"label": -1}))
     with pytest.raises(InputError, match="'train' of hdc_tiny has examples without a label"):
-        tfds_source.load("hdc_tiny")
+        tfds_source.dataset("hdc_tiny")
 
 
 def test_a_truncated_shard(data_dir: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_truncated_shard(data_dir: Path) -> None:
     (shard,) = folder.glob("*test*")
     os.truncate(shard, shard.stat().st_size // 2)
     with pytest.raises(InputError, match=r"1\.2\.0 is damaged .*delete it and prepare it again") as caught:
-        tfds_source.load("hdc_tiny")
+        tfds_source.dataset("hdc_tiny")
     assert "\n" not in str(caught.value)
 
 
@@ -225,9 +225,9 @@ def test_a_truncated_shard(data_dir: Path) -> None:
             '"20"',
             r"damaged \(30 examples in split 'train', 20 in dataset_info.json",
         ),
-        ("dataset_info.json", '"label"', '"laben"', r"not one uint8 image .* label: ClassLabel"),
+        ("dataset_info.json", '"label"', '"laben"', r"does not have one uint8 image .* label: ClassLabel"),
         ("dataset_info.json", '"splits"', '"splitt"', "cannot be used: "),
-        ("features.json", '"label"', '"laben"', r"it has .*laben: ClassLabel"),
+        ("features.json", '"label"', '"laben"', r"class label, but .*laben: ClassLabel"),
         ("label.labels.txt", "yes\n", "", r"damaged \(split 'train' has labels beyond the 1 classes"),
     ],
 )
@@ -237,7 +237,7 @@ def test_damage_to_the_description_is_found(data_dir: Path, file, old, new, mess
     assert old in text
     (folder / file).write_text(text.replace(old, new))
     with pytest.raises(InputError, match=message) as caught:
-        tfds_source.load("hdc_tiny")
+        tfds_source.dataset("hdc_tiny")
     assert "\n" not in str(caught.value)
     assert "hdc_tiny" in str(caught.value)
 
@@ -247,7 +247,7 @@ def test_a_format_that_only_tensorflow_reads(data_dir: Path) -> None:
     info = folder / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(InputError, match="in a format that only TensorFlow reads"):
-        tfds_source.load("hdc_tiny")
+        tfds_source.dataset("hdc_tiny")
 
 
 @pytest.mark.parametrize(
@@ -257,18 +257,18 @@ def test_a_format_that_only_tensorflow_reads(data_dir: Path) -> None:
         ("zzzzzz", r"no data set 'zzzzzz' \('hdc data list'"),
         (
             "cifar10",
-            "cifar10 is not prepared in .*: run 'hdc data prepare cifar10'.*pip install 'hdc.prepare.'",
+            "cifar10 is not prepared in .*: run 'hdc data prepare cifar10'.*pip install 'hdc-jax.prepare.'",
         ),
         ("cifar10:9.9.9", "cannot be used: Dataset cifar10 cannot be loaded at version 9.9.9"),
         ("cifar10/nothing", "cannot be used: BuilderConfig nothing not found"),
-        ("../cifar10", "'../cifar10' is no name of a data set"),
-        ("huggingface:mnist", "'huggingface:mnist' is no name of a data set: write NAME, NAME/CONFIG"),
-        ("oxford_iiit_pet", r"oxford_iiit_pet is not one uint8 image .*image: Image\(None, None, 3\)"),
+        ("../cifar10", "'../cifar10' is not the name of a data set"),
+        ("huggingface:mnist", "'huggingface:mnist' is not the name of a data set: write NAME, NAME/CONFIG"),
+        ("oxford_iiit_pet", r"oxford_iiit_pet does not have one uint8 image .*image: Image\(None, None, 3\)"),
     ],
 )
 def test_a_name_that_cannot_be_loaded(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        tfds_source.load(name)
+        tfds_source.dataset(name)
     assert "\n" not in str(caught.value)
 
 
@@ -280,7 +280,7 @@ def test_a_data_set_that_needs_another_package_to_be_described(monkeypatch: pyte
     with pytest.raises(
         InputError, match=r"'hdc_registered' needs more \(No module named 'tensorflow'\): pip"
     ):
-        tfds_source.load("hdc_registered")
+        tfds_source.dataset("hdc_registered")
 
 
 class HdcRegistered(Tiny):
@@ -293,15 +293,15 @@ def test_prepare_writes_what_load_reads(data_dir: Path, capsys: pytest.CaptureFi
     folder = tfds_source.prepare("hdc_registered")
     assert folder == data_dir / "hdc_registered" / "1.2.0"
     assert folder == tfds_source.prepare("hdc_registered")
-    assert len(tfds_source.load("hdc_registered").test) == 4
+    assert len(tfds_source.dataset("hdc_registered").test) == 4
     assert capsys.readouterr().out == ""
 
 
 def test_an_incomplete_folder_is_not_taken_for_the_data_set(data_dir: Path) -> None:
     (data_dir / "hdc_registered" / "1.2.0").mkdir(parents=True)
     with pytest.raises(InputError, match="hdc_registered is not prepared"):
-        tfds_source.load("hdc_registered")
-    with pytest.raises(InputError, match=r"1\.2\.0 is there and not complete: delete it"):
+        tfds_source.dataset("hdc_registered")
+    with pytest.raises(InputError, match=r"1\.2\.0 exists and is not complete: delete it"):
         tfds_source.prepare("hdc_registered")
 
 
@@ -309,7 +309,7 @@ def test_preparing_what_needs_tensorflow_names_the_extra(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # importing it fails, also where it is installed
     arrays = staticmethod(lambda split, index: {"image": pixels(split, index), "label": 0})
     monkeypatch.setattr(HdcRegistered, "make", arrays)
-    with pytest.raises(InputError, match=r"preparing hdc_registered needs .* pip install 'hdc\[prepare\]'"):
+    with pytest.raises(InputError, match=r"hdc_registered needs .* pip install 'hdc-jax\[prepare\]'"):
         tfds_source.prepare("hdc_registered")
 
 
@@ -354,7 +354,7 @@ def test_loading_does_not_import_tensorflow(data_dir: Path, tmp_path: Path) -> N
     program = f"""
 import sys
 from hdc.lab.data import tfds as tfds_source
-assert len(tfds_source.load("hdc_tiny").test) == 4
+assert len(tfds_source.dataset("hdc_tiny").test) == 4
 assert "tensorflow" not in sys.modules
 import tensorflow
 assert tensorflow.__file__.startswith({str(tmp_path)!r})

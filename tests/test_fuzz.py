@@ -8,13 +8,11 @@ import collections
 import contextlib
 import csv
 import functools
-import importlib
 import io
 import json
 import os
 import random
 import shutil
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -30,11 +28,11 @@ from hypothesis import strategies as st
 
 from hdc import search
 from hdc.errors import InputError
-from hdc.lab import experiment, parts, records, timing, trained, weights
+from hdc.lab import experiment, parts, records, store, timing, trained
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.commands import compose as launch
-from hdc.lab.commands import main as cli
 from hdc.lab.commands import report
+from hdc.lab.commands.main import main
 from hdc.lab.config import from_dict
 from hdc.lab.data.dataset import Dataset, Split
 from hdc.lab.records import packed as findings
@@ -62,25 +60,17 @@ def call(module: str, arguments: list[str]) -> SimpleNamespace:
     """Run a command line in this process: `code`, `out` and `err`. A traceback fails the test."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace", write_through=True)
-    before = sys.argv
-    sys.argv = [module, *arguments]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main = cli.main if module == "hdc" else importlib.import_module(f"experiments.{module}").main
-                code = main()
-            except SystemExit as ended:
-                code = ended.code
-    finally:
-        sys.argv = before
-    done = SimpleNamespace(code=code or 0, out=_text(out), err=_text(err))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments if module == "hdc" else [module, *arguments])
+    done = SimpleNamespace(code=code, out=_text(out), err=_text(err))
     said = done.out + done.err
     assert "Traceback" not in said, said
     assert "\x1b" not in said
     if done.code == 2:
         assert done.out == ""
         assert len(done.err.splitlines()) == 1, done.err
-        assert done.err.startswith((f"experiments.{module}: error: ", "hdc: error: ")), done.err
+        program = " ".join(["hdc", *arguments[:1]]) if module == "hdc" else f"hdc {module}"
+        assert done.err.startswith((f"{program}: error: ", "hdc: error: ")), done.err
     assert done.code in (0, 1, 2), done.code
     CODES[module, done.code] += 1
     return done
@@ -569,7 +559,7 @@ def weights_in(content: bytes) -> tuple[dict[str, np.ndarray], dict] | None:
     path = Path("weights.safetensors").absolute()
     path.write_bytes(content)
     try:
-        return weights.read(path)
+        return store.read_safetensors(path)
     except InputError as error:
         assert "\n" not in str(error)
         return None
@@ -595,7 +585,7 @@ def test_weights_of_another_network_are_one_line(seed):
     arrays = weights_in(content)[0]
     with contextlib.suppress(ValueError, TypeError, KeyError):  # what is not written
         changed = change({"it": json.loads(json.dumps(about))}, random.Random(seed))
-        content = weights.to_bytes(arrays, changed["it"])
+        content = store.to_safetensors(arrays, changed["it"])
     Path("weights.safetensors").write_bytes(content)
     try:
         trained.load(Path("weights.safetensors").absolute())

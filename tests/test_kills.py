@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from hdc.lab.locks import live_owner
+
 ROOT = Path(__file__).parent.parent
 KILLS = int(os.environ.get("HDC_KILLS", "6"))
 RUN = [
@@ -31,10 +33,11 @@ RUN = [
 ]
 
 
-def start(results: Path) -> subprocess.Popen:
+def start(results: Path, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.train", *RUN, f"results={results}"],
         cwd=ROOT,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -51,11 +54,11 @@ def finish(results: Path) -> str:
 
 
 def checkpoints(results: Path) -> set[int]:
-    return {int(path.name) for path in results.glob("*/*/checkpoints/*") if path.name.isdigit()}
+    return {int(path.stem) for path in results.glob("*/*/checkpoints/*") if path.stem.isdigit()}
 
 
 def saving(results: Path) -> bool:
-    return any(not path.name.isdigit() for path in results.glob("*/*/checkpoints/*"))
+    return any(not path.stem.isdigit() for path in results.glob("*/*/checkpoints/*"))
 
 
 def ends(results: Path) -> tuple[dict[str, str], list[str]]:
@@ -100,7 +103,7 @@ def test_any_number_of_kills_changes_nothing(uninterrupted, tmp_path):
         process.kill()
         out, _ = process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert kill == 0 or "goes on with seed" in out
+        assert kill == 0 or "resuming with seed" in out
         assert "unusable" not in out and "damaged" not in out
         during += saving(tmp_path)
     assert during >= KILLS // 2
@@ -116,20 +119,45 @@ def test_signals_are_heard_saved_and_obeyed(uninterrupted, tmp_path):
         process.send_signal(getattr(signal, number))
         out, _ = process.communicate(timeout=60)
         assert process.returncode == code
-        assert f"{number}: saved, goes on when it is launched again" in out
+        assert f"{number}: saved; run the same command to resume" in out
         assert "Traceback" not in out
         assert not list(tmp_path.glob("*/*/lock.json"))
-    assert "goes on with seed" in finish(tmp_path)
+    assert "resuming with seed" in finish(tmp_path)
+    assert ends(tmp_path) == uninterrupted
+
+
+def test_a_second_ctrl_c_while_compiling_ends_at_once(uninterrupted, tmp_path):
+    for seconds in (0.0, 0.3, 0.7, 1.2):
+        compiled = str(tmp_path / f"compiled after {seconds}")  # nothing is, when the process starts
+        process = start(tmp_path, JAX_COMPILATION_CACHE_DIR=compiled)
+        while not list(tmp_path.glob("*/*/lock.json")):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.001)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 130, out
+        # A fast machine may have saved, and be about to end, when the second one comes.
+        assert out.splitlines()[-1] in ("hdc: interrupted at once", "hdc train: interrupted")
+        assert "Traceback" not in out and "Fatal" not in out
+        assert live_owner(next(tmp_path.glob("default/*/"))) is None
+    finish(tmp_path)
     assert ends(tmp_path) == uninterrupted
 
 
 def test_of_two_processes_one_takes_the_run_and_the_other_passes_on(uninterrupted, tmp_path):
     first = start(tmp_path)
-    after_new_checkpoint(tmp_path, first, 1)
+    while not list(tmp_path.glob("*/*/checkpoints")):  # it has the run, and compiles
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)  # else it may end before the second has begun
     second = start(tmp_path)
     out, _ = second.communicate(timeout=300)
+    first.send_signal(signal.SIGCONT)
     assert f"process {first.pid} on" in out
-    assert "is at it, left to that one" in out
+    assert "is working on it" in out
     first.communicate(timeout=300)
     assert (first.returncode, second.returncode) == (0, 1)
     assert ends(tmp_path) == uninterrupted

@@ -16,6 +16,7 @@ import synthetic
 from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.commands import table
+from hdc.lab.commands.main import main
 from hdc.lab.config import from_dict
 from hdc.lab.report import claims
 from hdc.lab.report.claims import facts, ledger
@@ -424,9 +425,7 @@ def test_the_ledger_is_printed_by_one_command_in_every_format(tmp_path, capsys, 
     monkeypatch.setenv("COLUMNS", "200")
     texts = {}
     for kind in ("terminal", "markdown", "csv", "latex"):
-        arguments = ["experiments.table", "table=claims", f"results={tmp_path}", f"format={kind}"]
-        monkeypatch.setattr(sys, "argv", arguments)
-        table.main()
+        assert main(["table", "table=claims", f"results={tmp_path}", f"format={kind}"]) == 0
         texts[kind] = capsys.readouterr().out
     for kind in ("terminal", "markdown"):
         assert "not run: hdc train study=equal_field" in texts[kind]

@@ -13,10 +13,10 @@ from hdc import gridding
 from hdc.errors import InputError
 from hdc.lab import experiment, records
 from hdc.lab import trained as networks
-from hdc.lab.commands import train
-from hdc.lab.launchers import search
+from hdc.lab.commands.main import main
+from hdc.lab.launchers import trials as search_file
 
-optuna = pytest.importorskip("optuna", reason="Optuna is not installed: pip install -e '.[optuna]'")
+optuna = pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'hdc-jax[optuna]'")
 
 # Hydra's set-up of logging would close absl's handler, and with it pytest's standard error.
 QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
@@ -48,8 +48,8 @@ def counted(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     return inner(*args, **kwargs)
 setattr(kind, name, counted)
-from hdc.lab.commands import train
-train.main()
+from hdc.lab.commands.main import main
+sys.exit(main(["train", *sys.argv[1:]]))
 """
 
 
@@ -61,14 +61,11 @@ def as_the_program(monkeypatch):
 
 def run(capsys, monkeypatch, *arguments):
     """The command, in this process: exit code, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["train", *arguments, *QUIET])
-    with pytest.raises(SystemExit) as ended:
-        train.main()
-    return ended.value.code, *capsys.readouterr()
+    return main(["train", *arguments, *QUIET]), *capsys.readouterr()
 
 
 def trials(folder):
-    with search.opened(folder) as study:
+    with search_file.opened(folder) as study:
         return study.get_trials()
 
 
@@ -109,7 +106,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(tmp_path, capsys, 
 
     code, out, err = run(capsys, monkeypatch, *arguments, f"results={tmp_path}/killed")
     assert code == 0, err
-    assert out.count("done before, skipped") == 1  # the one that Optuna had not been told of
+    assert out.count("skipped: already done") == 1  # the one that Optuna had not been told of
     assert {path: path.read_bytes() for path in before} == before
 
     found = trials(folder)
@@ -202,7 +199,7 @@ def test_every_value_of_the_shipped_search_is_checked(tmp_path, capsys, monkeypa
 
     checked = []
     monkeypatch.setattr(experiment, "check", checked.append)
-    monkeypatch.setattr(search, "opened", refused)
+    monkeypatch.setattr(search_file, "opened", refused)
     code, _, err = run(capsys, monkeypatch, "study=optuna_search", f"results={tmp_path}")
     assert (code, "refused" in err) == (2, True)
     assert len({config.schedule.rates for config in checked}) == 14
@@ -211,18 +208,18 @@ def test_every_value_of_the_shipped_search_is_checked(tmp_path, capsys, monkeypa
 
 def test_without_optuna_one_line_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(search, "find_spec", lambda name: None)
+    monkeypatch.setattr(search_file, "find_spec", lambda name: None)
     code, out, err = run(capsys, monkeypatch, *SEARCH)
     assert (code, out) == (2, "")
     assert err.strip().splitlines() == [
-        "hdc train: error: hydra/sweeper=optuna needs Optuna: pip install -e '.[optuna]'"
+        "hdc train: error: hydra/sweeper=optuna needs Optuna: pip install 'hdc-jax[optuna]'"
     ]
     assert list(tmp_path.iterdir()) == []
 
 
 def begun_elsewhere(folder, directions):
     folder.mkdir()
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/{search.FILE}")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/{search_file.FILE}")
     optuna.create_study(storage=storage, study_name=folder.name, directions=directions).ask()
     storage.remove_session()
     storage.engine.dispose()
@@ -230,15 +227,15 @@ def begun_elsewhere(folder, directions):
 
 def damaged(folder, content):
     folder.mkdir()
-    (folder / search.FILE).write_bytes(content)
+    (folder / search_file.FILE).write_bytes(content)
 
 
 def flipped(folder):
     """A storage whose second half is noise."""
-    begun_elsewhere(folder, search.DIRECTIONS)
-    content = (folder / search.FILE).read_bytes()
+    begun_elsewhere(folder, search_file.DIRECTIONS)
+    content = (folder / search_file.FILE).read_bytes()
     noise = np.random.default_rng(0).bytes(len(content) // 2)
-    (folder / search.FILE).write_bytes(content[: len(content) - len(noise)] + noise)
+    (folder / search_file.FILE).write_bytes(content[: len(content) - len(noise)] + noise)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +244,8 @@ def flipped(folder):
         (lambda folder: damaged(folder, b"no database" * 100), "cannot be used as the storage of a search"),
         (flipped, "cannot be used as the storage of a search"),
         (lambda folder: begun_elsewhere(folder, ["minimize"]), "is of a search to minimize, not to maximize"),
-        (lambda folder: begun_elsewhere(folder, search.DIRECTIONS), "was begun with"),
-        (lambda folder: (folder / search.FILE).mkdir(parents=True), "cannot be used as the storage of"),
+        (lambda folder: begun_elsewhere(folder, search_file.DIRECTIONS), "was begun with"),
+        (lambda folder: (folder / search_file.FILE).mkdir(parents=True), "cannot be used as the storage of"),
     ],
     ids=["damaged", "flipped", "directions", "another", "folder"],
 )
@@ -257,15 +254,15 @@ def test_a_storage_that_cannot_be_used_is_one_line(tmp_path, capsys, monkeypatch
     code, out, err = run(capsys, monkeypatch, *SEARCH, "name=s", f"results={tmp_path}")
     assert (code, out) == (2, "")
     assert message in err
-    assert search.FILE in err
+    assert search_file.FILE in err
     assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.glob("s/*/run.json"))
 
 
 def test_a_search_for_something_else_is_refused(tmp_path):
     begun = {"schedule.rates": ["[1]", "[2]"], "train.epochs": 1}
-    with search.opened(tmp_path / "s") as study:
-        search.refuse_another(study, begun, tmp_path)
-        search.refuse_another(study, dict(begun), tmp_path)
+    with search_file.opened(tmp_path / "s") as study:
+        search_file.refuse_another(study, begun, tmp_path)
+        search_file.refuse_another(study, dict(begun), tmp_path)
         with pytest.raises(InputError, match=r"begun with train\.epochs=1, now it is 2"):
-            search.refuse_another(study, begun | {"train.epochs": 2}, tmp_path)
+            search_file.refuse_another(study, begun | {"train.epochs": 2}, tmp_path)

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 import tomllib
 from importlib import resources
 
@@ -13,9 +12,9 @@ import reference
 from rich.console import Console
 
 from hdc import published
-from hdc.certificate import Certificate
 from hdc.errors import InputError
-from hdc.lab.commands import check, table
+from hdc.fields import Branches, Field, Stack
+from hdc.lab.commands.main import main
 from hdc.lab.report.tables import published_table, rendering
 from hdc.schedules import DilationSchedule
 
@@ -24,8 +23,8 @@ ENTRIES = tomllib.loads(TOML)
 NAMES = list(ENTRIES)
 
 
-def certificate(name: str) -> Certificate:
-    return published.networks()[name].certificate
+def seen_by(name: str) -> Field:
+    return published.networks()[name].field
 
 
 def reached_along_an_axis(entry: dict) -> set[int]:
@@ -49,7 +48,7 @@ def test_every_entry_is_there_in_its_order() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_entry_is_what_the_file_says(name) -> None:
     entry, network = ENTRIES[name], published.networks()[name]
-    one = network.certificate
+    one = network.field
     assert set(entry) <= {
         "title", "paper", "output_stride", "figure", "read",
         "rates", "repeat", "kernel_size", "axes", "layers", "causal",
@@ -63,26 +62,26 @@ def test_an_entry_is_what_the_file_says(name) -> None:
     assert one.kernel_size == entry.get("kernel_size", 3)
     assert one.causal is entry.get("causal", False)
     if "layers" in entry:
-        assert one.branches == tuple(map(tuple, entry["layers"])) and one.axes == ()
+        assert one == Branches(tuple(map(tuple, entry["layers"])), name, one.kernel_size, one.causal)
     else:
-        assert one.dimensions == entry.get("axes", 2) and one.same_axes
+        assert isinstance(one, Stack) and one.dimensions == entry.get("axes", 2) and one.same_axes
         assert one.rates == entry["rates"] * entry.get("repeat", 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_network_sees_is_counted_again(name) -> None:
-    one, seen = certificate(name), reached_along_an_axis(ENTRIES[name])
+    one, seen = seen_by(name), reached_along_an_axis(ENTRIES[name])
     assert set(one.receptive_field) == {max(seen) + 1}
     assert one.coverage == (pytest.approx(len(seen) / (max(seen) + 1)),)
     shared = len(seen & {place + 1 for place in seen})
-    if not one.branches:
+    if isinstance(one, Stack):
         assert one.gap_free is (len(seen) == max(seen) + 1)
         assert one.neighbour_overlap == (pytest.approx(shared / (2 * len(seen) - shared)),)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if len(ENTRIES[name].get("layers", [])) in (1, 5)])
 def test_branches_are_counted_again_pixel_by_pixel(name) -> None:
-    one, reached = certificate(name), reference.branched_counts(ENTRIES[name]["layers"], 3)
+    one, reached = seen_by(name), reference.branched_counts(ENTRIES[name]["layers"], 3)
     low, high = reference.box(reached)
     size = high[0] - low[0] + 1
     assert one.receptive_field == (size,)
@@ -92,7 +91,7 @@ def test_branches_are_counted_again_pixel_by_pixel(name) -> None:
 
 
 def test_the_context_module_s_fields_layer_by_layer() -> None:
-    rates = certificate("yu-koltun").rates
+    rates = seen_by("yu-koltun").rates
     prefixes = [DilationSchedule(rates[:layers]) for layers in range(1, len(rates) + 1)]
     assert [prefix.receptive_field for prefix in prefixes] == [3, 5, 9, 17, 33, 65, 67]
     assert all(prefix.gap_free for prefix in prefixes)
@@ -111,13 +110,13 @@ def test_the_context_module_s_fields_layer_by_layer() -> None:
     ],
 )
 def test_known_fields_and_holes(name, field, gap_free) -> None:
-    one = certificate(name)
+    one = seen_by(name)
     assert (one.receptive_field, one.gap_free) == ((field,), gap_free)
     assert (one.first_hole is None) is gap_free
 
 
 def test_one_stack_of_wavenet_has_the_published_field() -> None:
-    one = certificate("wavenet").axes
+    one = seen_by("wavenet").axes
     assert len(one) == 1 and one[0].repeat == 3
     assert DilationSchedule(one[0].rates, 2).receptive_field == 1024
     assert "1024" in published.networks()["wavenet"].figure
@@ -131,12 +130,12 @@ def test_causal_networks_are_padded_before_the_signal_alone(name, size) -> None:
         np.mean(reference.taps_on_the_map(rate, taps, size, causal=True)) / taps
         for rate in entry["rates"] * entry.get("repeat", 1)
     ]
-    assert certificate(name).padding(size) == pytest.approx([1 - share for share in inside], abs=1e-12)
+    assert seen_by(name).padding(size) == pytest.approx([1 - share for share in inside], abs=1e-12)
 
 
 def test_a_causal_kernel_of_two_taps_loses_half_of_them_at_most() -> None:
-    assert max(certificate("wavenet").padding(100)) == pytest.approx(0.5)
-    shares = [round(100 * share, 1) for share in certificate("tcn").padding(784)]
+    assert max(seen_by("wavenet").padding(100)) == pytest.approx(0.5)
+    shares = [round(100 * share, 1) for share in seen_by("tcn").padding(784)]
     assert shares[::2] == shares[1::2] == [0.4, 0.8, 1.5, 3.1, 6.1, 12.2, 24.5, 49.0]
 
 
@@ -166,8 +165,8 @@ def test_every_network_has_a_line_with_its_figure_verbatim() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_line_has_the_certificate_s_numbers(name) -> None:
-    line, one = cells()[name], certificate(name)
+def test_a_line_has_the_numbers_of_its_field(name) -> None:
+    line, one = cells()[name], seen_by(name)
     values = one.to_dict()
     share = values["coverage"] if values["coverage_2d"] is None else values["coverage_2d"]
     assert line["field"] == str(values["receptive_field"])
@@ -239,17 +238,17 @@ def test_an_entry_s_whole_line_follows_its_rates(monkeypatch) -> None:
     ],
 )
 def test_branches_as_text(branches, text) -> None:
-    assert check.rates_text(Certificate("some", (), branches)) == text
+    assert Branches(branches).rates_text == text
 
 
 def test_stacks_as_text() -> None:
     def axes(*rates, repeat=1):
         return tuple(DilationSchedule(r, repeat=repeat) for r in rates)
 
-    assert check.rates_text(Certificate("some", axes((1, 2, 5), (1, 2, 5)))) == "1,2,5"
-    assert check.rates_text(Certificate("some", axes((2,), repeat=6))) == "6 x (2)"
-    assert check.rates_text(Certificate("some", axes((1, 2), (2, 2)))) == "1x2,2x2"
-    assert check.rates_text(Certificate("some", axes((1, 1, 1, 4), (2, 2, 2, 4)))) == "3 x 1x2,4x4"
+    assert Stack(axes((1, 2, 5), (1, 2, 5))).rates_text == "1,2,5"
+    assert Stack(axes((2,), repeat=6)).rates_text == "6 x (2)"
+    assert Stack(axes((1, 2), (2, 2))).rates_text == "1x2,2x2"
+    assert Stack(axes((1, 1, 1, 4), (2, 2, 2, 4))).rates_text == "3 x 1x2,4x4"
 
 
 # --- its formats ---
@@ -257,9 +256,8 @@ def test_stacks_as_text() -> None:
 
 def text_of(kind: str, capsys, monkeypatch, *more: str) -> str:
     """What the command prints."""
-    monkeypatch.setattr(sys, "argv", ["experiments.table", "table=published", f"format={kind}", *more])
     monkeypatch.setenv("COLUMNS", "220")
-    table.main()
+    assert main(["table", "table=published", f"format={kind}", *more]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     return captured.out
@@ -305,7 +303,7 @@ def test_the_table_as_csv(capsys, monkeypatch) -> None:
     rows = {row["network"]: row for row in csv.DictReader(io.StringIO(text_of("csv", capsys, monkeypatch)))}
     assert list(rows) == NAMES
     for name, row in rows.items():
-        values, entry = certificate(name).to_dict(), ENTRIES[name]
+        values, entry = seen_by(name).to_dict(), ENTRIES[name]
         for key in ("title", "paper", "figure", "read"):
             assert row[key] == entry[key]
         assert (row["output_stride"], row["kernel_size"]) == (
@@ -343,11 +341,9 @@ def test_the_table_to_a_file(tmp_path, capsys, monkeypatch) -> None:
 
 def test_what_the_table_cannot_do_is_one_line(capsys, monkeypatch) -> None:
     for arguments in (["format=html"], ["format=terminal", "out=x.md"], ["source=nothing"]):
-        monkeypatch.setattr(sys, "argv", ["experiments.table", "table=published", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            table.main()
+        code = main(["table", "table=published", *arguments])
         captured = capsys.readouterr()
-        assert (caught.value.code, captured.out) == (2, "")
+        assert (code, captured.out) == (2, "")
         assert captured.err.startswith("hdc table: error: ") and captured.err.count("\n") == 1
     with pytest.raises(InputError, match="html"):
         rendering.to_text(published_table.document(), "html")

@@ -1,14 +1,13 @@
 """The report packs, draws and writes between its markers, and nothing else."""
 
-import sys
-
 import polars as pl
 import pytest
 import synthetic
 
 from hdc.lab import records
 from hdc.lab.commands import compose as launch
-from hdc.lab.commands import declared, report
+from hdc.lab.commands import options, report
+from hdc.lab.commands.main import main
 from hdc.lab.records.run import TIMES
 
 README = """# Findings
@@ -47,12 +46,7 @@ def results(tmp_path_factory):
 
 
 def run(monkeypatch, *arguments) -> int:
-    monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])
-    try:
-        report.main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
+    return main(["report", *map(str, arguments)])
 
 
 def contents(home):
@@ -94,7 +88,7 @@ def test_a_figure_that_cannot_be_drawn_is_named_and_the_rest_goes_on(results, ho
     folder = tmp_path / "conf" / "figure"
     folder.mkdir(parents=True)
     (folder / "tiny.yaml").write_text("draw: [strata, panels]\n")
-    monkeypatch.setattr(declared, "CONF", tmp_path / "conf")
+    monkeypatch.setattr(options, "CONF", tmp_path / "conf")
     (tmp_path / "conf" / "table").symlink_to(launch.CONF / "table")
     assert run(monkeypatch, f"results={results}") == 0
     text = (home / "README.md").read_text()
@@ -152,7 +146,7 @@ def test_bad_input_is_one_line(home, results, monkeypatch, capsys, arguments, me
 def test_every_study_of_the_readme_has_its_figures():
     parts = [match[2] for match in report._PART.finditer(report._readme())]
     assert parts[0] == report.LEDGER
-    assert all(report.of_study("figure", study) for study in parts[1:])
+    assert all(options.of_study("figure", study) for study in parts[1:])
 
 
 def test_the_ledger_is_no_study(monkeypatch, home, capsys):

@@ -107,7 +107,7 @@ def test_all_done_is_exit_code_0_and_bad_input_2(results, capsys):
     for arguments, message in (
         (["runs", "goods", "--results", str(results)], "there are good, mixed"),
         (["runs", "../good", "--results", str(results)], "study name '../good'"),
-        (["runs", "good", "--results", str(results / "none")], "is no folder"),
+        (["runs", "good", "--results", str(results / "none")], "is not a folder"),
         (["runs", "--failed", "--results", str(results)], "--failed needs STUDY"),
         (["runs", "--results", str(results / "good")], "there is no study"),
     ):
@@ -171,7 +171,7 @@ def test_any_state_is_told():
 def test_durations_have_their_two_largest_units(results, seconds, text):
     (good,) = runs.standings("good", results)
     console = Console(width=160, file=io.StringIO())
-    console.print(runs.report([replace(good, seconds=seconds)], datetime.now(UTC), 160))
+    console.print(runs.report([replace(good, seconds=seconds)], datetime.now(UTC)))
     assert f"took {text} " in console.file.getvalue()
 
 

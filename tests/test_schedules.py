@@ -307,7 +307,7 @@ def test_of_equal_peaks_the_first_is_named(rates, taps, frequency) -> None:
         (
             {"rates": [1, 2], "repeat": 128},
             {"rates": [1, 2], "repeat": 129},
-            ["has 258 layers, 2 taken 129 times, at"],
+            ["has 258 layers, 2 repeated 129 times, at"],
         ),
         ({"rates": [1, 4096]}, {"rates": [1, 4097]}, ["4097", "position 2", "4096"]),
         ({"rates": [1], "kernel_size": 65536}, {"rates": [1], "kernel_size": 65537}, ["65537", "65536"]),

@@ -14,6 +14,7 @@ import sweep
 
 from hdc.lab import parts, records
 from hdc.lab.commands import compose as launch
+from hdc.lab.commands.main import main
 
 pytest.importorskip(
     "hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed"
@@ -125,7 +126,7 @@ def test_what_ends_early_is_said_and_trained_by_the_next_launch(enter, limited, 
     process = begin(enter, *arguments, **environment)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
-    assert out.count("done before, skipped") == 1
+    assert out.count("skipped: already done") == 1
     assert set(states("early", tmp_path).values()) == {"done"}
     assert len(list(tmp_path.glob("early/.submitit/*/*_0_log.out"))) == 2 + 2  # none for what was done
 
@@ -152,7 +153,7 @@ def test_a_run_goes_on_after_its_time_limit(enter, limited, tmp_path):
     (log,) = folder.glob("limited/.submitit/*/*_log.out")
     said = log.read_text()
     assert "SIGUSR2: saved" in said
-    assert "goes on with seed 0 at epoch" in said
+    assert "resuming with seed 0 at epoch" in said
 
     command = [*TRAIN, *LONG, f"results={tmp_path}"]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=200).returncode == 0
@@ -179,20 +180,15 @@ def test_what_slurm_refuses_is_one_line(enter, tmp_path):
     ("arguments", "message"),
     [
         (["-m"], "sbatch is not found, there is no Slurm here"),
-        ([], "hydra/launcher=submitit_slurm launches sweeps alone: add -m"),
+        ([], "hydra/launcher=submitit_slurm launches sweeps only: add -m"),
         (["-m", "hydra.launcher.timeout=3"], "unknown key 'hydra.launcher.timeout'"),
     ],
 )
 def test_no_slurm_is_one_line(tmp_path, capsys, monkeypatch, arguments, message):
-    from hdc.lab.commands import train
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(sys, "argv", ["train", *arguments, "hydra/launcher=submitit_slurm"])
-    with pytest.raises(SystemExit) as ended:
-        train.main()
+    assert main(["train", *arguments, "hydra/launcher=submitit_slurm"]) == 2
     out = capsys.readouterr()
-    assert ended.value.code == 2
     assert message in out.err
     assert len(out.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ from test_train import TINY
 
 from hdc.lab import records
 from hdc.lab.commands import compose as launch
+from hdc.lab.commands.main import one_line_errors
 
 HAS_JOBLIB = importlib.util.find_spec("joblib") is not None
 LONG = ["data=offsets", *TINY, "train.epochs=100000", "seeds=[0],[1],[2]", "checkpoint_seconds=1000"]
@@ -118,11 +119,11 @@ print(workers.run(task, 1))
 def test_a_launcher_that_is_not_installed_names_what_to_install(monkeypatch, capsys, launcher):
     installed = ConfigStore.instance().repo["hydra"]["launcher"].get("installed", {})
     monkeypatch.delitem(installed, f"{launcher}.yaml", raising=False)
-    with pytest.raises(SystemExit) as ended, launch.one_line_errors("experiments.train"):
+    with pytest.raises(SystemExit) as ended, one_line_errors("hdc train"):
         launch.expand([f"hydra/launcher={launcher}"], multirun=True)
     assert ended.value.code == 2
     extra = launch.EXTRAS[launcher]
-    said = f"error: hydra/launcher={launcher} is not installed: pip install -e '.[{extra}]'\n"
+    said = f"error: hydra/launcher={launcher} is not installed: pip install 'hdc-jax[{extra}]'\n"
     assert capsys.readouterr().err.endswith(said)
 
 

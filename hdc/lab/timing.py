@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from hdc import ops
-from hdc.lab import parts
+from hdc.lab import parts, signals
 from hdc.lab.config import Config
 from hdc.lab.data.dataset import Dataset
 from hdc.lab.records.run import TIMES, Run
@@ -33,7 +33,7 @@ def measure(runs: Sequence[Run], repeats: int) -> pl.DataFrame:
         dataset = _few(run.config)
         keys[run.run_id] = key = _program(run.config, dataset)
         if key not in programs:
-            with ops.backend(run.config.ops.backend):
+            with ops.backend(run.config.ops.backend), signals.deferred():
                 programs[key] = Trainer(run.config, dataset).step_program()
     seconds = {key: [] for key in programs}
     counts = {key: math.ceil(_LOOP / _seconds(step, 3)) for key, step in programs.items()}

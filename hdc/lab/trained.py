@@ -11,9 +11,10 @@ from flax import nnx
 from jax import Array
 
 from hdc.errors import InputError
-from hdc.lab import parts, weights
+from hdc.lab import parts
 from hdc.lab.config import Config, again, from_record
 from hdc.lab.records import Run
+from hdc.lab.store import line, read_safetensors, to_safetensors
 from hdc.layers import evaluation
 from hdc.registry import Images, Task
 
@@ -67,7 +68,10 @@ def load(source: Run | str | Path, seed: int | None = None) -> Trained:
     """
     if not isinstance(source, str | Path):
         source = source.weights(source.config.seeds[0] if seed is None else seed)
-    arrays, about = weights.read(Path(source))
+    try:
+        arrays, about = read_safetensors(Path(source))
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {line(error)}") from None
     try:
         return _trained(arrays, about)
     except InputError as error:
@@ -114,7 +118,7 @@ def export(state: nnx.State, about: Mapping[str, Any], normalise: Normaliser) ->
     flat = nnx.to_flat_state(nnx.filter_state(state, _KEPT))
     arrays = {_dotted(path): np.asarray(variable.get_value()) for path, variable in flat}
     ends = {"offset": normalise.offset.tolist(), "scale": normalise.scale.tolist()}
-    return weights.to_bytes(arrays, {**about, **ends})
+    return to_safetensors(arrays, {**about, **ends})
 
 
 _KEPT = nnx.Any(nnx.Param, nnx.BatchStat)

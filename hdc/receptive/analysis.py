@@ -15,8 +15,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hdc import advice as lint
-from hdc.advice import Finding
+from hdc import advice
+from hdc.advice import AxisOfLayer, Finding
 from hdc.errors import InputError
 from hdc.fields import PathCounts
 from hdc.receptive.annotate import annotate
@@ -113,10 +113,10 @@ class Analysis:
 
     def figure(self) -> "Figure":
         """The map of the paths and its profile, holes in orange."""
-        from hdc import plots as path_maps
+        from hdc import plots
 
         title = f"{self.model}: {_times(self.size)} px, {self.coverage:.0%} seen, G {self.gridding.index:.2f}"
-        return path_maps.figure([(title, self.paths)])
+        return plots.figure([(title, self.paths)])
 
     def _summary(self) -> list[Text]:
         place = f"output pixel {_times(self.at, ', ')}" if self.at else "an output unit"
@@ -342,24 +342,24 @@ def _parameter(start: Step, following: Callable[[Step], list[Step]]) -> str:
 
 
 def _findings(layers: Sequence[Layer], before: Sequence[set[int]], paths: PathCounts) -> tuple[Finding, ...]:
-    per_axis, axes = [], range(paths.counts.ndim)
+    along, axes = [], range(paths.counts.ndim)
     by_axis = [[_along(layer, axis) for axis in axes] for layer in layers]
     for axis in axes:
         numbers = [n for n, layer in enumerate(layers) if _chosen(layer, axis)]
-        stacks: list[list[lint.AxisOfLayer]] = []
+        chains: list[list[AxisOfLayer]] = []
         last = None
         for number in numbers:
             if last is None or last not in before[number] or _is_branch(number, last, numbers, before):
-                stacks.append([])
-            stacks[-1].append(by_axis[number][axis])
+                chains.append([])
+            chains[-1].append(by_axis[number][axis])
             last = number
-        per_axis.append(lint.lint(stacks, paths.axis_coverage(axis)))
+        along.append(chains)
     chosen = [one for one, layer in zip(by_axis, layers, strict=True) if any(_chosen(layer, a) for a in axes)]
-    return lint.merge(per_axis, chosen, paths.coverage)
+    return advice.for_layers(along, list(map(paths.axis_coverage, axes)), chosen, paths.coverage)
 
 
-def _along(layer: Layer, axis: int) -> lint.AxisOfLayer:
-    return lint.AxisOfLayer(
+def _along(layer: Layer, axis: int) -> AxisOfLayer:
+    return AxisOfLayer(
         name=layer.name,
         kernel_size=layer.kernel[axis],
         rate=layer.rate[axis],

@@ -1,43 +1,62 @@
-"""What the entry points share: Hydra's configuration as checked objects, and errors as one line."""
+"""Command lines to checked runs, by Hydra: for `hdc train` and `hdc ops`."""
 
 import argparse
-import logging
-import math
-import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, ClassVar, NoReturn, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-import hdc
-from hdc.errors import InputError, printable
-from hdc.lab import records
-from hdc.lab.config import Config, from_dict, schema, unknown
-from hdc.lab.launchers import joblib as workers
-from hdc.lab.store import line
+from hdc import registry
+from hdc.errors import InputError, unknown
+from hdc.lab.commands.options import CONF, refuse_long_numbers
+from hdc.lab.config import PARTS, Config, schema
+from hdc.lab.launchers import joblib, optuna, ray
+from hdc.lab.launchers.launch import checked
+from hdc.lab.records.names import flatten
 
-CLONE = Path(hdc.__file__).parent.parent
-CONF = CLONE / "conf"
 EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_slurm": "slurm"}  # of pyproject.toml, by launcher
+
+# What Hydra may run, by the name that chooses it.
+_TARGETS = {
+    "launcher": {
+        "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+        "ray": "hdc.lab.launchers.ray.RayLauncher",
+        "submitit_slurm": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    },
+    "sweeper": {
+        "basic": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        "optuna": "hdc.lab.launchers.optuna.OptunaSweeper",
+    },
+}
+# Hydra's own keys that a user may set, and those that Hydra fills in.
+_FREE = re.compile(
+    r"(launcher|sweeper|mode|verbose|overrides|runtime|job\.(name|num|id|override_dirname))(\.|$)"
+)
+_LOGGING = ("disabled", "none")
 
 
 def register_schema() -> None:
     """Give Hydra the types that configurations are checked against, our sweeper, and the launchers: a file of
     `conf/hydra/launcher` takes the place of the plugin's own settings, which it finds under `installed`."""
-    from hdc.lab.launchers import optuna, ray  # which need this module
-
     store = ConfigStore.instance()
     whole, groups = schema()
     store.store(name="schema", node=whole)
@@ -50,166 +69,68 @@ def register_schema() -> None:
     for file in (CONF / "hydra" / "launcher").glob("*.yaml"):
         if plugin := launchers.pop(file.name, None):
             store.store(group="hydra/launcher/installed", name=file.stem, node=plugin.node)
-    workers.prepare()
+    joblib.prepare()
+    Plugins.instance().register(_OtherFolders)
 
 
-@contextmanager
-def one_line_errors(program: str) -> Iterator[None]:
-    """Turn input that cannot be used into one line on stderr and exit code 2; Ctrl-C into 130."""
-    try:
-        with _plain_warnings():
-            yield
-    except InputError as error:
-        message = str(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        message = _first_line(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
-    else:
-        return
-    print(f"{program}: error: {printable(message)}", file=sys.stderr)
-    raise SystemExit(2)
+class _OtherFolders(SearchPathPlugin):
+    """Adds configuration folders besides ours: `--config-dir`, and conf/ in the packages of plugins."""
+
+    given: ClassVar[Path | None] = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if self.given is not None:
+            search_path.append("--config-dir", f"file://{self.given.resolve()}")
+        for plugin in entry_points(group="hdc.plugins"):
+            spec = find_spec(plugin.module.partition(".")[0])
+            for package in (spec and spec.submodule_search_locations) or ():
+                if (folder := Path(package, "conf")).is_dir():
+                    search_path.append(plugin.name, f"file://{folder.resolve()}")
 
 
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Our own warnings as they are, even where absl, which Orbax logs with, has set up logging for all."""
-    logger = logging.getLogger("hdc")
-    if not logger.propagate or logging.lastResort is None:  # this is within another one
-        yield
-        return
-    logger.propagate = False
-    logger.addHandler(logging.lastResort)
-    try:
-        yield
-    finally:
-        logger.removeHandler(logging.lastResort)
-        logger.propagate = True
-
-
-@contextmanager
-def launcher_errors(program: str) -> Iterator[None]:
-    """Turn what ends a launcher early, such as a worker that was killed, into one line on stderr."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints the stack itself, and exits
-    try:
-        yield
-    except (InputError, HydraException, OmegaConfBaseException):
-        raise
-    except Exception as error:
-        print(f"{program}: the launcher has given up: {line(error)}", file=sys.stderr)
-
-
-def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The command line as Hydra's parser reads it.
+def parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """A command line as Hydra's parser reads it.
 
     Raises:
-        InputError: for an option that is not there, or is not for this program; for an override that
-            names code for Hydra to run.
+        InputError: for an unknown option, or one of Hydra's that this program does not take.
     """
 
     def refuse(message: str) -> NoReturn:
         split = re.match("unrecognized arguments:.* [^-]", message)
         hint = "options such as -m go before all KEY=VALUE; " if split else ""
-        raise InputError(f"{message} ({hint}--help shows what there is)")
+        raise InputError(f"{message} ({hint}'hdc train --help' shows the usage)")
 
     parser.error = refuse
-    arguments = parser.parse_args()
-    for name in ("config_name", "config_path", "config_dir", "package", "experimental_rerun", "run"):
-        if getattr(arguments, name):
-            refuse(f"--{name.replace('_', '-')} is not for this program")
-    if arguments.resolve and not (arguments.cfg or arguments.help):
+    args = parser.parse_args(arguments)
+    for name in ("config_name", "config_path", "package", "experimental_rerun", "run", "shell_completion"):
+        if getattr(args, name):
+            refuse(f"--{name.replace('_', '-')} is not an option of hdc train")
+    if args.resolve and not (args.cfg or args.help):
         refuse("--resolve goes with --cfg or --help")
-    refuse_long_numbers(arguments.overrides)
-    for override in arguments.overrides:
-        if "_target_" in override:
-            raise InputError(f"{override!r} names code to run: choose a launcher or sweeper by its name")
-        if re.match(r"\+*hydra\.job\.chdir", override):
-            raise InputError(
-                f"{override!r}: runs are kept in results=FOLDER, whatever the folder they run in"
-            )
-    return arguments
-
-
-def refuse_long_numbers(arguments: list[str]) -> None:
-    """InputError for a number that Python refuses to read, which Hydra does not expect."""
-    for argument in arguments:
-        if re.search(r"\d{400}", argument):
-            raise InputError(f"{argument[:40]}...: a number of hundreds of digits")
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One run as a command line asks for it.
-
-    Attributes:
-        config: the run.
-        folder: of its study.
-        retry_failed: whether it is tried again where it has failed.
-        checkpoint_seconds: least time between two checkpoints, in seconds.
-    """
-
-    config: Config
-    folder: Path
-    retry_failed: bool
-    checkpoint_seconds: float
-
-    @property
-    def passed_over(self) -> bool:
-        """Whether there is nothing to train: the run is done, or has failed and is not tried again."""
-        state = records.RunFolder(self.folder / self.config.run_id, self.config).state
-        return state == "done" or (state == "failed" and not self.retry_failed)
-
-
-def checked(config: DictConfig) -> Launch:
-    """The run that a composed configuration asks for.
-
-    Raises:
-        InputError: for a value out of its range, or a key that the schema does not have.
-    """
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    for key in ("name", "results", "retry_failed", "checkpoint_seconds"):
-        if key not in values:
-            raise InputError(f"~{key}: it cannot be left out")
-    folder = records.study_folder(values.pop("results"), values.pop("name"))
-    retry, seconds = values.pop("retry_failed"), values.pop("checkpoint_seconds")
-    if not 0 <= seconds < math.inf:
-        raise InputError(f"checkpoint_seconds must be at least 0 and finite, got {seconds}")
-    return Launch(from_dict(values), folder, retry, seconds)
+    refuse_long_numbers(args.overrides)
+    _OtherFolders.given = None if args.config_dir is None else Path(args.config_dir)
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        raise InputError(f"--config-dir {args.config_dir} is not a folder")
+    return args
 
 
 def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
-    """Every run that a command line asks for, checked, before the first of them begins.
+    """Every run that a command line asks for, checked, before the first of them starts.
 
-    Hydra's sweeper composes the same runs one by one as it launches them; composing them here
-    first is what lets one bad value in a sweep stop it before anything is trained.
+    Hydra's sweeper composes the same runs one by one as it launches them. Composing them here
+    first lets one bad value in a sweep stop it before anything is trained.
 
     Returns:
-        The runs, none where Optuna is to draw them, and the folder of their study.
+        The runs, or none if Optuna is to draw them; and the folder of their study.
 
     Raises:
         InputError: for bad values.
-        HydraException, OmegaConfBaseException: for keys and options that are not there.
+        HydraException, OmegaConfBaseException: for unknown keys and choices.
     """
-    with initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        single = [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
-        whole = _composed(single, return_hydra_config=True)
-        hydra = whole.hydra
-        launcher = hydra.runtime.choices["hydra/launcher"]
-        if not multirun and hydra.mode != "MULTIRUN" and str(hydra.mode) != "RunMode.MULTIRUN":
-            if launcher != "basic":
-                raise InputError(f"hydra/launcher={launcher} launches sweeps alone: add -m")
-            jobs = [overrides]
-        elif (sweeper := hydra.runtime.choices["hydra/sweeper"]) == "optuna":
-            return [], checked(_composed(single)).folder  # it draws and checks its runs as it goes
-        elif sweeper != "basic":
-            raise InputError(f"hydra/sweeper must be one of basic, optuna, got {sweeper!r}")
-        else:
-            params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
-            (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params + overrides), None)
+    with initialized() as loader:
+        single, jobs, launcher = _jobs(loader, overrides, multirun)
+        if not jobs:
+            return [], checked(single).folder
         launches = [checked(_composed(job)) for job in jobs]
         if launcher == "submitit_slurm":
             from hdc.lab.launchers import slurm
@@ -222,41 +143,174 @@ def expand(overrides: list[str], multirun: bool) -> tuple[list[Config], Path]:
     return list(unique.values()), folders.pop()
 
 
-def _composed(overrides: list[str], **options: bool) -> DictConfig:
-    """The configuration that overrides ask for.
+def shown(kind: str, overrides: list[str], multirun: bool, resolve: bool) -> str:
+    """The configuration of every run as YAML, for `--cfg`.
+
+    Args:
+        kind: job for the run's, hydra for Hydra's own, or all.
+    """
+    with initialized() as loader:
+        single, jobs, _ = _jobs(loader, overrides, multirun)
+        documents = []
+        for whole in [_composed(job) for job in jobs] or [single]:
+            checked(whole)
+            part = whole
+            if kind == "hydra":
+                part = OmegaConf.masked_copy(whole, ["hydra"])
+            elif kind == "job":
+                part = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])  # type: ignore[arg-type]
+            part._set_parent(whole)
+            documents.append(OmegaConf.to_yaml(part, resolve=resolve))
+    return "---\n".join(dict.fromkeys(documents))
+
+
+@contextmanager
+def initialized() -> Iterator[ConfigLoader]:
+    """Hydra, ready to compose configurations."""
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def _jobs(
+    loader: ConfigLoader, overrides: list[str], multirun: bool
+) -> tuple[DictConfig, list[list[str]], str]:
+    """The configuration without what is swept; the overrides of each run, none if Optuna is to draw them;
+    and the name of the launcher."""
+    parser = OverridesParser.create(config_loader=loader)
+    given = parser.parse_overrides(overrides)
+    for one in given:
+        _refuse(one)
+    single = _composed(
+        [text for text, one in zip(overrides, given, strict=True) if not one.is_sweep_override()]
+    )
+    names = {group: _chosen(single.hydra[group], group) for group in _TARGETS}
+    if not multirun and str(single.hydra.mode).rpartition(".")[2] != "MULTIRUN":
+        if names["launcher"] != "basic":
+            raise InputError(f"hydra/launcher={names['launcher']} launches sweeps only: add -m")
+        return single, [overrides], names["launcher"]
+    params = single.hydra.sweeper.params or {}
+    for key in params:
+        if re.match(r"\W*hydra\b", str(key)):
+            raise InputError(f"hydra.sweeper.params: {key} is not a key of a run")
+    if names["sweeper"] == "optuna":
+        return single, [], names["launcher"]  # it draws and checks its runs as it goes
+    swept = parser.parse_overrides([f"{key}={value}" for key, value in params.items()])
+    (jobs,) = BasicSweeper.split_arguments(swept + given, None)
+    return single, jobs, names["launcher"]
+
+
+def _refuse(override: Override) -> None:
+    """Raise InputError for `~KEY`, where the schema's default would silently take the place of the value, and
+    for `hydra.searchpath`, which may name a package that Hydra imports as it composes."""
+    key = override.key_or_group
+    if override.is_delete():
+        raise InputError(f"{override.input_line}: nothing can be left out; choose a value with {key}=...")
+    if key == "hydra.searchpath":
+        raise InputError(f"{key} cannot be set: name a folder with --config-dir DIR")
+
+
+def _composed(overrides: list[str]) -> DictConfig:
+    """The configuration that overrides ask for, Hydra's own part included.
 
     Raises:
-        InputError: for a group that is null, and for what Hydra trips over without an error of its own.
+        InputError: for a group that is null, for a key of Hydra's that is not the user's to set, and for
+            what Hydra trips over without an error of its own.
         HydraException, OmegaConfBaseException: for the rest.
     """
     try:
-        return compose("config", overrides, **options)
+        whole = compose("config", overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException):
         raise
     except Exception as error:
-        # What Hydra raises for a group of null, without its name.
+        # Hydra does not name the group that is null.
         null = next((one for one in overrides if re.fullmatch(r"[\w/]+=(null|~)?", one, re.IGNORECASE)), None)
         if null and "Config group override" in str(error):
-            raise InputError(f"{null}: a group cannot be null, leave it out") from None
-        raise InputError(
-            f"{' '.join(overrides)} cannot be composed: {str(error) or type(error).__name__}"
-        ) from None
+            raise InputError(f"{null}: a group cannot be null; leave it out") from None
+        text = " ".join(overrides)
+        raise InputError(f"{text} cannot be composed: {str(error) or type(error).__name__}") from None
+    _refuse_hydra_keys(whole.hydra)
+    return whole
 
 
-def _first_line(error: BaseException) -> str:
-    """The part of Hydra's or OmegaConf's message that says what is wrong."""
+def _refuse_hydra_keys(node: DictConfig) -> None:
+    """Raise InputError unless Hydra's own configuration is ours, but for the keys that are the user's.
+
+    What is compared has been composed, so that no file, default or interpolation gets round it.
+    """
+    logging = tuple(
+        str(node.runtime.choices.get(f"hydra/{group}")) for group in ("job_logging", "hydra_logging")
+    )
+    for group, choice in zip(("job_logging", "hydra_logging"), logging, strict=True):
+        if choice not in _LOGGING:
+            raise InputError(f"hydra/{group} must be one of {', '.join(_LOGGING)}, got {choice!r}")
+    ours, given = _ours(*logging), _flat(node)
+    for key in dict.fromkeys([*ours, *given]):
+        if ours.get(key) != given.get(key):
+            raise InputError(
+                f"hydra.{key} cannot be set: of Hydra's own keys only hydra.launcher, hydra.sweeper, "
+                "hydra.mode and hydra.verbose can (runs are kept in results=FOLDER)"
+            )
+    for group in _TARGETS:
+        _chosen(node[group], group)
+
+
+@cache
+def _ours(job_logging: str, hydra_logging: str) -> dict[str, Any]:
+    overrides = [f"hydra/job_logging={job_logging}", f"hydra/hydra_logging={hydra_logging}"]
+    return _flat(compose("config", overrides, return_hydra_config=True).hydra)
+
+
+def _flat(node: DictConfig) -> dict[str, Any]:
+    values = flatten(OmegaConf.to_container(node))  # type: ignore[arg-type]
+    return {key: value for key, value in values.items() if not _FREE.match(key)}
+
+
+def _chosen(node: DictConfig, group: str) -> str:
+    """The name of the launcher or sweeper that a node configures.
+
+    Raises:
+        InputError: for one that is not ours, or a node that would have Hydra run anything else.
+    """
+    names = {target: name for name, target in _TARGETS[group].items()}
+    for resolve in (False, True):
+        values: dict[str, Any] = OmegaConf.to_container(node, resolve=resolve)  # type: ignore[assignment]
+        name = names.get(values.pop("_target_", None))
+        if name is None:
+            raise InputError(f"hydra/{group} must be one of {', '.join(_TARGETS[group])}")
+        if _names_code(values):
+            raise InputError(f"hydra.{group} names code to run: nothing but hydra/{group}=NAME may do that")
+    return name
+
+
+def _names_code(values: Any) -> bool:
+    if isinstance(values, dict):
+        return "_target_" in values or any(map(_names_code, values.values()))
+    return isinstance(values, list) and any(map(_names_code, values))
+
+
+def explained(error: Exception) -> str:
+    """What is wrong, in one line, from an error of Hydra or OmegaConf."""
     cause = error.__cause__
-    if isinstance(error, MissingConfigException) and (
-        match := re.fullmatch(r"hydra/launcher/installed/(\w+)", str(error.missing_cfg_file))
-    ):
-        return f"hydra/launcher={match[1]} is not installed: pip install -e '.[{EXTRAS[match[1]]}]'"
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and (
-        match := re.match(r"Could not override '(.+?)'", str(error))
-    ):
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} cannot be read as KEY=VALUE: {str(error).splitlines()[0]}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher/installed":
+            return f"hydra/launcher={option} is not installed: pip install 'hdc-jax[{EXTRAS[option]}]'"
+        if group and error.options:
+            found = unknown(group, option, [str(one) for one in error.options])
+            return "; ".join([found, *(registry.problems() if group in PARTS else ())])
+    first = str(error).partition("\n")[0]
+    unknown_key = re.match(r"Could not override '(.+?)'", first)
+    if unknown_key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
         # Hydra's own advice, to append the key with +, would not help here.
-        group = match[1].rpartition(".")[0]
+        group = unknown_key[1].rpartition(".")[0]
         known = [f"{group}.{name}".lstrip(".") for name in get_type_hints(cause.object_type or object)]
-        return unknown("key", match[1], known) if known else f"unknown key {match[1]!r}"
+        return unknown("key", unknown_key[1], known) if known else f"unknown key {unknown_key[1]!r}"
+    merged = re.match(r"Error merging override (.+?)=(.*)", first)
+    if merged and "is not a ListConfig" in str(cause):
+        key, value = merged.groups()
+        return f"{key}={value}: {key} is a list, write {key}=[{value}]"
     message = str(error).partition("Config search path:")[0]
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]

@@ -1,29 +1,27 @@
-"""Draws the figures of a study from its records: `hdc figure --help`."""
+"""Draw a study from its records: `hdc figure --help`."""
 
-import sys
 from pathlib import Path
 
 from hdc.errors import InputError
 from hdc.lab import records
-from hdc.lab.commands import compose
-from hdc.lab.commands.declared import declared
+from hdc.lab.commands import options
 from hdc.lab.report import figures
+from hdc.lab.report.figures import FigureConfig
 
 
-def main() -> None:
-    """The command. Exit code 0, or 2 for bad input."""
-    with compose.one_line_errors("hdc figure"):
-        config = declared(figures.FigureConfig, "figure", sys.argv[1:], "Figures of a study.")
-        default = records.study_folder(config.results, config.study) / "figures"
-        folder = Path(config.out) if config.out else default
-        print(*draw(config, folder), sep="\n")
+def run(arguments: list[str]) -> int:
+    """The command; returns exit code 0."""
+    config = options.read(FigureConfig, "figure", arguments, "Figures of a study.")
+    default = records.study_folder(config.results, config.study) / "figures"
+    print(*draw(config, Path(config.out) if config.out else default), sep="\n")
+    return 0
 
 
-def draw(config: figures.FigureConfig, folder: Path) -> list[Path]:
-    """Write the figures that `config` asks for into a folder, each under its name.
+def draw(config: FigureConfig, folder: Path) -> list[Path]:
+    """Draw figures into a folder, each under its name, and return their paths.
 
     Raises:
-        InputError: where there is nothing to draw, or the folder cannot be written.
+        InputError: if there is nothing to draw, or the folder cannot be written.
     """
     runs = records.load(config.study, config.results)
     drawn = {name: figures.DRAWINGS[name](config, runs) for name in config.draw}
@@ -35,7 +33,3 @@ def draw(config: figures.FigureConfig, folder: Path) -> list[Path]:
         ]
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}") from None
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,11 @@
-"""Packs the studies and writes the generated parts of experiments/README.md: `hdc report --help`.
+"""Pack measurements, and write the generated parts of experiments/README.md: `hdc report --help`.
 
-The README says which studies it has: each part between `<!-- generated: STUDY -->` and `<!-- end -->` is
-replaced, and the rest is left as it is. The part `ledger` is the table of claims.
+The README names its studies: a part between `<!-- generated: STUDY -->` and `<!-- end -->` is replaced, all
+other text is left alone. The part `ledger` is the table of claims.
 """
 
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,26 +13,25 @@ from pathlib import Path
 from hdc.errors import InputError, printable
 from hdc.lab import records
 from hdc.lab import store as files
-from hdc.lab.commands import compose, figure, table
-from hdc.lab.commands.declared import declared, of_study
+from hdc.lab.commands import figure, options, table
 from hdc.lab.records import packed as findings
 from hdc.lab.records.run import Run
 from hdc.lab.report.figures import FigureConfig
 from hdc.lab.report.tables import TableConfig, rendering
 
-HOME = compose.CLONE / "experiments"
+HOME = options.PACKAGE.parent / "experiments"  # in a clone
 LEDGER = "ledger"
 _PART = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """The options of `hdc report`.
+    """What is reported.
 
     Attributes:
-        results: the folder that holds the studies; with experiments/findings nothing is packed again.
-        study: the study to report; null is every study that the README has a part for.
-        check: write nothing; compare the measurements with the packed ones, to the last digit.
+        results: the folder that holds the studies; experiments/findings redraws from the packed ones.
+        study: only this study; null: every study that has a part in the README.
+        check: write nothing; say whether the measurements equal the packed ones to the last digit.
     """
 
     results: str = "results"
@@ -41,23 +39,27 @@ class ReportConfig:
     check: bool = False
 
 
-def main() -> None:
-    """The command. Exit code 0, 1 if `check` finds a difference, 2 for bad input."""
-    with compose.one_line_errors("hdc report"):
-        about = "Pack the studies, draw their figures, write the tables into experiments/README.md."
-        config = declared(ReportConfig, "report", sys.argv[1:], about)
-        studies = _studies(config)
-        if config.check:
-            same = [_same(study, config.results) for study in studies]
-            raise SystemExit(0 if all(same) else 1)
-        try:
-            _write(config, studies)
-        except OSError as error:
-            raise InputError(f"{error.filename or HOME} cannot be written: {error.strerror}") from None
+def run(arguments: list[str]) -> int:
+    """The command; returns exit code 0, or 1 where `check` finds a difference."""
+    about = "Pack the studies, draw their figures, write the tables into experiments/README.md of a clone."
+    config = options.read(ReportConfig, "report", arguments, about)
+    studies = _studies(config)
+    if config.check:
+        same = [_same(study, config.results) for study in studies]  # each prints its line
+        return 0 if all(same) else 1
+    try:
+        _write(config, studies)
+    except OSError as error:
+        raise InputError(f"{error.filename or HOME} cannot be written: {error.strerror}") from None
+    return 0
 
 
 def _readme() -> str:
     path = HOME / "README.md"
+    if not HOME.is_dir():
+        raise InputError(
+            f"hdc report needs a clone of the repository, installed with pip install -e: no {HOME}"
+        )
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -65,7 +67,7 @@ def _readme() -> str:
 
 
 def _studies(config: ReportConfig) -> list[str]:
-    """The studies of the README that have records, or the one asked for."""
+    """The studies to report: those of the README that have records, or the one that was asked for."""
     parts = [match[2] for match in _PART.finditer(_readme()) if match[2] != LEDGER]
     known = records.studies(config.results)
     if config.study is None:
@@ -74,7 +76,7 @@ def _studies(config: ReportConfig) -> list[str]:
         if config.study not in parts:
             raise InputError(f"study={config.study}: {HOME / 'README.md'} has no part of that name")
         studies = [config.study]
-        records.load(config.study, config.results)  # says what is wrong if there are no records
+        records.load(config.study, config.results)  # raises if there are no records
     if not studies:
         raise InputError(f"results={config.results} has no records of {', '.join(parts)}")
     return studies
@@ -87,7 +89,7 @@ def _packed(study: str, results: str) -> dict[str, bytes]:
 
 
 def _same(study: str, results: str) -> bool:
-    """Whether the study's measurements are the packed ones; prints the first line that differs."""
+    """Whether the study's measurements equal the packed ones; prints the first line that differs."""
     path = HOME / "findings" / study / findings.METRICS_FILE
     if not path.exists():
         raise InputError(f"{path} does not exist: there is nothing to compare with")
@@ -117,25 +119,29 @@ def _write(config: ReportConfig, studies: Sequence[str]) -> None:
         content = written.get(match[2])
         if content is None:
             return match[0]
-        content = content.replace("<!--", "&lt;!--")  # only the README's own markers count
+        content = content.replace("<!--", "&lt;!--")  # or it would be taken for a mark of the README
         return f"{match[1]}\n{content}\n{match[4]}"
 
-    files.write(HOME / "README.md", _PART.sub(part, _readme()).encode())
+    files.write_out(HOME / "README.md", _PART.sub(part, _readme()).encode())
     print(*(home / study for study in studies), HOME / "README.md", sep="\n")
 
 
 def _study(study: str, home: Path) -> str:
-    """The generated part of a study: its origin, figures and table, from the packed findings."""
+    """The generated part of a study: its origin, figures and table, from the packed measurements."""
     arguments = [f"study={study}", f"results={home}"]
-    drawing = declared(FigureConfig, "figure", [*of_study("figure", study), *arguments, "formats=[png]"], "")
+    drawing = options.read(
+        FigureConfig, "figure", [*options.of_study("figure", study), *arguments, "formats=[png]"], ""
+    )
     pictures = "\n".join(_picture(replace(drawing, draw=(name,)), home / study) for name in drawing.draw)
-    tabled = table.document(declared(TableConfig, "table", [*of_study("table", study), *arguments], ""))
+    tabled = table.document(
+        options.read(TableConfig, "table", [*options.of_study("table", study), *arguments])
+    )
     origin = "\n".join(_origin(records.load(study, home)))
     return f"{origin}\n\n{pictures}\n{rendering.to_text(tabled, 'markdown')}"
 
 
 def _picture(config: FigureConfig, folder: Path) -> str:
-    """One figure, or a line that says why it cannot be drawn, so that the others still are."""
+    """One figure in Markdown, or a line that says why it cannot be drawn."""
     try:
         (path,) = figure.draw(config, folder)
     except InputError as error:
@@ -144,7 +150,7 @@ def _picture(config: FigureConfig, folder: Path) -> str:
 
 
 def _origin(runs: Sequence[Run]) -> list[str]:
-    """Command, cost, commit, device and versions, one line each."""
+    """The study's commands, cost, commits, devices and versions, a line each."""
     done = [run for run in runs if run.state == "done"]
     commands = dict.fromkeys(shlex.join(run.info["command"][1:]) for run in done if "command" in run.info)
     minutes = sum(run.seconds or 0 for run in done) / 60
@@ -165,10 +171,6 @@ def _origin(runs: Sequence[Run]) -> list[str]:
 
 
 def _code(text: str) -> str:
-    """A text as code in Markdown, between more backticks than it contains in a row."""
+    """Text as code in Markdown, between more backticks than the text has in a row."""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{printable(text)}{fence}"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,21 +1,18 @@
-"""Measures the training steps of a study, interleaved on one machine: `hdc time --help`."""
+"""Measure the training steps of a study, side by side: `hdc time --help`."""
 
-import sys
 from dataclasses import dataclass
-
-from rich.console import Console
 
 from hdc.errors import InputError
 from hdc.lab import memory, records
 from hdc.lab import store as files
-from hdc.lab.commands import compose
-from hdc.lab.commands.declared import declared
+from hdc.lab.commands import options
+from hdc.lab.commands.output import console
 from hdc.lab.records import packed as findings
 
 
 @dataclass(frozen=True)
 class TimeConfig:
-    """The options of `hdc time`.
+    """What is measured.
 
     Attributes:
         study, results: the study to measure, and the folder that holds the studies.
@@ -31,30 +28,24 @@ class TimeConfig:
             raise InputError(f"repeats must be at least 1, got {self.repeats}")
 
 
-def main() -> None:
-    """The command. Exit code 0, or 2 for bad input."""
+def run(arguments: list[str]) -> int:
+    """The command; returns exit code 0."""
     memory.keep()
-    with compose.one_line_errors("hdc time"):
-        about = "Seconds and bytes of a training step of every run, measured in turn."
-        config = declared(TimeConfig, "time", sys.argv[1:], about)
-        runs = records.load(config.study, config.results)
-        folder = records.study_folder(config.results, config.study)
-        if findings.is_packed(folder):
-            raise InputError(
-                f"{folder} holds packed findings: run `hdc time` on the results folder, then pack it"
-            )
+    about = "Measure the seconds and bytes of a training step of every run of a study, in turn."
+    config = options.read(TimeConfig, "time", arguments, about)
+    runs = records.load(config.study, config.results)
+    folder = records.study_folder(config.results, config.study)
+    if findings.is_packed(folder):
+        raise InputError(f"{folder} holds packed findings: measure in the results folder, then pack")
 
-        from hdc.lab import experiment, timing
+    from hdc.lab import experiment, timing
 
-        experiment.enable_compilation_cache()
-        times = timing.measure(runs, config.repeats)
-        path = folder / findings.TIMES_FILE
-        try:
-            files.write(path, times.write_csv().encode())
-        except files.Unwritable as error:
-            raise InputError(str(error)) from None
-        Console().print(f"{path}: {times.height} measurements", highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    main()
+    experiment.enable_compilation_cache()
+    times = timing.measure(runs, config.repeats)
+    path = folder / findings.TIMES_FILE
+    try:
+        files.write(path, times.write_csv().encode())
+    except files.Unwritable as error:
+        raise InputError(str(error)) from None
+    console().print(f"{path}: {times.height} measurements", soft_wrap=True)
+    return 0

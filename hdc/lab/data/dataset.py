@@ -1,4 +1,4 @@
-"""What every data set is, once loaded: three splits of uint8 images with integer labels."""
+"""The form of every data set in memory: three splits of uint8 images with integer labels."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,16 +7,16 @@ import numpy as np
 
 from hdc.registry import Task
 
-IGNORE = 255  # in a label map: this pixel counts neither in the loss nor in a metric
+IGNORE = 255  # the label of a pixel that counts neither in the loss nor in a metric
 
 
 @dataclass(frozen=True)
 class Split:
     """Images `[n, height, width, channels]` uint8 and their labels, int32.
 
-    Labels are `[n]` for classification and `[n, height, width]`, with `IGNORE` where there is none, for
-    dense prediction. `strata` is a map of the same shape, uint8: for each pixel the position of its
-    stratum in `Dataset.strata`; None where the data set has no strata.
+    Labels are `[n]` for classification. For dense prediction they are `[n, height, width]`, with `IGNORE`
+    for a pixel without a label. `strata`, `[n, height, width]` uint8, has for each pixel the position of its
+    stratum in `Dataset.strata`; None if the data set has no strata.
     """
 
     images: np.ndarray
@@ -47,8 +47,8 @@ class Split:
 class Dataset:
     """A data set in memory. `classes` are the class names, in the order of the label values.
 
-    `strata` names the parts of the maps whose IoU is of interest on its own, such as those with small
-    things; `background` is the label that the mean over a stratum's classes leaves out.
+    `strata` names the parts of the maps whose IoU is measured separately, such as those with small things.
+    `background` is a label that is left out of the mean over a stratum's classes.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.task == "dense" and len(self.classes) > IGNORE:
-            raise ValueError(f"{self.name} has {len(self.classes)} classes; {IGNORE} is for what has none")
+            raise ValueError(f"{self.name} has {len(self.classes)} classes, at most {IGNORE} are possible")
         for split in (self.train, self.validation, self.test):
             if (split.strata is None) != (not self.strata):
                 raise ValueError(f"{self.name}: the strata {self.strata} need a map in every split")

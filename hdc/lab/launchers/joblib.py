@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from types import FrameType
 from typing import Any, TypeVar
+
+from hdc.lab import signals
 
 T = TypeVar("T")
 
@@ -94,14 +95,14 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _dropped(unraisable: "sys.UnraisableHookArgs") -> None:
-    """A signal that came in a callback of the garbage collector, where Python drops what it raises and goes
-    on: sent again, a moment later."""
+    """Send a signal again, a moment later: Python drops what its handler raises in a callback of the garbage
+    collector."""
     global _told
     if unraisable.exc_type is not _Told:
         sys.__unraisablehook__(unraisable)
         return
     _told = False
-    threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    signals.send_again(signal.SIGTERM)
 
 
 @cache

@@ -15,7 +15,7 @@ from hdc import gridding, ops
 from hdc.errors import InputError
 from hdc.lab import experiment
 from hdc.lab import trained as networks
-from hdc.lab.launchers import search
+from hdc.lab.launchers import trials
 from hdc.lab.records import RunFolder
 
 
@@ -42,7 +42,7 @@ def measure(run: RunFolder) -> tuple[float, float]:
     """
     config = run.config
     dataset = experiment.data_of(config.data)
-    column = search.quality_column(dataset.task == "dense")
+    column = trials.quality_column(dataset.task == "dense")
     images = dataset.validation.images
     images = images[experiment.spread(len(images), config.gridding.images)]
     ripples = []

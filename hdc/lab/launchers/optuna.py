@@ -23,8 +23,8 @@ from hydra.core.utils import JobStatus
 from omegaconf import open_dict
 
 from hdc.errors import InputError
-from hdc.lab.commands import compose
-from hdc.lab.launchers import search
+from hdc.lab.launchers import trials
+from hdc.lab.launchers.launch import Launch, checked
 from hdc.lab.records import RunFolder
 from hdc.lab.records.names import flatten
 from hdc.lab.store import line
@@ -73,19 +73,20 @@ class OptunaSweeper(BasicSweeper):
         self.n_trials, self.n_jobs, self.seed = n_trials, n_jobs, seed
 
     def sweep(self, arguments: list[str]) -> None:
-        """Go on until the search has `n_trials` trials. Bad input is one line and exit code 2."""
-        with compose.one_line_errors("hdc train"):
-            search.require()
-            for key in ("n_trials", "n_jobs", "seed"):
-                if getattr(self, key) < (least := int(key != "seed")):
-                    raise InputError(
-                        f"hydra.sweeper.{key} must be at least {least}, got {getattr(self, key)}"
-                    )
-            self._fixed, self._space = self._parsed(arguments)
-            asked, folder = self._checked()
-            with search.opened(folder) as study:
-                search.refuse_another(study, asked, folder / search.FILE)
-                self._go_on(study, folder)
+        """Go on until the search has `n_trials` trials.
+
+        Raises:
+            InputError: for settings that make no search.
+        """
+        trials.require()
+        for key in ("n_trials", "n_jobs", "seed"):
+            if getattr(self, key) < (least := int(key != "seed")):
+                raise InputError(f"hydra.sweeper.{key} must be at least {least}, got {getattr(self, key)}")
+        self._fixed, self._space = self._parsed(arguments)
+        asked, folder = self._checked()
+        with trials.opened(folder) as study:
+            trials.refuse_another(study, asked, folder / trials.FILE)
+            self._go_on(study, folder)
 
     def _parsed(self, arguments: list[str]) -> tuple[list[str], "Space"]:
         """What every run has, and what is searched; the command line's word counts more than `params`."""
@@ -123,12 +124,12 @@ class OptunaSweeper(BasicSweeper):
     def _overrides(self, drawn: Mapping[str, Any]) -> list[str]:
         return [*self._fixed, *(f"{key}={value}" for key, value in drawn.items())]
 
-    def _config(self, drawn: Mapping[str, Any]) -> compose.Launch:
+    def _config(self, drawn: Mapping[str, Any]) -> Launch:
         assert self.hydra_context is not None and self.config is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, self._overrides(drawn))
         with open_dict(config):
             del config["hydra"]
-        return compose.checked(config)
+        return checked(config)
 
     def _go_on(self, study: "Study", folder: Path) -> None:
         from optuna.trial import TrialState

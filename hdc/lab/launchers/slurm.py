@@ -20,7 +20,7 @@ from submitit.core.utils import FailedJobError, UncompletedJobError
 from submitit.slurm.slurm import SlurmExecutor, SlurmInfoWatcher, SlurmJob
 
 from hdc.errors import InputError
-from hdc.lab.commands import compose
+from hdc.lab.launchers.launch import Launch
 
 # Slurm's names. A job in any other state may still end in one of these.
 ENDED = {
@@ -40,7 +40,7 @@ POLL_SECONDS = 60  # between two questions to Slurm, at most; results are looked
 _launch, _results, _submit = SlurmLauncher.launch, SlurmJob.results, SlurmExecutor._submit_command
 
 
-def prepare(launches: Mapping[tuple[str, ...], compose.Launch]) -> None:
+def prepare(launches: Mapping[tuple[str, ...], Launch]) -> None:
     """Change launcher and submitit, before the launch of the given runs, by their overrides.
 
     Raises:
@@ -64,7 +64,7 @@ def prepare(launches: Mapping[tuple[str, ...], compose.Launch]) -> None:
         returned: dict[int, JobReturn] = {}
         for number, overrides in enumerate(job_overrides):
             found = by_overrides.get(_of_task(overrides))
-            if found is not None and found.passed_over:
+            if found is not None and found.skipped:
                 (returned[number],) = basic.launch([overrides], initial_job_idx + number)
         missing = [number for number in range(len(job_overrides)) if number not in returned]
         if missing:

@@ -8,7 +8,6 @@ lives), or was interrupted.
 Studies packed small, see `findings`, are read just the same.
 """
 
-import errno
 import io
 import json
 import math
@@ -17,7 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -33,7 +32,7 @@ from hdc.lab.locks import Lock, Taken, live_owner
 from hdc.lab.records import packed as findings
 from hdc.lab.records.names import flatten, plain
 from hdc.lab.records.run import METRICS, Run, State, check_info, check_metrics
-from hdc.lab.store import Unwritable, line, naming, read, read_arrays, read_json, sha256, to_json, write
+from hdc.lab.store import line, naming, read, read_arrays, read_json, sha256, to_json, write
 
 
 def study_folder(results: str | Path, study: str) -> Path:
@@ -233,28 +232,32 @@ class Writer:
         """Give the run back."""
         self._lock.release()
 
-    def _ours(self) -> None:
-        if not self._lock.held:
-            if not self._folder.exists():
-                raise Unwritable(errno.ENOENT, "it is gone", str(self._folder))
-            raise Superseded(self._folder)
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """In the block, no other process can take the run over."""
+        with ExitStack() as stack:
+            with naming(self._folder):
+                held = stack.enter_context(self._lock.fenced())
+            if not held:
+                raise Superseded(self._folder)
+            yield
 
     def begin_anew(self) -> None:
         """Drop all that was measured before."""
-        self._ours()
-        write(self._metrics, b"")
-        shutil.rmtree(self._folder / "artifacts", ignore_errors=True)
-        _write_run(self._folder, self._config, {**self._about, "started": _now()})
+        with self._ours():
+            write(self._metrics, b"")
+            shutil.rmtree(self._folder / "artifacts", ignore_errors=True)
+            _write_run(self._folder, self._config, {**self._about, "started": _now()})
         self._seconds, self._begun = 0.0, time.perf_counter()
 
     def position(self) -> dict[str, Any]:
         """What is on disk now, to `go_on` from."""
-        self._ours()
-        with naming(self._metrics), self._metrics.open("rb") as lines:
-            os.fsync(lines.fileno())
-            size = os.fstat(lines.fileno()).st_size
-        seconds = self._seconds + time.perf_counter() - self._begun
-        return {"metrics": size, "seconds": seconds, "files": self._digests(size)}
+        with self._ours():
+            with naming(self._metrics), self._metrics.open("rb") as lines:
+                os.fsync(lines.fileno())
+                size = os.fstat(lines.fileno()).st_size
+            seconds = self._seconds + time.perf_counter() - self._begun
+            return {"metrics": size, "seconds": seconds, "files": self._digests(size)}
 
     def _digests(self, size: int) -> dict[str, str]:
         """SHA-256 of the first `size` bytes of measurements, and of every artifact, by file."""
@@ -270,29 +273,28 @@ class Writer:
         Raises:
             ValueError: where less was measured, or what was has been changed since.
         """
-        self._ours()
-        now = self._digests(position["metrics"])
-        for name, digest in position["files"].items():
-            if now.get(name) != digest:
-                raise ValueError(f"{self._folder / name} is not as it was then")
-        with naming(self._metrics), self._metrics.open("r+b") as lines:
-            lines.truncate(position["metrics"])
-            os.fsync(lines.fileno())
-        for name in now.keys() - position["files"].keys():
-            with naming(self._folder / name):
-                (self._folder / name).unlink()
+        with self._ours():
+            now = self._digests(position["metrics"])
+            for name, digest in position["files"].items():
+                if now.get(name) != digest:
+                    raise ValueError(f"{self._folder / name} is not as it was then")
+            with naming(self._metrics), self._metrics.open("r+b") as lines:
+                lines.truncate(position["metrics"])
+                os.fsync(lines.fileno())
+            for name in now.keys() - position["files"].keys():
+                with naming(self._folder / name):
+                    (self._folder / name).unlink()
         self._seconds = float(position["seconds"])
 
     def log(self, *, seed: int, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
         """Add measurements, all or none; a value that is not finite becomes null."""
-        self._ours()
         rows = (
             (self._folder.name, seed, step, epoch, split, metric, value if math.isfinite(value) else None)
             for metric, value in metrics.items()
         )
         lines = [json.dumps(dict(zip(METRICS, row, strict=True))) + "\n" for row in rows]
         rest = memoryview("".join(lines).encode())
-        with naming(self._metrics), self._metrics.open("ab", buffering=0) as file:
+        with self._ours(), naming(self._metrics), self._metrics.open("ab", buffering=0) as file:
             before = file.tell()
             try:
                 while rest:
@@ -303,27 +305,28 @@ class Writer:
 
     def artifact(self, name: str, seed: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Save arrays under `name` for one seed."""
-        self._ours()
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write(self._folder / "artifacts" / f"{name}-seed{seed}.npz", buffer.getvalue())
+        with self._ours():
+            write(self._folder / "artifacts" / f"{name}-seed{seed}.npz", buffer.getvalue())
 
     def weights(self, seed: int, content: bytes) -> None:
         """Save the trained network of one seed."""
-        self._ours()
-        write(self._folder / "artifacts" / _weights_file(seed), content)
+        with self._ours():
+            write(self._folder / "artifacts" / _weights_file(seed), content)
 
     def done(self) -> None:
         """Mark the run finished, once everything before is on disk, whose digests are kept with the mark."""
         position = self.position()
         values = {"finished": _now(), "seconds": position["seconds"], "files": position["files"]}
-        write(self._folder / "done.json", to_json(values))
+        with self._ours():
+            write(self._folder / "done.json", to_json(values))
 
     def failed(self, error: BaseException, traceback: str) -> None:
         """Mark the run failed, however far it came."""
-        self._ours()
         values = {"error": line(error), "traceback": traceback, "finished": _now()}
-        write(self._folder / "failed.json", to_json(values))
+        with self._ours():
+            write(self._folder / "failed.json", to_json(values))
 
 
 def plan(folder: Path, configs: list[Config]) -> list[RunFolder]:

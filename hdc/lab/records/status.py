@@ -8,21 +8,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from hdc.errors import InputError, printable
 from hdc.lab import records
 from hdc.lab.records import Run, RunFolder
 from hdc.lab.records import names as apart
+from hdc.lab.terminal import Rows
 
 T = TypeVar("T")
 
 _STATES = ("done", "running", "interrupted", "failed", "planned")  # in the order in which they are listed
-_NARROW = 72  # characters, below which a run has lines of its own in place of columns
 
 
 @dataclass(frozen=True)
@@ -98,26 +96,27 @@ def summary(counted: dict[str, int]) -> str:
     return f"{total} {'run' if total == 1 else 'runs'}: {told}"
 
 
-def report(found: Sequence[Standing], now: datetime, width: int) -> RenderableType:
-    """A line for each run, or a few where the terminal is narrow.
+def report(found: Sequence[Standing], now: datetime) -> RenderableType:
+    """The runs, one row each, and the errors of those that have one.
 
     Args:
         found: the runs.
-        now: what is told how long ago.
-        width: of the terminal, in characters.
+        now: the moment that "ago" counts from.
     """
-    if width < _NARROW:
-        return Group(*(_lines(one, now) for one in found))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("run", "run_id", "seeds", "state", "epoch", "seed", "time"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("run_id", "state"))
-    for one in found:
-        name, reached = ", ".join(one.name), _reached(one) or ("–", "–")
-        table.add_row(
-            *map(_text, (name, one.run_id, _ranges(one.seeds), one.state, *reached, _time(one, now)))
+    head = ("run", "run_id", "seeds", "state", "epoch", "seed", "time")
+    body = [
+        (
+            ", ".join(one.name),
+            one.run_id,
+            _ranges(one.seeds),
+            one.state,
+            *(_reached(one) or ("–", "–")),
+            _time(one, now),
         )
+        for one in found
+    ]
     wrong = [_text(f"{one.state}: {_named(one)}: {one.error}") for one in found if one.error]
-    return Group(table, *wrong)
+    return Group(Rows(head, body, words=("run_id", "seeds", "state", "epoch", "seed", "time")), *wrong)
 
 
 def failures(found: Sequence[Standing]) -> RenderableType:
@@ -131,25 +130,14 @@ def failures(found: Sequence[Standing]) -> RenderableType:
     return Group(*parts)
 
 
-def overview(counted: dict[str, dict[str, int] | str], width: int) -> RenderableType:
-    """A line for each study.
+def overview(counted: dict[str, dict[str, int] | str]) -> RenderableType:
+    """The studies, one row each.
 
     Args:
-        counted: by study, its states as `counts` gives them; or why they cannot be read.
-        width: of the terminal, in characters.
+        counted: for each study the counts of its states, or why the study cannot be read.
     """
-    if width < _NARROW:
-        return Group(*(_text(f"{study}: {_told(one)}") for study, one in counted.items()))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("study", overflow="fold")
-    table.add_column("runs", overflow="fold")
-    for study, one in counted.items():
-        table.add_row(_text(study), _text(_told(one)))
-    return table
-
-
-def _told(counted: dict[str, int] | str) -> str:
-    return counted if isinstance(counted, str) else summary(counted)
+    told = [one if isinstance(one, str) else summary(one) for one in counted.values()]
+    return Rows(("study", "runs"), list(zip(counted, told, strict=True)), words=("runs",))
 
 
 def _standing(run: Run, name: tuple[str, ...]) -> Standing:
@@ -194,12 +182,6 @@ def _written(folder: Path | None) -> datetime | None:
         return folder and datetime.fromtimestamp((folder / "metrics.jsonl").stat().st_mtime, UTC)
     except OSError:
         return None
-
-
-def _lines(one: Standing, now: datetime) -> RenderableType:
-    times = [time] if (time := _time(one, now)) != "–" else []
-    lines = [_text(_named(one)), _indented(", ".join((one.state, *_far(one), *times)))]
-    return Group(*lines, *([_indented(one.error)] if one.error else []))
 
 
 def _reached(one: Standing) -> tuple[str, str] | None:

@@ -21,7 +21,7 @@ POWER = 0.8
 
 _RESAMPLES = 2**16  # assignments of signs to try; up to 16 pairs these are all
 _BOOTSTRAPPED = 9999  # resamples
-_AT_ONCE = 2**20  # numbers held in memory at a time
+_AT_ONCE = 2**22  # numbers held in memory at a time
 _SIMULATED = 13  # up to so many pairs the detectable difference of the sign-flip test is simulated ...
 _SAMPLES = 2000  # ... with so many samples
 _SEED = 0  # for all resampling, so that a table comes out the same every time
@@ -43,9 +43,8 @@ class Estimate:
         mean = float(np.mean(values))
         if n == 1:
             return cls(1, mean, math.nan)
-        return cls(
-            n, mean, _t_quantile((1 + confidence) / 2, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
-        )
+        quantile = float(special.stdtrit(n - 1, (1 + confidence) / 2))  # of Student's t
+        return cls(n, mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(n))
 
     @property
     def low(self) -> float:
@@ -54,11 +53,6 @@ class Estimate:
     @property
     def high(self) -> float:
         return self.mean + self.half_width
-
-
-@cache
-def _t_quantile(share: float, freedom: int) -> float:
-    return float(stats.t.ppf(share, freedom))
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ class Paired:
             columns = (
                 values.mean(axis=1),
                 *_by_parts(_bca_of_means, values, len(_resamples(n)[1]) * n),
-                *_by_parts(_sign_flip_p, values, _assignments(n).shape[1]),
+                *_by_parts(_sign_flip_p, values, min(2**n, _RESAMPLES)),
                 values.std(axis=1, ddof=1),
             )
             for place, *numbers in zip(places, *(column.tolist() for column in columns), strict=True):
@@ -143,30 +137,19 @@ def _by_parts(
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-@cache
-def _assignments(n: int) -> np.ndarray:
-    """The assignments of n signs to try, `[n, assignments]`: all of them, or those that SciPy draws."""
-    if 2**n <= _RESAMPLES:
-        turned = np.arange(2**n) >> np.arange(n)[:, None] & 1
-    else:
-        pairs = np.tile(np.arange(2), (_RESAMPLES, n, 1))
-        turned = np.random.default_rng(_SEED).permuted(pairs, axis=-1)[..., 0].T
-    return np.ascontiguousarray(1.0 - 2 * turned)
-
-
 def _sign_flip_p(values: np.ndarray) -> tuple[np.ndarray]:
-    """For each row, the p of `scipy.stats.permutation_test` of its mean by `samples`, to the last digit."""
-    n = values.shape[1]
-    observed, signs = values.mean(axis=1), _assignments(n)
-    means = np.zeros((len(values), signs.shape[1]))
-    for value, sign in zip(values.T, signs, strict=True):  # in the order in which SciPy adds them
-        means += value[:, None] * sign
-    means /= n
-    near = np.abs(np.finfo(float).eps * 100 * observed)  # equal up to rounding
-    drawn = 0 if 2**n <= _RESAMPLES else 1  # the observed assignment counts, too
-    below = np.count_nonzero(means <= (observed + near)[:, None], axis=1) + drawn
-    above = np.count_nonzero(means >= (observed - near)[:, None], axis=1) + drawn
-    return (np.minimum(1, 2 * (np.minimum(below, above) / (signs.shape[1] + drawn))),)
+    """For each row, the p of the sign-flip test of its mean."""
+    test = stats.permutation_test(
+        (values,),
+        np.mean,
+        permutation_type="samples",
+        axis=-1,
+        vectorized=True,
+        n_resamples=_RESAMPLES,
+        batch=_batch(values.size),
+        rng=np.random.default_rng(_SEED),
+    )
+    return (np.asarray(test.pvalue),)
 
 
 @cache

@@ -98,7 +98,7 @@ def claims() -> tuple[Claim, ...]:
     Raises:
         InputError: as `parse`.
     """
-    return parse(resources.files(__package__).joinpath("claims.toml").read_text(encoding="utf-8"))
+    return parse(resources.files("hdc.lab.report.claims").joinpath("claims.toml").read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> tuple[Claim, ...]:
@@ -171,11 +171,8 @@ def _selector(place: str, values: Any, setting: tuple[tuple[str, Any], ...]) -> 
     for key in keys:
         if key not in _KEYS:
             raise InputError(f"{place}: {unknown('key', key, sorted(_KEYS))}")
-    found = re.fullmatch(r"(\d+(?:-\d+)*)(?:x(\d+))?", str(values["schedule"]))
-    if not found:
-        raise InputError(f"{place}: schedule must be a label such as 1-2-5x2, got {values['schedule']!r}")
     try:
-        schedule = DilationSchedule(tuple(map(int, found[1].split("-"))), repeat=int(found[2] or 1))
+        schedule = DilationSchedule.from_label(str(values["schedule"]))
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
     return Selector(

@@ -19,9 +19,9 @@ exact, `confirmed` if all lines are confirmed or exact, else `not resolved`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -33,9 +33,9 @@ from hdc.lab.records.packed import TIMES_FILE
 from hdc.lab.records.run import Run
 from hdc.lab.report.claims.declared import Claim, Line, Selector
 from hdc.lab.report.claims.facts import FACTS
-from hdc.lab.report.statistics import ALPHA, Correlation, Estimate, Paired, holm, least_pairs
+from hdc.lab.report.statistics import ALPHA, Estimate, Paired, holm, least_pairs
 from hdc.lab.report.tables import correlation, offsets_table
-from hdc.lab.report.tables.columns import DESCRIBED, column, difference_text, number, title
+from hdc.lab.report.tables.columns import column, difference_text, title
 from hdc.lab.report.tables.rendering import Document, Section
 from hdc.lab.report.tables.rows import Row, group
 
@@ -66,6 +66,7 @@ class Outcome:
         effect, low, high, p, p_holm, mde: the numbers, in the column's own units (logarithms of the ratio
             for time); NaN where a line has none.
         pairs: the differences behind a paired or time line.
+        detectable: of a tested line, the smallest effect that could have been shown among N tests.
     """
 
     line: Line
@@ -80,6 +81,7 @@ class Outcome:
     p_holm: float = math.nan
     mde: float = math.nan
     pairs: tuple[float, ...] = ()
+    detectable: Callable[[int], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,9 @@ class Judged:
     @property
     def text(self) -> str:
         """The verdict as the table shows it."""
-        match self.verdict:
-            case "not run":
-                missing = dict.fromkeys(o.detail for o in self.outcomes if o.verdict == "not run")
-                return f"not run: {'; '.join(missing)}"
-            case "not resolved":
-                return "not resolved at this n"
-            case verdict:
-                return verdict
+        missing = dict.fromkeys(one.detail for one in self.outcomes if one.verdict == "not run")
+        more = {"not run": f": {'; '.join(missing)}", "not resolved": " at this n"}
+        return self.verdict + more.get(self.verdict, "")
 
     @property
     def holding(self) -> int:
@@ -123,198 +120,188 @@ def judge(claims: Sequence[Claim], results: str) -> tuple[Judged, ...]:
     Raises:
         InputError: for records that cannot be read, mixed rows, or a selector that several rows match.
     """
-    evidence = _Evidence(claims, results)
-    return tuple(_judged(claim, evidence) for claim in claims)
+    known = records.studies(results)
+    metrics: dict[str, list[str]] = {}
+    for line in (line for claim in claims for line in claim.lines):
+        metrics.setdefault(line.study, []).append(line.metric)
+    studies = {name: _Study(name, results, metrics[name], name in known) for name in metrics}
+    return tuple(_judged(claim, studies) for claim in claims)
 
 
-class _Evidence:
-    """The records of the studies that the claims need, each read once."""
+class _Study:
+    """The records of one study; without runs where it has none."""
 
-    def __init__(self, claims: Sequence[Claim], results: str):
-        self._results = results
-        self._known = records.studies(results)
-        self._metrics: dict[str, list[str]] = {}
-        for line in (line for claim in claims for line in claim.lines if line.metric):
-            self._metrics.setdefault(line.study, []).append(line.metric)
-        self.runs = cache(self._runs)
-        self.rows = cache(self._rows)
-        self.times = cache(self._times)
+    def __init__(self, name: str, results: str, metrics: Sequence[str], known: bool):
+        self.name, self._results = name, results
+        self.runs = records.load(name, results) if known else []
+        self.rows = group(self.runs, list(dict.fromkeys(filter(None, metrics))))
 
-    def _runs(self, study: str) -> list[Run]:
-        return records.load(study, self._results) if study in self._known else []
+    @cached_property
+    def _times(self) -> pl.DataFrame | None:
+        there = (records.study_folder(self._results, self.name) / TIMES_FILE).exists()
+        return records.times(self.name, self._results) if there else None
 
-    def _rows(self, study: str) -> tuple[Row, ...]:
-        return group(self.runs(study), list(dict.fromkeys(self._metrics.get(study, []))))
+    def repeats(self, row: Row, column: str) -> Mapping[int, float]:
+        """The value of each repeat of a row: the median over its runs, which differ only in their seeds."""
+        if self._times is None:
+            return {}
+        chosen = self._times.filter(pl.col("run_id").is_in([run.run_id for run in row.runs]))
+        chosen = chosen.drop_nulls(column).group_by("repeat", maintain_order=True)
+        return dict(chosen.agg(pl.col(column).median()).iter_rows())
 
-    def _times(self, study: str) -> pl.DataFrame | None:
-        there = (records.study_folder(self._results, study) / TIMES_FILE).exists()
-        return records.times(study, self._results) if there else None
-
-    def row(self, study: str, selector: Selector) -> Row | None:
-        """The row that a selector matches, None if there is none.
+    def row(self, selector: Selector) -> Row:
+        """The row that a selector matches.
 
         Raises:
+            _NotRun: where it matches none.
             InputError: where it matches several.
         """
         found = [
             row
-            for row in self.rows(study)
+            for row in self.rows
             if row.runs[0].config.dilation.layer_rates == selector.rates
             and all(row.keys.get(key) == value for key, value in selector.keys.items())
         ]
         if len(found) > 1:
             raise InputError(
-                f"study {study}: {selector} matches several rows: "
+                f"study {self.name}: {selector} matches several rows: "
                 f"{' | '.join(row.label for row in found)}; add the keys that distinguish them to claims.toml"
             )
-        return found[0] if found else None
+        if not found:
+            raise _NotRun(f"hdc train study={self.name}")
+        return found[0]
 
 
-def _judged(claim: Claim, evidence: _Evidence) -> Judged:
-    found = [_outcome(line, evidence) for line in claim.lines]
+class _NotRun(Exception):
+    """A line has no records; the message is the command that makes them and its runs that failed."""
+
+    def __init__(self, command: str, runs: Sequence[Run] = ()):
+        failed = (
+            f"{run.config.dilation.label} ({run.run_id}) failed: {run.failure.get('error')}"
+            for run in runs
+            if run.state == "failed"
+        )
+        super().__init__("; ".join((command, *failed)))
+
+
+def _judged(claim: Claim, studies: Mapping[str, _Study]) -> Judged:
+    found = [_outcome(line, studies[line.study]) for line in claim.lines]
     # A line that was not run counts as a test that found nothing, so running less never helps a claim.
     tested = [i for i, line in enumerate(claim.lines) if line.kind in _TESTED]
     p = [1.0 if math.isnan(found[i].p) else found[i].p for i in tested]
     for i, adjusted in zip(tested, holm(p), strict=True):
-        if found[i].verdict != "not run":
-            found[i] = _tested(found[i], adjusted, len(tested))
+        found[i] = _tested(found[i], adjusted, len(tested))
     return Judged(claim, tuple(found))
 
 
-def _outcome(line: Line, evidence: _Evidence) -> Outcome:
+def _outcome(line: Line, study: _Study) -> Outcome:
     """What the records say about a line; a tested one is `not resolved` until its p is adjusted."""
-    not_run = Outcome(line, "not run", detail=f"hdc train study={line.study}")
-    match line.kind:
-        case "exact":
-            holds, told = FACTS[line.fact]()
-            return Outcome(line, "exact" if holds else "refuted", found=told)
-        case "matrix":
-            runs = evidence.runs(line.study)
-            return _matrix(line, runs) or _with_failures(not_run, runs)
-        case "correlation":
-            return _correlation(line, evidence.rows(line.study)) or not_run
-    treatment, control = (evidence.row(line.study, one) for one in (line.treatment, line.control))
-    if treatment is None or control is None:
-        return not_run
-    not_run = _with_failures(not_run, [*treatment.runs, *control.runs])
-    match line.kind:
-        case "count":
-            return _count(line, treatment, control) or not_run
-        case "paired":
-            pairs = treatment.differences(line.metric, control)
-            if not pairs:
-                return not_run
-            one = Paired.of(pairs)
-            told = _difference(line, one.mean, one.low, one.high)
-        case "memory":
-            bytes_ = (_repeats(evidence.times(line.study), row, "step_bytes") for row in (treatment, control))
-            mine, theirs = (next(iter(values.values()), math.nan) for values in bytes_)
-            shown = (f"{value / 1e6:,.2f} MB" for value in (mine, theirs))
-            return _counted(line, mine, theirs, *shown) or _no_times(not_run)
-        case _:
-            mine, theirs = (
-                _repeats(evidence.times(line.study), row, "step_seconds") for row in (treatment, control)
-            )
-            pairs = [math.log(mine[repeat] / theirs[repeat]) for repeat in mine if repeat in theirs]
-            if not pairs:
-                return _no_times(not_run)
-            one = Paired.of(pairs)
-            medians = np.median(list(mine.values())) / np.median(list(theirs.values()))
-            told = f"medians ×{medians:.3f}, paired {_difference(line, one.mean, one.low, one.high)}"
-    return Outcome(
-        line, "not resolved", one.n, told, "", one.mean, one.low, one.high, one.p, pairs=tuple(pairs)
-    )
+    try:
+        match line.kind:
+            case "exact":
+                holds, told = FACTS[line.fact]()
+                return Outcome(line, "exact" if holds else "refuted", found=told)
+            case "matrix":
+                return _matrix(line, study)
+            case "correlation":
+                return _correlation(line, study)
+            case _:
+                return _compared(line, study)
+    except _NotRun as missing:
+        return Outcome(line, "not run", detail=str(missing))
 
 
-def _with_failures(not_run: Outcome, runs: Sequence[Run]) -> Outcome:
-    """The outcome with its failed runs named beside the command."""
-    failed = (
-        f"; {run.config.dilation.label} ({run.run_id}) failed: {run.failure.get('error')}"
-        for run in runs
-        if run.state == "failed"
-    )
-    return replace(not_run, detail=not_run.detail + "".join(failed))
-
-
-def _matrix(line: Line, runs: Sequence[Run]) -> Outcome | None:
-    cells = offsets_table.cells(runs)
+def _matrix(line: Line, study: _Study) -> Outcome:
+    cells = offsets_table.cells(study.runs)
     if not cells or not all(cell.accuracies for cell in cells):
-        return None
+        raise _NotRun(f"hdc train study={study.name}", study.runs)
     if not all(cell.judged for cell in cells):
-        return Outcome(line, "not run", detail=f"hdc runs {line.study} --analyse")
+        raise _NotRun(f"hdc runs {study.name} --analyse")
     agreeing = sum(cell.agrees for cell in cells)
     verdict = "confirmed" if agreeing == len(cells) else "refuted"
     return Outcome(line, verdict, len(cells), f"agrees in {agreeing} of {len(cells)} cells")
 
 
-def _correlation(line: Line, rows: Sequence[Row]) -> Outcome | None:
-    alike = dict.fromkeys(", ".join(row.others) for row in rows)
+def _correlation(line: Line, study: _Study) -> Outcome:
+    alike = dict.fromkeys(", ".join(row.others) for row in study.rows)
     if len(alike) > 1:
         raise InputError(
-            f"study {line.study}: a correlation needs rows that differ only in their schedule, "
+            f"study {study.name}: a correlation needs rows that differ only in their schedule, "
             f"there are {' | '.join(alike)}"
         )
-    one = correlation(rows, line.predicted, line.metric)
+    one = correlation(study.rows, line.predicted, line.metric)
+    if not one.n:
+        raise _NotRun(f"hdc train study={study.name}")
     told = f"ρ {one.rho:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
-    return (
-        Outcome(line, "not resolved", one.n, told, "", one.rho, one.low, one.high, one.p) if one.n else None
+    numbers = (one.rho, one.low, one.high, one.p)
+    return Outcome(line, "not resolved", one.n, told, "", *numbers, detectable=one.detectable)
+
+
+def _compared(line: Line, study: _Study) -> Outcome:
+    """Treatment against control: counts and bytes as they are, the rest paired by seed or repeat."""
+    rows = study.row(line.treatment), study.row(line.control)
+    mine, theirs = (_values(line, study, row) for row in rows)
+    pairs = [(mine[key], theirs[key]) for key in mine if key in theirs]
+    if not pairs and line.kind in ("time", "memory"):
+        raise _NotRun(f"hdc time study={study.name}")
+    if not pairs:
+        raise _NotRun(f"hdc train study={study.name}", [run for row in rows for run in row.runs])
+    if line.kind in ("count", "memory"):
+        one, other = pairs[0]
+        counted = line.kind == "count"
+        mb = (f"{value / 1e6:,.2f} MB" for value in pairs[0])
+        shown = (row.text(line.column) for row in rows) if counted else mb
+        told = " against ".join(shown) + (f" (×{one / other:.3g})" if other else "")
+        holds = {"equal": one == other, "lower": one < other, "higher": one > other}[line.expect]
+        return Outcome(line, "exact" if holds else "refuted", 1, told, effect=one - other)
+    timed = line.kind == "time"
+    differences = tuple(math.log(a / b) if timed else a - b for a, b in pairs)
+    found = Paired.of(differences)
+    told = _difference(line, found.mean, found.low, found.high)
+    if timed:
+        medians = np.median(list(mine.values())) / np.median(list(theirs.values()))
+        told = f"medians ×{medians:.3f}, paired {told}"
+    numbers = (found.mean, found.low, found.high, found.p)
+    return Outcome(
+        line, "not resolved", found.n, told, "", *numbers, pairs=differences, detectable=found.detectable
     )
 
 
-def _count(line: Line, treatment: Row, control: Row) -> Outcome | None:
-    mine, theirs = (number(line.column, row.runs) for row in (treatment, control))
-    counted = DESCRIBED[line.column]
-    shown = (counted.text(counted.of(row.runs)) for row in (treatment, control) if counted.of)
-    return _counted(line, mine, theirs, *shown)
-
-
-def _counted(line: Line, mine: float, theirs: float, my_text: str, their_text: str) -> Outcome | None:
-    if math.isnan(mine) or math.isnan(theirs):
-        return None
-    holds = {"equal": mine == theirs, "lower": mine < theirs, "higher": mine > theirs}[line.expect]
-    told = f"{my_text} against {their_text}" + (f" (×{mine / theirs:.3g})" if theirs else "")
-    return Outcome(line, "exact" if holds else "refuted", 1, told, effect=mine - theirs)
-
-
-def _no_times(not_run: Outcome) -> Outcome:
-    return replace(not_run, detail=f"hdc time study={not_run.line.study}")
-
-
-def _repeats(times: pl.DataFrame | None, row: Row, column: str) -> Mapping[int, float]:
-    """The value of every repeat of a row, the median over its runs, which differ only in their seeds."""
-    if times is None:
-        return {}
-    chosen = times.filter(pl.col("run_id").is_in([run.run_id for run in row.runs])).drop_nulls(column)
-    return dict(chosen.group_by("repeat", maintain_order=True).agg(pl.col(column).median()).iter_rows())
+def _values(line: Line, study: _Study, row: Row) -> Mapping[int, float]:
+    """What a line compares of a row, by seed or repeat; a count by 0."""
+    match line.kind:
+        case "paired":
+            return row.values.get(line.metric, {})
+        case "count":
+            value = row.estimate(line.column).mean
+            return {} if math.isnan(value) else {0: value}
+        case _:
+            return study.repeats(row, "step_seconds" if line.kind == "time" else "step_bytes")
 
 
 def _tested(outcome: Outcome, adjusted: float, tests: int) -> Outcome:
-    """The verdict of a line with its adjusted p."""
-    line = outcome.line
-    down = line.expect in ("lower", "not_lower")
-    effect = -outcome.effect if down else outcome.effect  # above 0: in the direction that the line names
-    significant = adjusted < ALPHA
-    if line.kind == "correlation":
-        detectable = Correlation(outcome.n, outcome.effect, outcome.low, outcome.high, outcome.p).detectable(
-            tests
-        )
-    else:
-        detectable = Paired.of(outcome.pairs).detectable(tests)
-    outcome = replace(outcome, p_holm=adjusted, mde=detectable if math.isfinite(detectable) else math.nan)
+    """The verdict of a line with its adjusted p; a line that was not run stays as it is."""
+    if outcome.detectable is None:
+        return outcome
+    line, mde = outcome.line, outcome.detectable(tests)
+    outcome = replace(outcome, p_holm=adjusted, mde=mde if math.isfinite(mde) else math.nan)
+    sign = -1 if line.expect in ("lower", "not_lower") else 1
+    claimed, significant = sign * outcome.effect > 0, adjusted < ALPHA
+    verdict, details = "not resolved", []
     if line.expect.startswith("not_"):
-        interval = Estimate.of(outcome.pairs, 0.9)
-        end, worst = (interval.low, -interval.low) if down else (interval.high, interval.high)
-        style = column(line.metric)
+        interval, style = Estimate.of(outcome.pairs, 0.9), column(line.metric)
+        end = interval.high if sign > 0 else interval.low
         margin = f"{line.margin * style.factor:.{style.digits}f}"
-        reach = f"90% interval to {_difference(line, end)}, margin {margin}"
-        if worst < line.margin:
-            return replace(outcome, verdict="confirmed", detail=reach)
-        if significant and effect > 0:
-            return replace(outcome, verdict="refuted", detail=reach)
-        return replace(outcome, detail=f"{reach}; {_smallest(outcome, tests)}")
-    if significant:
-        return replace(outcome, verdict="confirmed" if effect > 0 else "refuted")
-    return replace(outcome, detail=_smallest(outcome, tests))
+        details.append(f"90% interval to {_difference(line, end)}, margin {margin}")
+        if sign * end < line.margin:
+            verdict = "confirmed"
+        elif significant and claimed:
+            verdict = "refuted"
+    elif significant:
+        verdict = "confirmed" if claimed else "refuted"
+    if verdict == "not resolved":
+        details.append(_smallest(outcome, tests))
+    return replace(outcome, verdict=verdict, detail="; ".join(details))
 
 
 def _smallest(outcome: Outcome, tests: int) -> str:
@@ -402,19 +389,14 @@ def _said(line: Line) -> str:
         case "matrix":
             return f"{line.study}: learnt where the network sees it, guessed where it does not"
         case "correlation":
-            sign = "above" if line.expect == "higher" else "below"
-            what = f"{DESCRIBED[line.predicted].title} and {title(line.metric, False)}"
-            return f"{line.study}: rank correlation of {what} {sign} 0"
-        case "count":
-            what = DESCRIBED[line.column].title
-        case "paired":
-            what = title(line.metric, False)
-        case _:
-            what = f"step {line.kind}"
+            what = f"{title(line.predicted, False)} and {title(line.metric, False)}"
+            return f"{line.study}: rank correlation of {what} {_IN_WORDS[line.expect]} 0"
+    compared = line.metric or line.column
+    what = title(compared, False) if compared else f"step {line.kind}"
     shared = dict(line.treatment.keys.items() & line.control.keys.items())
     mine, theirs = (
         str(replace(one, keys={key: value for key, value in one.keys.items() if key not in shared}))
         for one in (line.treatment, line.control)
     )
-    where = "".join(f", {key}={line.control.keys[key]}" for key in line.control.keys if key in shared)
+    where = "".join(f", {key}={value}" for key, value in line.control.keys.items() if key in shared)
     return f"{line.study}: {what} of {mine} {_IN_WORDS[line.expect]} that of {theirs}{where}"

@@ -34,10 +34,7 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         at = schedules.index(cell.row), places.index(cell.offset)
         seen[at] = cell.reachable is not False
         means[at] = np.mean(cell.accuracies) if cell.accuracies else np.nan
-    figure = Figure(
-        figsize=(2.6 + 0.52 * len(places), 1.9 + 0.42 * len(schedules)), layout="constrained", dpi=style.DPI
-    )
-    axis = figure.subplots()
+    figure, ((axis,),) = style.new(2.6 + 0.52 * len(places), 1.9 + 0.42 * len(schedules))
     image = axis.imshow(100 * means, cmap="cividis", vmin=50, vmax=100, aspect="auto")
     for (row, column), mean in np.ndenumerate(means):
         if not seen[row, column]:
@@ -56,7 +53,7 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     figure.colorbar(image, ax=axis, label="pixel accuracy, %", ticks=[50, 75, 100])
     said = "not seen: no path of the built network leads to that offset"
     lacks = Patch(facecolor="0.4", edgecolor="0.75", hatch="////", label=said)
-    figure.legend(handles=[lacks], loc="outside lower center", fontsize=8.5, frameon=False)
+    style.legend(figure, 1, [lacks], size=8.5)
     agree = sum(cell.agrees for cell in measured)
     seeds = style.counts([len(cell.accuracies) for cell in measured], "seeds")
     text = (

@@ -42,8 +42,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     dense = shown[0]["labels"].ndim > 1
     titles = ("paths to each pixel", "effective field, dB", "test image", "truth", "prediction")
     count = len(titles) if dense else 3
-    figure = Figure(figsize=(2.1 * count, 2.35 * len(done) + 0.9), layout="constrained", dpi=style.DPI)
-    axes = figure.subplots(len(done), count, squeeze=False)
+    figure, axes = style.new(2.1 * count, 2.35 * len(done) + 0.9, count, nrows=len(done))
     for row, (run, gridding, predictions) in enumerate(zip(done.values(), maps, shown, strict=True)):
         _draw_paths(axes[row, 0], run, widest)
         _draw_erf(axes[row, 1], gridding["erf"], widest)
@@ -61,7 +60,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             Patch(facecolor=style.colour(i), edgecolor="0.4", label=name) for i, name in enumerate(names)
         ]
         handles.append(Patch(facecolor=plots.HOLE, edgecolor="0.4", label="hole: never seen"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
+        style.legend(figure, 7, handles)
     style.write(figure, _caption(config, runs, done))
     return figure
 

@@ -16,7 +16,6 @@ from hdc.lab.report import tables
 from hdc.lab.report.figures import style
 from hdc.lab.report.figures.config import FigureConfig
 from hdc.lab.report.statistics import Correlation, Estimate
-from hdc.lab.report.tables import columns
 from hdc.lab.report.tables.rows import Row
 
 _FEW = 8  # points up to which all are named
@@ -38,10 +37,10 @@ def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     table = style.table_of(config, runs, [*config.measured, style.quality(runs)])
     rows = [row for row in table.rows if any(row.values.values())]
     measured = table.measured
-    figure = Figure(figsize=(3.1 * len(measured), 3.7), layout="constrained", dpi=style.DPI)
-    for axis, column in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured, strict=True):
+    figure, axes = style.new(3.1 * len(measured), 3.7, len(measured))
+    for axis, column in zip(axes[0], measured, strict=True):
         for row in rows:
-            _point(axis, row.kind, columns.number("gridding", row.runs), _scaled(row, column))
+            _point(axis, row.kind, style.scaled(row, "gridding"), style.scaled(row, column))
         # Rows that differ in other keys too would count one schedule several times.
         alike = len({row.others for row in rows}) == 1
         correlation = tables.correlation(rows if alike else [], "gridding", column)
@@ -50,12 +49,10 @@ def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         )
         axis.set_title(_spearman(correlation) if alike else f"{len(rows)} configurations", fontsize=9)
         style.frame(axis)
-    figure.legend(handles=_legend(rows), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    seeds = style.counts([row.estimate(column).n for row in rows for column in measured], "seeds")
-    text = (
-        f"A point per configuration: mean and 95 % interval of {seeds}. ρ: Spearman, 95 % bootstrap interval."
-    )
-    style.caption(figure, config, runs, text)
+    style.legend(figure, 3, _kinds(rows), size=9)
+    seeds = style.seeds(rows, measured)
+    text = f"A point per configuration: mean and 95 % interval of {seeds}."
+    style.caption(figure, config, runs, f"{text} ρ: Spearman, 95 % bootstrap interval.")
     return figure
 
 
@@ -71,11 +68,10 @@ def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         raise InputError(f"pareto needs {good} and one of {', '.join(config.measured)} in the same runs")
     gridding = table.measured[1]
     rows = [row for row in table.rows if all(math.isfinite(row.estimate(c).mean) for c in (good, gridding))]
-    points = np.array([(_scaled(row, gridding).mean, _scaled(row, good).mean) for row in rows])
-    figure = Figure(figsize=(6.2, 4.6), layout="constrained", dpi=style.DPI)
-    axis = figure.subplots()
+    points = np.array([(style.scaled(row, gridding).mean, style.scaled(row, good).mean) for row in rows])
+    figure, ((axis,),) = style.new(6.2, 4.6)
     for row in rows:
-        _point(axis, row.kind, _scaled(row, gridding), _scaled(row, good))
+        _point(axis, row.kind, style.scaled(row, gridding), style.scaled(row, good))
     best = front(points)
     axis.plot(*points[best].T, color="0.35", linewidth=1, linestyle="--", zorder=1)
     axis.set(
@@ -83,16 +79,13 @@ def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         ylabel=f"{style.axis_title(good, table)}  (more is better)",
     )
     style.frame(axis)
-    figure.legend(
-        handles=[*_legend(rows), Line2D([], [], color="0.35", linestyle="--", label="Pareto front")],
-        **{"loc": "outside lower center", "ncols": 4, "fontsize": 9, "frameon": False},
-    )
-    seeds = style.counts([row.estimate(good).n for row in rows], "seeds")
+    line = Line2D([], [], color="0.35", linestyle="--", label="Pareto front")
+    style.legend(figure, 4, [*_kinds(rows), line], size=9)
     few = len(rows) <= _FEW
     named = [i for i, row in enumerate(rows) if few or i in best or row.kind == "plain"]
     which = "" if few else " Only the front and plain schedules are named."
     text = (
-        f"{len(rows)} configurations, mean and 95 % interval of {seeds}.\n"
+        f"{len(rows)} configurations, mean and 95 % interval of {style.seeds(rows, [good])}.\n"
         f"Front: means that no other mean beats in both, whatever their intervals.{which}"
     )
     style.caption(figure, config, runs, text)
@@ -113,27 +106,16 @@ def front(points: np.ndarray) -> list[int]:
     return kept
 
 
-def _scaled(row: Row, column: str) -> Estimate:
-    """The row's estimate in the units of the axis."""
-    estimate, factor = row.estimate(column), columns.column(column).factor
-    return Estimate(estimate.n, estimate.mean * factor, estimate.half_width * factor)
-
-
-def _point(axis: Axes, kind: str, x: float | Estimate, y: Estimate) -> None:
+def _point(axis: Axes, kind: str, x: Estimate, y: Estimate) -> None:
     colour, marker = style.KINDS[kind]
-    at = x.mean if isinstance(x, Estimate) else x
-    across = np.nan_to_num(x.half_width) if isinstance(x, Estimate) else None
     axis.errorbar(
-        at,
-        y.mean,
-        xerr=across,
-        yerr=np.nan_to_num(y.half_width),  # one seed has no interval
+        *(x.mean, y.mean, y.half_width, x.half_width or None),
         **{"fmt": marker, "color": colour, "markersize": 5.5, "markeredgecolor": "0.2"},
         **{"ecolor": "0.7", "elinewidth": 0.8},
     )
 
 
-def _legend(rows: Sequence[Row]) -> list[Line2D]:
+def _kinds(rows: Sequence[Row]) -> list[Line2D]:
     return [
         Line2D([], [], color=colour, marker=marker, markeredgecolor="0.2", linestyle="", label=kind)
         for kind, (colour, marker) in style.KINDS.items()

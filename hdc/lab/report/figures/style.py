@@ -1,11 +1,13 @@
 """What all figures share: colours, markers, words and files."""
 
 import io
+import math
 import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -17,6 +19,7 @@ from hdc.lab import store as files
 from hdc.lab.records.run import Run
 from hdc.lab.report import tables
 from hdc.lab.report.figures.config import FigureConfig
+from hdc.lab.report.statistics import Estimate
 from hdc.lab.report.tables import Table, TableConfig, columns
 from hdc.lab.report.tables.rows import Row
 
@@ -29,6 +32,24 @@ LINES = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#D55E00", "#009E73", "#CC7
 MARKERS = "osD^vP*X"
 DPI = 110
 _SIZE, _PER_INCH = 8.5, 16  # of captions: size in points, and characters per inch
+
+
+def new(width: float, height: float, columns: int = 1, **shared: Any) -> tuple[Figure, Any]:
+    """A figure of this size in inches, and its axes `[rows, columns]`; `shared` goes to `Figure.subplots`."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    return figure, figure.subplots(ncols=columns, squeeze=False, **shared)
+
+
+def legend(figure: Figure, columns: int, handles: list[Any] | None = None, size: float = 8) -> None:
+    """A legend below the axes; without handles, of what has a label."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=size, frameon=False)
+
+
+def scaled(row: Row, column: str) -> Estimate:
+    """The row's estimate in the units of the axis; a half width of 0 where there is no interval."""
+    estimate, factor = row.estimate(column), columns.column(column).factor
+    half_width = 0.0 if math.isnan(estimate.half_width) else estimate.half_width
+    return Estimate(estimate.n, estimate.mean * factor, half_width * factor)
 
 
 def colour(position: int) -> str:
@@ -45,7 +66,7 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> lis
             dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
             figure.savefig(buffer, format=kind, metadata=dated)
         paths.append(folder / f"{name}.{kind}")
-        files.write(paths[-1], _few_colours(buffer) if kind == "png" else buffer.getvalue())
+        files.write_out(paths[-1], _few_colours(buffer) if kind == "png" else buffer.getvalue())
     return paths
 
 
@@ -104,6 +125,11 @@ def counts(numbers: Sequence[int], what: str) -> str:
     """`n = 3 seeds`, or the range where they differ."""
     low, high = min(numbers), max(numbers)
     return f"n = {low} {what}" if low == high else f"n = {low} to {high} {what}"
+
+
+def seeds(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """How many seeds are behind these cells, as `counts` says it."""
+    return counts([row.estimate(name).n for row in rows for name in names], "seeds")
 
 
 def row_name(row: Row) -> str:

@@ -87,13 +87,6 @@ def is_plugin(name: str) -> bool:
     return split == "test" and metric not in _MEASURED and not _BUILT_IN.fullmatch(metric)
 
 
-def number(name: str, runs: Sequence[Run]) -> float:
-    """The value of a described column; NaN where it is not known."""
-    of = DESCRIBED[name].of
-    value = of and of(runs)
-    return math.nan if value is None else float(value)
-
-
 def title(name: str, dense: bool) -> str:
     """The heading; where `dense`, accuracy is that of pixels."""
     split, _, metric = name.rpartition("/")

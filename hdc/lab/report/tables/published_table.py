@@ -5,7 +5,6 @@ from typing import Any
 
 import polars as pl
 
-from hdc.certificate import rates_text
 from hdc.lab.report.tables.rendering import Document, Section
 from hdc.published import Published, networks
 
@@ -39,26 +38,26 @@ def document() -> Document:
 
 
 def _rates(one: Published) -> str:
-    taps = one.certificate.kernel_size
-    return rates_text(one.certificate) + ("" if taps == 3 else f"; kernel size {taps}")
+    taps = one.field.kernel_size
+    return one.field.rates_text + ("" if taps == 3 else f"; kernel size {taps}")
 
 
 def _cells(one: Published) -> tuple[str, ...]:
-    certificate = one.certificate
+    field = one.field
     return (
         one.name,
-        str(certificate.receptive_field[0]),
-        f"{100 * certificate.seen:.1f}",
-        "none" if certificate.first_hole is None else ",".join(map(str, certificate.first_hole)),
-        f"{certificate.gridding.index:.3f}",
-        f"{certificate.neighbour_overlap[0]:.3f}",
-        {True: "right", False: "wrong", None: "–"}[certificate.rule.agrees],
+        str(field.receptive_field[0]),
+        f"{100 * field.seen:.1f}",
+        "none" if field.first_hole is None else ",".join(map(str, field.first_hole)),
+        f"{field.gridding.index:.3f}",
+        f"{field.neighbour_overlap[0]:.3f}",
+        {True: "right", False: "wrong", None: "–"}[field.rule.agrees],
         one.figure,
     )
 
 
 def _line(one: Published) -> dict[str, Any]:
-    values = one.certificate.to_dict()
+    values = one.field.to_dict()
     rule = values.pop("hdc_rule")
     values |= {key: json.dumps(values[key]) for key in ("rates", "first_hole")}
     values |= {f"hdc_rule_{key}": value for key, value in rule.items()}

@@ -8,14 +8,11 @@ import re
 from dataclasses import dataclass
 
 import polars as pl
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from hdc.errors import InputError, printable
-
-_NAME = 24  # characters
+from hdc.lab.terminal import Rows
 
 FORMATS = ("terminal", "markdown", "csv", "latex")
 
@@ -58,25 +55,8 @@ class Document:
 
 def render(document: Document) -> RenderableType:
     """The table for the terminal."""
-    parts: list[RenderableType] = []
-    for section in document.sections:
-        drawn = Table(
-            title=_shown(section.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-        )
-        for position, name in enumerate(section.head):
-            # A short row name stays on one line; the other columns can be wrapped.
-            whole = position == 0 and max((len(cells[0]) for cells in section.body), default=0) <= _NAME
-            justify = "left" if section.is_words(name) else "right"
-            drawn.add_column(_shown(name), justify=justify, overflow="fold", no_wrap=whole)
-        for cells in section.body:
-            drawn.add_row(*map(_shown, cells))
-        parts.append(drawn)
-    return Group(*parts, *(_shown(note) for note in document.notes))
-
-
-def _shown(text: str) -> Text:
-    """The text with its brackets as they are, not as markup."""
-    return Text(printable(text))
+    sections = (Rows(one.head, one.body, one.words, one.title) for one in document.sections)
+    return Group(*sections, *(Text(printable(note)) for note in document.notes))
 
 
 def to_text(document: Document, kind: str) -> str:

@@ -1,5 +1,6 @@
 """Runs to rows: runs that differ only in their seeds share one; runs that do not compare are refused."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from hdc.lab import records
 from hdc.lab.records.names import flatten, names, plain, settings
 from hdc.lab.records.run import Run
 from hdc.lab.report.statistics import Estimate
-from hdc.lab.report.tables.columns import DESCRIBED, is_plugin
+from hdc.lab.report.tables.columns import DESCRIBED, column, is_plugin
 
 # What `run.json` says, beside the configuration, that can change a run's numbers.
 _CIRCUMSTANCES = ("versions", "device.platform", "device.kind", "native", "backends", "data")
@@ -59,13 +60,30 @@ class Row:
         """Versions, device and data of its first finished run."""
         return next((circumstances(run) for run in self.runs if run.state == "done"), {})
 
-    def estimate(self, column: str) -> Estimate:
-        """Mean and interval over the finished seeds; NaN where one of them was not finite."""
-        return Estimate.of(list(self.values.get(column, {}).values()))
+    def estimate(self, name: str) -> Estimate:
+        """Mean and interval over the finished seeds; NaN where one of them was not finite.
 
-    def differences(self, column: str, other: "Row") -> list[float]:
+        A described column is known and not estimated: its value, from no seed and without an interval.
+        """
+        if (of := column(name).of) is not None:
+            value = of(self.runs)
+            return Estimate(0, math.nan if value is None else float(value), math.nan)
+        return Estimate.of(list(self.values.get(name, {}).values()))
+
+    def text(self, name: str) -> str:
+        """A cell of the table: a known value, or mean ± half of the interval."""
+        style = column(name)
+        if style.of is not None:
+            return style.text(style.of(self.runs))
+        one = self.estimate(name)
+        if not math.isfinite(one.mean):
+            return "undefined" if one.n else "–"
+        text = f"{one.mean * style.factor:.{style.digits}f}"
+        return text if one.n == 1 else f"{text} ±{one.half_width * style.factor:.{style.digits}f}"
+
+    def differences(self, name: str, other: "Row") -> list[float]:
         """This row minus `other`, seed by seed, over the seeds that both have."""
-        mine, theirs = self.values.get(column, {}), other.values.get(column, {})
+        mine, theirs = self.values.get(name, {}), other.values.get(name, {})
         return [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
 
 

@@ -9,8 +9,7 @@ from typing import get_args
 
 import polars as pl
 
-from hdc.errors import InputError
-from hdc.lab.config import unknown
+from hdc.errors import InputError, one_of, unknown
 from hdc.lab.records.names import varying
 from hdc.lab.records.run import Run
 from hdc.lab.report.statistics import (
@@ -18,7 +17,6 @@ from hdc.lab.report.statistics import (
     CONFIDENCE,
     POWER,
     Correlation,
-    Estimate,
     Paired,
     holm,
     least_pairs,
@@ -29,13 +27,13 @@ from hdc.lab.report.tables.columns import (
     column,
     difference_text,
     is_plugin,
-    number,
     title,
 )
 from hdc.lab.report.tables.rendering import FORMATS, Document, Section
 from hdc.lab.report.tables.rows import Row, differing, group
 from hdc.schedules import Kind
 
+_DIFFERENCE = ("baseline", "pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "mde")
 SOURCES = ("study", "published", "offsets", "claims")
 
 
@@ -84,10 +82,8 @@ class TableConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise InputError(f"source must be one of {', '.join(SOURCES)}, got {self.source!r}")
-        if self.format not in FORMATS:
-            raise InputError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
+        one_of("source", self.source, SOURCES)
+        one_of("format", self.format, FORMATS)
         for name in (*self.measured, *self.described):
             if not re.fullmatch(r"[^/]+/[^/]+", name) and name not in DESCRIBED:
                 raise InputError(
@@ -228,31 +224,16 @@ def long_frame(table: Table) -> pl.DataFrame:
     for row in table.rows:
         baseline = table.baseline(row)
         for name in dict.fromkeys([*table.measured, *table.described]):
-            known = name in DESCRIBED
-            estimate = Estimate(0, number(name, row.runs), math.nan) if known else row.estimate(name)
-            found = table.differences.get((row.label, name))
-            paired = found.paired if found else None
-            detectable = found.paired.detectable(found.tests) if found else math.nan
-            lines.append(
-                {
-                    "row": row.label,
-                    "kind": row.kind,
-                    "column": name,
-                    "n": estimate.n,
-                    "mean": estimate.mean,
-                    "low": estimate.low,
-                    "high": estimate.high,
-                    "baseline": baseline.label if found and baseline else None,
-                    "pairs": paired.n if paired else None,
-                    "difference": paired.mean if paired else None,
-                    "difference_low": paired.low if paired else None,
-                    "difference_high": paired.high if paired else None,
-                    "p": paired.p if paired else None,
-                    "p_holm": found.p_holm if found else None,
-                    "mde": detectable if math.isfinite(detectable) else None,
-                    "runs": " ".join(f"{run.run_id}:{run.state}" for run in row.runs),
-                }
-            )
+            estimate, found = row.estimate(name), table.differences.get((row.label, name))
+            line = {"row": row.label, "kind": row.kind, "column": name}
+            line |= {key: getattr(estimate, key) for key in ("n", "mean", "low", "high")}
+            line |= dict.fromkeys(_DIFFERENCE)
+            if found and baseline:
+                one, detectable = found.paired, found.paired.detectable(found.tests)
+                mde = detectable if math.isfinite(detectable) else None
+                values = (baseline.label, one.n, one.mean, one.low, one.high, one.p, found.p_holm, mde)
+                line |= dict(zip(_DIFFERENCE, values, strict=True))
+            lines.append(line | {"runs": " ".join(f"{run.run_id}:{run.state}" for run in row.runs)})
     return pl.DataFrame(lines, infer_schema_length=None).fill_nan(None)
 
 
@@ -264,7 +245,7 @@ def document(table: Table) -> Document:
     ) -> Section:
         return Section(text, (*head, *(title(name, table.dense) for name in names)), tuple(body))
 
-    results = ((row.label, row.seeds, *(_cell(row, name) for name in table.measured)) for row in table.rows)
+    results = ((row.label, row.seeds, *(row.text(name) for name in table.measured)) for row in table.rows)
     blocks = [block(f"{table.config.study}: test split", ("schedule", "seeds"), table.measured, results)]
     pairs = [(row, other) for row in table.rows if (other := table.baseline(row))]
     if pairs and table.compared:
@@ -278,7 +259,7 @@ def document(table: Table) -> Document:
         )
     if table.config.correlate:
         blocks.append(_correlations(table))
-    known = ((row.label, row.kind, *(_cell(row, name) for name in table.described)) for row in table.rows)
+    known = ((row.label, row.kind, *(row.text(name) for name in table.described)) for row in table.rows)
     blocks.append(block("the schedule itself, and its cost", ("schedule", "kind"), table.described, known))
     return Document(tuple(blocks), table.notes, long_frame(table))
 
@@ -286,7 +267,7 @@ def document(table: Table) -> Document:
 def correlation(rows: Sequence[Row], predicted: str, measured: str) -> Correlation:
     """Spearman's correlation of a described column with a measured one's means, over rows that have both."""
     # Rounded, so that predictions that differ only in their last bits share a rank.
-    pairs = [(round(number(predicted, row.runs), 9), row.estimate(measured).mean) for row in rows]
+    pairs = [(round(row.estimate(predicted).mean, 9), row.estimate(measured).mean) for row in rows]
     known = [pair for pair in pairs if all(map(math.isfinite, pair))]
     return Correlation.of([x for x, _ in known], [y for _, y in known])
 
@@ -317,17 +298,6 @@ def _correlation_cell(found: Correlation) -> str:
     if not math.isfinite(found.rho):
         return "–"
     return f"{found.rho:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
-
-
-def _cell(row: Row, name: str) -> str:
-    style = column(name)
-    if style.of is not None:
-        return style.text(style.of(row.runs))
-    estimate = row.estimate(name)
-    if not math.isfinite(estimate.mean):
-        return "undefined" if estimate.n else "–"
-    text = f"{estimate.mean * style.factor:.{style.digits}f}"
-    return text if estimate.n == 1 else f"{text} ±{estimate.half_width * style.factor:.{style.digits}f}"
 
 
 def _difference_cell(table: Table, row: Row, name: str) -> str:

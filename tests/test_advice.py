@@ -12,11 +12,9 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdc import advice as lint
-from hdc import search
+from hdc import advice, search
 from hdc.advice import AxisOfLayer, Finding
-from hdc.certificate import Certificate, parse
-from hdc.lab.commands import check
+from hdc.fields import Branches, Stack
 from hdc.schedules import DilationSchedule
 
 RATES = st.lists(st.integers(1, 12), min_size=1, max_size=4)
@@ -35,8 +33,8 @@ def reached(layers) -> np.ndarray:
 
 
 def found(layers, *rules) -> list[Finding]:
-    """What lint finds about one stack, with its true coverage; only some rules if they are given."""
-    findings = lint.lint([layers], float(reached(layers).mean()))
+    """What is found about one stack, with its true coverage; only some rules if they are given."""
+    findings = advice.along_axis([layers], float(reached(layers).mean()))
     assert all(isinstance(finding, Finding) for finding in findings)
     return [finding for finding in findings if not rules or finding.rule in rules]
 
@@ -98,7 +96,7 @@ def test_one_rate_that_is_too_large_is_named_and_lowered_once(rates, layer, most
 
 
 def test_holes_that_no_rate_of_the_stack_explains_are_reported_all_the_same() -> None:
-    (finding,) = (f for f in lint.lint([stack([1, 2])], 0.75) if f.rule == "holes")
+    (finding,) = (f for f in advice.along_axis([stack([1, 2])], 0.75) if f.rule == "holes")
     assert finding.message.startswith("25.0% ") and "branches" in finding.fix and finding.problem
 
 
@@ -113,12 +111,12 @@ def test_a_pooling_layer_is_not_told_to_lower_its_rate() -> None:
 
 
 def test_holes_that_show_along_no_axis_are_reported_once() -> None:
-    (finding,) = lint.merge([[], []], [], 0.982)
+    (finding,) = advice.merge([[], []], [], 0.982)
     assert (finding.rule, finding.where, finding.problem) == ("holes", "", True)
     assert finding.message.startswith("1.8% ")
     along = Finding("holes", "", "a", "b", True)
-    assert lint.merge([[along], [along]], [], 0.5) == (along,)
-    assert lint.merge([[], []], [], 1.0) == ()
+    assert advice.merge([[along], [along]], [], 0.5) == (along,)
+    assert advice.merge([[], []], [], 1.0) == ()
 
 
 # --- output stride ---
@@ -204,10 +202,10 @@ def test_a_common_factor_leaves_neighbours_nothing_to_share(rates, taps) -> None
 
 def test_a_common_factor_of_steps_counts_the_stride_and_not_what_is_finer_than_a_pixel() -> None:
     layers = [AxisOfLayer("a", 3, 1, spacing=Fraction(4)), AxisOfLayer("b", 3, 3, spacing=Fraction(2))]
-    (finding,) = (f for f in lint.lint([layers], 0.5) if f.rule == "common factor")
+    (finding,) = (f for f in advice.along_axis([layers], 0.5) if f.rule == "common factor")
     assert "multiples of 2 pixels" in finding.message
     finer = [*stack([2, 2]), AxisOfLayer("after upsampling", 3, 1, spacing=Fraction(1, 2))]
-    assert not [f for f in lint.lint([finer], 1.0) if f.rule == "common factor"]
+    assert not [f for f in advice.along_axis([finer], 1.0) if f.rule == "common factor"]
 
 
 # --- rates and maps ---
@@ -215,7 +213,7 @@ def test_a_common_factor_of_steps_counts_the_stride_and_not_what_is_finer_than_a
 
 def on_map(layers, axes=1) -> list[Finding]:
     """What is found of layers with the same rate and map on every axis."""
-    found = lint.on_map([[layer] * axes for layer in layers], axes)
+    found = advice.on_map([[layer] * axes for layer in layers], axes)
     assert all(findings == found[0] for findings in found)
     return found[0]
 
@@ -289,7 +287,7 @@ def test_a_large_rate_is_no_finding_without_a_padded_map_that_is_too_small(keys)
 
 def test_of_axes_that_differ_the_one_that_is_beyond_the_map_is_named() -> None:
     (layer,) = zip(stack([2], map=8), stack([9], map=8), strict=True)
-    (finding,) = lint.merge([[], []], [layer], 1.0)
+    (finding,) = advice.merge([[], []], [layer], 1.0)
     assert (finding.rule, finding.where) == ("rate and map", "layer 1, width")
     # Both axes lose taps: at rates 2 and 3, 1 - 5/6 * 3/4 of them, at 2 and 2 fewer than a third.
     assert (
@@ -299,7 +297,7 @@ def test_of_axes_that_differ_the_one_that_is_beyond_the_map_is_named() -> None:
     )
     assert finding.fix == "a rate of at most 2 keeps two thirds"
     (layer,) = zip(stack([1], map=8), stack([7], map=8), strict=True)
-    (finding,) = lint.merge([[], []], [layer], 1.0)
+    (finding,) = advice.merge([[], []], [layer], 1.0)
     share = reference.same_padding_share((1, 7), 3, (8, 8))
     assert (finding.rule, finding.where) == ("padding", "layer 1")
     assert finding.message == f"{share:.1%} of its taps fall into the padding of the 8 px map"
@@ -351,7 +349,9 @@ def test_a_large_rate_at_the_end_is_noted(rates, taps) -> None:
 def test_poolings_and_parallel_stacks_have_no_last_layer() -> None:
     pooled = [*stack([1, 2, 5]), AxisOfLayer("pool", 2, 1, is_pool=True)]
     assert [finding.where for finding in found(pooled, "last layer")] == ["layer 3"]
-    assert not [f for f in lint.lint([stack([1, 2, 5]), stack([1, 5])], 1.0) if f.rule == "last layer"]
+    assert not [
+        f for f in advice.along_axis([stack([1, 2, 5]), stack([1, 5])], 1.0) if f.rule == "last layer"
+    ]
 
 
 # --- a better schedule ---
@@ -374,7 +374,7 @@ def test_the_better_schedule_is_that_of_brute_force(taps, longest, largest) -> N
     for layers in range(1, longest + 1):
         for rates in itertools.combinations_with_replacement(range(1, largest + 1), layers):
             mine = max(reference.gridding_spectrum(rates, taps).values(), default=0.0)
-            better = lint.better(DilationSchedule(rates, taps))
+            better = advice.better(DilationSchedule(rates, taps))
             for fewer in range(1, layers + 1):
                 known = [one for one in gap_free(fewer, taps, sum(rates)) if one[0] < mine - 1e-7]
                 if known:
@@ -389,16 +389,16 @@ def test_the_better_schedule_is_that_of_brute_force(taps, longest, largest) -> N
 
 def test_too_many_candidates_are_not_looked_at(monkeypatch) -> None:
     schedule = DilationSchedule((2, 2, 2))
-    assert lint.better(schedule).rates == (1, 1, 4)
-    monkeypatch.setattr(lint, "_WORK", 1)
-    assert lint.better(schedule) is None
+    assert advice.better(schedule).rates == (1, 1, 4)
+    monkeypatch.setattr(advice, "_WORK", 1)
+    assert advice.better(schedule) is None
 
 
 def test_a_field_that_the_largest_rate_cannot_reach_without_holes_has_no_better_schedule(monkeypatch) -> None:
     # 4 layers of 3 taps reach 81 px without holes, but only 41 with rates up to 8. The same happens with the
     # real bound: 4096,3400,1,1,1,1,1,1,1.
     monkeypatch.setattr(search, "MAX_RATE", 8)
-    assert lint.better(DilationSchedule((1, 8, 8, 8))) is None
+    assert advice.better(DilationSchedule((1, 8, 8, 8))) is None
 
 
 @pytest.mark.parametrize(
@@ -438,12 +438,12 @@ def test_only_layers_with_the_same_taps_and_stride_are_exchanged_for_others() ->
         *[AxisOfLayer(name, 3, 2) for name in "bcd"],
         *[AxisOfLayer(name, 3, 2, spacing=Fraction(2)) for name in "efg"],
     ]
-    findings = [f for f in lint.lint([layers], 1.0) if f.rule == "better schedule"]
+    findings = [f for f in advice.along_axis([layers], 1.0) if f.rule == "better schedule"]
     assert [finding.where for finding in findings] == ["b to d", "e to g"]
     assert all("rates 1,1,4 have the same field of 13 px" in finding.message for finding in findings)
 
 
-# --- a certificate's ---
+# --- of a schedule ---
 
 
 def test_a_finding_is_one_line_with_its_place() -> None:
@@ -452,8 +452,8 @@ def test_a_finding_is_one_line_with_its_place() -> None:
 
 
 @given(rates=RATES, taps=st.integers(2, 4), size=st.none() | st.integers(1, 30))
-def test_a_certificate_s_findings_are_those_of_its_layers(rates, taps, size) -> None:
-    findings = check.findings(parse(",".join(map(str, rates)), taps), size)
+def test_a_schedule_s_findings_are_those_of_its_layers(rates, taps, size) -> None:
+    findings = advice.for_schedule(Stack.parse(",".join(map(str, rates)), taps), size)
     layers = stack(rates, taps, map=size, padded=True if size else None)
     expected = [*found(layers), *on_map(layers, 2)]
     assert list(findings) == sorted(expected, key=lambda finding: not finding.problem)
@@ -461,25 +461,29 @@ def test_a_certificate_s_findings_are_those_of_its_layers(rates, taps, size) -> 
 
 
 def test_findings_of_two_axes_are_not_said_twice_where_they_are_the_same() -> None:
-    same = check.findings(parse("2,2"), 8)
-    assert check.findings(parse("2x2,2x2"), 8) == same == check.findings(parse("2,2", 3, 1), 8)
+    same = advice.for_schedule(Stack.parse("2,2"), 8)
+    assert (
+        advice.for_schedule(Stack.parse("2x2,2x2"), 8)
+        == same
+        == advice.for_schedule(Stack.parse("2,2", 3, 1), 8)
+    )
     assert len(same) == len(set(same))
-    other = check.findings(parse("1x2,1x2"), None)
-    own = check.findings(parse("2,2"), None)
+    other = advice.for_schedule(Stack.parse("1x2,1x2"), None)
+    own = advice.for_schedule(Stack.parse("2,2"), None)
     assert {(f.rule, f.message, f.fix) for f in other} == {(f.rule, f.message, f.fix) for f in own}
     assert all(finding.where.endswith("width") for finding in other)
     assert [finding.problem for finding in other] == sorted((f.problem for f in other), reverse=True)
 
 
 def test_branches_are_compared_with_the_map_one_by_one() -> None:
-    branches = Certificate("some", (), ((0, 6, 18), (1, 2)))
-    on_map = [f for f in check.findings(branches, 16) if f.rule in ("rate and map", "padding")]
+    branches = Branches(((0, 6, 18), (1, 2)))
+    on_map = [f for f in advice.for_schedule(branches, 16) if f.rule in ("rate and map", "padding")]
     assert [finding.where for finding in on_map] == ["layer 1 at rate 18"]
-    on_map = [f for f in check.findings(branches, 9) if f.rule in ("rate and map", "padding")]
+    on_map = [f for f in advice.for_schedule(branches, 9) if f.rule in ("rate and map", "padding")]
     share = reference.same_padding_share((6, 6), 3, (9, 9))
     assert [finding.where for finding in on_map] == ["layer 1 at rate 18", "layer 1 at rate 6"]
     assert on_map[1].message == f"{share:.1%} of its taps fall into the padding of the 9 px map"
-    assert {finding.rule for finding in check.findings(branches, 100)} <= {"holes"}
+    assert {finding.rule for finding in advice.for_schedule(branches, 100)} <= {"holes"}
 
 
 @pytest.mark.parametrize(
@@ -490,7 +494,7 @@ def test_holes_and_common_factors_of_branches_are_found(layers) -> None:
     low, high = reference.box(reached)
     size = high[0] - low[0] + 1
     along = {row for row, _ in reached}
-    rules = {finding.rule: finding for finding in check.findings(Certificate("some", (), layers), None)}
+    rules = {finding.rule: finding for finding in advice.for_schedule(Branches(layers), None)}
     assert ("holes" in rules) is (len(reached) < size**2)
     if len(along) < size:
         assert rules["holes"].message.startswith(f"{1 - len(along) / size:.1%} of the receptive field along")
@@ -505,7 +509,7 @@ def test_a_better_schedule_fits_the_map_and_is_worth_it() -> None:
         rates = [int(rate) for rate in finding.fix.removeprefix("use ").partition(", in")[0].split(",")]
         assert not on_map(stack(rates, map=8, padded=True), 2)
     deep = stack([1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 64, 64], 7)
-    assert not [finding for finding in lint.lint([deep], 1.0) if finding.rule == "better schedule"]
+    assert not [finding for finding in advice.along_axis([deep], 1.0) if finding.rule == "better schedule"]
 
 
 def test_layers_of_several_strides_keep_their_order_and_are_not_added_up() -> None:
@@ -524,5 +528,5 @@ def test_layers_of_several_strides_keep_their_order_and_are_not_added_up() -> No
 
 def test_parallel_branches_get_no_number_from_the_serial_theorem() -> None:
     stacks = [[AxisOfLayer("stem", 3, 1)], [AxisOfLayer("a", 3, 12)], [AxisOfLayer("b", 3, 18)]]
-    (finding,) = [f for f in lint.lint(stacks, 0.4) if f.rule == "holes"]
+    (finding,) = [f for f in advice.along_axis(stacks, 0.4) if f.rule == "holes"]
     assert finding.fix.startswith("add branches at rates between")

@@ -1,6 +1,7 @@
-"""What a search with Optuna has found so far, kept in `<results>/<name>/optuna.db`.
+"""The trials of a search with Optuna, stored in `<results>/<name>/optuna.db`.
 
-An SQLite file: what a kill leaves of it is whole, and it holds numbers, names and JSON alone, no pickles.
+The file is an SQLite database: a kill cannot leave it half written, and it holds numbers, names and JSON,
+no pickles.
 """
 
 import sqlite3
@@ -27,17 +28,17 @@ DIRECTIONS = ("maximize", "minimize")  # quality and gridding, see `hdc.lab.laun
 
 
 def require() -> None:
-    """Raise InputError, which says what to install, where Optuna is not there."""
+    """Raise InputError, which says what to install, if Optuna is missing."""
     if find_spec("optuna") is None:
-        raise InputError("hydra/sweeper=optuna needs Optuna: pip install -e '.[optuna]'")
+        raise InputError("hydra/sweeper=optuna needs Optuna: pip install 'hdc-jax[optuna]'")
 
 
 @contextmanager
 def opened(folder: Path) -> Iterator["Study"]:
-    """Optuna's study of the runs in a folder, begun where there is none.
+    """Optuna's study of the runs in a folder; created if there is none.
 
     Raises:
-        InputError: where the file is damaged, cannot be written, or is of a search for something else.
+        InputError: if the file is damaged, cannot be written, or belongs to a search with other directions.
     """
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
@@ -73,13 +74,13 @@ def opened(folder: Path) -> Iterator["Study"]:
 
 
 def refuse_another(study: "Study", asked: dict[str, Any], path: Path) -> None:
-    """Write down what a search is for, or refuse to go on with one that was begun for something else.
+    """Store what a search asks for; refuse to resume one that was started with another question.
 
     Args:
-        asked: by key, what to choose from, or the value where it is not searched.
+        asked: by key, the values to choose from, or the one value of a key that is not searched.
 
     Raises:
-        InputError: which key differs.
+        InputError: names the key that differs.
     """
     begun = study.user_attrs.get("asked")
     if begun is None and not study.get_trials(deepcopy=False):
@@ -96,21 +97,20 @@ def refuse_another(study: "Study", asked: dict[str, Any], path: Path) -> None:
 def found(folder: Path) -> tuple[list[Run], Table]:
     """The runs of all trials so far, and the Pareto front as a table.
 
-    On the front is a trial that is done where no other is as good in both and better in one.
+    A finished trial is on the front if no other is at least as good in both objectives and better in one.
 
     Raises:
-        InputError: as `opened`, and for records that are not there or damaged.
+        InputError: as `opened`, and for missing or damaged records.
     """
     with opened(folder) as study:
         trials, best = study.get_trials(), study.best_trials
     ids = {trial.user_attrs.get("run_id") for trial in trials}
     runs = [run for run in records.load(folder.name, folder.parent) if run.run_id in ids]
     dense = any(run.info.get("data", {}).get("task") == "dense" for run in runs)
-    column = quality_column(dense)
-    _, factor, digits = columns.style(column)
+    quality = quality_column(dense)
     table = Table(title="Pareto front: validation split, mean over seeds", title_justify="left")
     table.add_column("schedule")
-    for heading in (columns.title(column, dense), "validation ERF ripple dB"):
+    for heading in (columns.title(quality, dense), "validation ERF ripple dB"):
         table.add_column(heading, justify="right")
     table.add_column("run_id")
     once = {trial.user_attrs["run_id"]: trial for trial in best}
@@ -118,10 +118,10 @@ def found(folder: Path) -> tuple[list[Run], Table]:
         good, ripple = trial.values
         others = [f"{key}={value}" for key, value in trial.params.items() if not key.startswith("schedule")]
         label = ", ".join([trial.user_attrs["schedule"], *others])
-        table.add_row(label, f"{good * factor:.{digits}f}", f"{ripple:.2f}", run_id)
+        table.add_row(label, columns.column(quality).text(good), f"{ripple:.2f}", run_id)
     return runs, table
 
 
 def quality_column(dense: bool) -> str:
-    """The column that says how good a network is: mean IoU where it labels pixels, else accuracy."""
+    """The column of a network's quality: mean IoU if it labels pixels, else accuracy."""
     return "validation/mean_iou" if dense else "validation/accuracy"

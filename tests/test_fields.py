@@ -1,4 +1,4 @@
-"""Certificates, against all paths of a stack counted one by one, in two dimensions."""
+"""`Stack` and `Branches`, against all paths counted one by one, in two dimensions."""
 
 import itertools
 import json
@@ -10,9 +10,8 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdc.certificate import Certificate, parse
 from hdc.errors import InputError
-from hdc.fields import PathCounts
+from hdc.fields import Branches, PathCounts, Stack
 from hdc.schedules import DilationSchedule
 
 KEYS = [
@@ -64,7 +63,7 @@ def assert_rule(values: dict, axes: list[list[int]], taps: int) -> None:
 
 @given(rates=RATES, taps=st.integers(2, 4))
 def test_equal_axes(rates, taps) -> None:
-    values = parse(",".join(map(str, rates)), taps).to_dict()
+    values = Stack.parse(",".join(map(str, rates)), taps).to_dict()
     reached = reference.path_counts_2d(rates, rates, taps)
     assert list(values) == KEYS
     assert (values["rates"], values["kernel_size"]) == (rates, taps)
@@ -79,7 +78,7 @@ def test_equal_axes(rates, taps) -> None:
 @given(pairs=PAIRS, taps=st.integers(2, 3))
 def test_rates_of_their_own_on_each_axis(pairs, taps) -> None:
     heights, widths = ([pair[axis] for pair in pairs] for axis in (0, 1))
-    values = parse(",".join(f"{h}x{w}" for h, w in pairs), taps).to_dict()
+    values = Stack.parse(",".join(f"{h}x{w}" for h, w in pairs), taps).to_dict()
     reached = reference.path_counts_2d(heights, widths, taps)
     same = heights == widths
     assert list(values) == KEYS
@@ -94,7 +93,7 @@ def test_rates_of_their_own_on_each_axis(pairs, taps) -> None:
 
 @given(rates=RATES, taps=st.integers(2, 6))
 def test_signals(rates, taps) -> None:
-    values = parse(",".join(map(str, rates)), taps, dimensions=1).to_dict()
+    values = Stack.parse(",".join(map(str, rates)), taps, axes=1).to_dict()
     counts = reference.path_counts(rates, taps)
     reached = {(offset,): int(count) for offset, count in enumerate(counts) if count}
     assert list(values) == KEYS
@@ -105,8 +104,8 @@ def test_signals(rates, taps) -> None:
 
 @given(layers=BRANCHES, taps=st.sampled_from([3, 5]))
 def test_parallel_branches(layers, taps) -> None:
-    certificate = Certificate("some", (), tuple(map(tuple, layers)), taps)
-    values = certificate.to_dict()
+    field = Branches(tuple(map(tuple, layers)), "some", taps)
+    values = field.to_dict()
     reached = reference.branched_counts(layers, taps)
     assert list(values) == KEYS
     assert values["rates"] == layers
@@ -115,7 +114,7 @@ def test_parallel_branches(layers, taps) -> None:
     assert values["first_hole"] == (None if hole is None else list(hole))
     assert values["common_factor"] == math.gcd(*itertools.chain(*layers))
     assert values["hdc_rule"] == {"m2": None, "accepts": None, "agrees": None}
-    assert (certificate.layers, certificate.dimensions, certificate.same_axes) == (len(layers), 2, True)
+    assert (field.layers, field.dimensions, field.same_axes) == (len(layers), 2, True)
 
 
 @pytest.mark.parametrize("taps", [2, 3, 4, 5])
@@ -132,47 +131,47 @@ def test_the_paths_of_branches_lie_where_same_padding_puts_them(taps) -> None:
 
 @pytest.mark.parametrize("text", ["1,2,5", "2,2,2", "1x2,2x2", "1x9,3x1", "7"])
 def test_the_map_has_exactly_the_pixels_that_paths_reach(text) -> None:
-    certificate = parse(text)
+    field = Stack.parse(text)
     pairs = [[int(n) for n in part.split("x")] * (1 if "x" in part else 2) for part in text.split(",")]
     reached = reference.path_counts_2d([p[0] for p in pairs], [p[1] for p in pairs], 3)
     total = sum(reached.values())
     shares = {place: count / total for place, count in reached.items()}
-    counts = certificate.paths.counts
+    counts = field.paths.counts
     assert {tuple(map(int, place)): counts[*place] for place in np.argwhere(counts)} == pytest.approx(shares)
-    assert certificate.seen == certificate.coverage_2d == pytest.approx(len(reached) / counts.size)
+    assert field.seen == field.coverage_2d == pytest.approx(len(reached) / counts.size)
 
 
 def test_paths_that_are_rare_beyond_float_are_seen_all_the_same() -> None:
-    certificate = parse(",".join(["1"] * 256), 5)
-    seen, coverage = certificate.paths.gap_free, certificate.paths.coverage
-    assert (certificate.gap_free, seen, coverage) == (True, True, 1.0)
+    field = Stack.parse(",".join(["1"] * 256), 5)
+    seen, coverage = field.paths.gap_free, field.paths.coverage
+    assert (field.gap_free, seen, coverage) == (True, True, 1.0)
 
 
 @pytest.mark.parametrize(
     "branches", [((0, 6, 12, 18),), ((3, 9),), ((0, 3), (0, 6), (0, 12)), ((5,), (0, 10))]
 )
 def test_branches_in_a_pure_comb_have_index_one_exactly(branches) -> None:
-    assert Certificate("some", (), branches).gridding.index == 1.0
+    assert Branches(branches).gridding.index == 1.0
 
 
 def test_values_are_plain_json() -> None:
     for text, taps, dimensions in (("1,2,5", 3, 2), ("1x2,2x2", 3, 2), ("2,4", 4, 1), ("3", 2, 1)):
-        values = parse(text, taps, dimensions).to_dict()
+        values = Stack.parse(text, taps, dimensions).to_dict()
         assert json.loads(json.dumps(values, allow_nan=False)) == values
-    values = Certificate("some", (), ((0, 2), (1,))).to_dict()
+    values = Branches(((0, 2), (1,))).to_dict()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
 
 
 @given(pairs=PAIRS, taps=st.integers(2, 5), size=st.integers(1, 7))
 def test_padding_of_every_layer(pairs, taps, size) -> None:
-    shares = parse(",".join(f"{h}x{w}" for h, w in pairs), taps).padding(size)
+    shares = Stack.parse(",".join(f"{h}x{w}" for h, w in pairs), taps).padding(size)
     expected = [reference.same_padding_share(pair, taps, (size, size)) for pair in pairs]
     assert shares == pytest.approx(expected, abs=1e-12)
 
 
 @given(rates=RATES, taps=st.integers(2, 5), size=st.integers(1, 12))
 def test_padding_of_signals(rates, taps, size) -> None:
-    shares = parse(",".join(map(str, rates)), taps, 1).padding(size)
+    shares = Stack.parse(",".join(map(str, rates)), taps, 1).padding(size)
     # Along the other axis of a map, a kernel of rate 0 never leaves it.
     expected = [reference.same_padding_share((rate, 0), taps, (size, 1)) for rate in rates]
     assert shares == pytest.approx(expected, abs=1e-12)
@@ -186,8 +185,8 @@ def test_padding_of_branches_counts_a_1x1_s_one_tap(layers, size) -> None:
             9 * reference.same_padding_share((rate, rate), 3, (size, size)) for rate in rates if rate
         )
         expected.append(outside / sum(9 if rate else 1 for rate in rates))
-    certificate = Certificate("some", (), tuple(map(tuple, layers)))
-    assert certificate.padding(size) == pytest.approx(expected, abs=1e-12)
+    field = Branches(tuple(map(tuple, layers)))
+    assert field.padding(size) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -204,19 +203,22 @@ def test_padding_of_branches_counts_a_1x1_s_one_tap(layers, size) -> None:
         ("1x2,2x2", 2, "1x2-2x2", [(1, 2), (2, 2)]),
         ("1x2,3", 2, "1x2-3x3", [(1, 3), (2, 3)]),
         ("2x2,3x3", 2, "2-3", [(2, 3), (2, 3)]),
+        ("1-2-5", 1, "1-2-5", [(1, 2, 5)]),
+        ("1-2x2", 2, "1-2x2", [(1, 2, 1, 2), (1, 2, 1, 2)]),
     ],
 )
 def test_what_parse_takes(text, dimensions, name, axes) -> None:
-    certificate = parse(text, dimensions=dimensions)
-    assert certificate.name == name
-    assert [axis.layer_rates for axis in certificate.axes] == axes
-    assert (certificate.dimensions, certificate.kernel_size) == (dimensions, 3)
+    field = Stack.parse(text, axes=dimensions)
+    assert field.name == name
+    assert [axis.layer_rates for axis in field.axes] == axes
+    assert (field.dimensions, field.kernel_size) == (dimensions, 3)
 
 
 @pytest.mark.parametrize("taps", [2, 3, 8])
 def test_parse_hands_the_kernel_size_on(taps) -> None:
-    certificate = parse("1,2", taps)
-    assert certificate == Certificate("1-2", (DilationSchedule((1, 2), taps),) * 2, (), taps)
+    field = Stack.parse("1,2", taps)
+    assert field == Stack((DilationSchedule((1, 2), taps),) * 2, "1-2")
+    assert field.kernel_size == taps
 
 
 @pytest.mark.parametrize(
@@ -243,6 +245,10 @@ def test_parse_hands_the_kernel_size_on(taps) -> None:
         ("1X2", 2, ["'1X2'"]),
         ("1,2x2x2", 2, ["'2x2x2'", "position 2", "3 axes", "has 2"]),
         ("1x2", 1, ["'1x2'", "2 axes", "has 1"]),
+        ("1-2,5", 2, ["'1-2'", "position 1"]),
+        ("1-2x", 2, ["'1-2x'", "position 1"]),
+        ("1-0", 2, ["rate 0", "position 2"]),
+        ("1-" + "9" * 5000, 2, ["position 1"]),
         ("²", 2, ["'²'"]),
         ("１", 2, ["'１'"]),
         ("0", 2, ["rate 0", "position 1"]),
@@ -258,7 +264,7 @@ def test_parse_hands_the_kernel_size_on(taps) -> None:
 )
 def test_what_parse_refuses_is_said_in_one_line(text, dimensions, mentions) -> None:
     with pytest.raises(InputError) as caught:
-        parse(text, dimensions=dimensions)
+        Stack.parse(text, axes=dimensions)
     message = str(caught.value)
     assert "\n" not in message and len(message) < 300
     assert all(mention in message for mention in mentions), message
@@ -267,23 +273,42 @@ def test_what_parse_refuses_is_said_in_one_line(text, dimensions, mentions) -> N
 @pytest.mark.parametrize("text", ["[1,2", "1,2]"])
 def test_a_bracket_alone_is_refused(text) -> None:
     with pytest.raises(InputError):
-        parse(text)
+        Stack.parse(text)
 
 
 @given(st.text(alphabet="0123456789x,[] .-ab\n", max_size=12))
 def test_parse_takes_text_or_refuses_it_and_nothing_else_happens(text) -> None:
     try:
-        certificate = parse(text)
+        field = Stack.parse(text)
     except InputError as error:
         assert "\n" not in str(error)
+        return
+    if "-" in text:
+        rates, _, repeat = text.strip().partition("x")
+        expected = tuple(map(int, rates.split("-"))) * int(repeat or 1)
+        assert [axis.layer_rates for axis in field.axes] == [expected, expected]
         return
     written = [[int(n) for n in part.split("x")] for part in text.strip().strip("[]").split(",")]
     pairs = [pair if len(pair) == 2 else pair * 2 for pair in written]
     heights, widths = (tuple(pair[axis] for pair in pairs) for axis in (0, 1))
-    assert [axis.layer_rates for axis in certificate.axes] == [heights, widths]
+    assert [axis.layer_rates for axis in field.axes] == [heights, widths]
 
 
 @pytest.mark.parametrize("taps", [0, 1, -3])
 def test_a_kernel_of_one_tap_is_refused(taps) -> None:
     with pytest.raises(InputError, match="kernel_size"):
-        parse("1,2", taps)
+        Stack.parse("1,2", taps)
+
+
+def test_axes_that_do_not_belong_together_are_refused() -> None:
+    one = DilationSchedule((1, 2))
+    for axes in ((), (one,) * 3, (one, DilationSchedule((1,))), (one, DilationSchedule((1, 2), 5))):
+        with pytest.raises(InputError, match="one schedule for signals or two for images"):
+            Stack(axes)
+
+
+def test_a_field_without_a_name_is_named_after_its_rates() -> None:
+    assert Stack((DilationSchedule((1, 2, 5), repeat=2),)).name == "1-2-5x2"
+    assert Stack.parse("1x2,2x2").name == "1x2-2x2"
+    assert Branches(((1,), (0, 4), (0, 4), (0, 4))).name == "1,3 x (0|4)"
+    assert Branches(((1,),), "mine").name == "mine"

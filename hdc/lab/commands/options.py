@@ -1,0 +1,96 @@
+"""The options of a command as KEY=VALUE, typed and checked: for `table`, `figure`, `report` and `time`."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+import hdc
+from hdc.errors import InputError, unknown
+
+T = TypeVar("T")
+
+PACKAGE = Path(hdc.__file__).parent
+# A wheel holds the configuration in the package; in a clone it lies beside it.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+def of_study(group: str, study: str) -> list[str]:
+    """The argument that chooses a study's own file in conf/GROUP/, or nothing if there is no such file."""
+    return [f"{group}={study}"] if (CONF / group / f"{study}.yaml").exists() else []
+
+
+def choices(group: str) -> list[str]:
+    """The files of conf/GROUP/, none where there is no such folder."""
+    return sorted(path.stem for path in Path(CONF / group).glob("*.yaml"))
+
+
+def read(kind: type[T], group: str, arguments: list[str], about: str = "") -> T:
+    """The `kind` that `GROUP=CHOICE KEY=VALUE ...` spells out; `--help` prints the keys and exits.
+
+    Args:
+        kind: a frozen dataclass with defaults.
+        group: the command's name; also its folder in conf/, if it has one, and the key that chooses a
+            file there. A file holds what differs from the defaults.
+        arguments: from the command line.
+        about: one line for the help.
+
+    Raises:
+        InputError: for an unknown file or key, or a value of the wrong type.
+    """
+    files = choices(group)
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if any(argument in ("-h", "--help") for argument in arguments):
+        pick = f"[{group}=CHOICE] " if files else ""
+        print(f"usage: hdc {group} {pick}[KEY=VALUE ...]\n\n{about}\n")
+        if files:
+            print(f"{group}: {', '.join(files)}\n")
+        print(
+            "keys and their defaults:",
+            *(f"  {name}={_shown(value)}" for name, value in fields.items()),
+            sep="\n",
+        )
+        raise SystemExit(0)
+    refuse_long_numbers(arguments)
+    option, given = "default", []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise InputError(f"{argument!r} is not KEY=VALUE ('hdc {group} --help' shows the keys)")
+        if key == group and files:
+            option = value
+        elif key in fields:
+            given.append(argument)
+        else:
+            raise InputError(unknown("key", key, [*([group] if files else []), *fields]))
+    if files and option not in files:
+        raise InputError(unknown(group, option, files))
+    parts = [OmegaConf.structured(kind)]
+    OmegaConf.set_readonly(parts[0], None)  # OmegaConf makes a frozen dataclass read-only
+    if files:
+        parts.append(OmegaConf.load(CONF / group / f"{option}.yaml"))
+    try:
+        merged = OmegaConf.merge(*parts, OmegaConf.from_dotlist(given))
+        values: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]
+    except YAMLError as error:
+        raise InputError(f"{' '.join(given)} cannot be read: {' '.join(str(error).split())}") from None
+    except OmegaConfBaseException as error:
+        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def refuse_long_numbers(arguments: list[str]) -> None:
+    """Raise InputError for a number that has more digits than Python reads."""
+    for argument in arguments:
+        if re.search(r"\d{400}", argument):
+            raise InputError(f"{argument[:40]}...: a number of hundreds of digits")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,73 @@
+"""Find schedules: `hdc search --help`."""
+
+from dataclasses import asdict
+
+from hdc.errors import InputError
+from hdc.lab.commands.main import Parser
+from hdc.lab.commands.output import console, print_json
+from hdc.lab.terminal import Rows
+from hdc.search import Result, Target, best, best_per_field
+
+
+def parser() -> Parser:
+    """The command line's."""
+    parser = Parser(
+        prog="hdc search",
+        description="Every gap-free schedule that meets the target, ranked by gridding index, then by "
+        "effective width. The search is exhaustive. Without --field: the best of every field.",
+    )
+    parser.add_argument("--layers", type=int, required=True, metavar="n", help="number of layers")
+    parser.add_argument("--field", type=int, metavar="R", help="receptive field in pixels")
+    parser.add_argument("--at-least", action="store_true", help="accept larger fields, too")
+    parser.add_argument("--kernel-size", type=int, default=3, metavar="K", help="taps per axis, 3 by default")
+    parser.add_argument("--max-rate", type=int, metavar="r", help="the largest rate allowed")
+    parser.add_argument("--top", type=int, metavar="t", help="how many to print, 10 by default")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--sweep", action="store_true", help="print the command that trains the schedules")
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    """The command; returns exit code 0."""
+    args = parser().parse_args(arguments)
+    target = Target(args.layers, args.kernel_size, args.field, args.at_least, args.max_rate)
+    if args.field is None:
+        if args.top is not None:
+            raise InputError("--top needs --field: without it, the best of every field is printed")
+        result = best_per_field(target)
+    else:
+        result = best(target, 10 if args.top is None else args.top)
+    if args.json and args.sweep:
+        raise InputError("--json and --sweep are two forms of the answer: give one of them")
+    if args.json:
+        print_json(asdict(result))
+    elif args.sweep:
+        if args.kernel_size % 2 == 0:
+            raise InputError(f"--sweep: the networks take odd kernel sizes, got {args.kernel_size}")
+        rates = ",".join(f"[{','.join(map(str, found.rates))}]" for found in result.found)
+        taps = "" if args.kernel_size == 3 else f" net.kernel_size={args.kernel_size}"
+        print(f"hdc train -m 'schedule.rates={rates}' schedule.repeat=1{taps}")
+    else:
+        _print(result)
+    return 0
+
+
+def _print(result: Result) -> None:
+    target = result.target
+    rows = [
+        (
+            ",".join(map(str, found.rates)),
+            str(found.receptive_field),
+            f"{found.gridding:.3f}",
+            f"{found.effective_width:.2f}",
+        )
+        for found in result.found
+    ]
+    console().print(Rows(("rates", "field", "G", "width"), rows))
+    what = "the best of every field" if target.field is None else "the best"
+    layers = "1 layer" if target.layers == 1 else f"{target.layers} layers"
+    considered = "the only one" if result.examined == 1 else f"all {result.examined:,}"
+    print(
+        f"Proven {what} of the gap-free schedules with {layers}, kernel size {target.kernel_size} and rates "
+        f"up to {result.max_rate}: {considered} considered. The layers may come in any order."
+    )

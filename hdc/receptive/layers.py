@@ -90,7 +90,7 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 batch = step.params["dimension_numbers"].out_spec[0] if kind.endswith("conv") else 0
                 middle = {batch: 0} | {place: output.shape[place] // 2 for place in after.values()}
                 own = {len(chosen)}
-                chosen.append((step, kind, axes, (output, middle), read))
+                chosen.append((step, kind, axes, before, after, (output, middle), read))
         sources |= dict.fromkeys(step.outputs, read | own)
     middles = [middle for *_, middle, _ in chosen]
     counted = []
@@ -109,16 +109,12 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
     layers = []
     names: Counter[str] = Counter()
     for number in kept:
-        step, kind, axes, (output, _), _ = chosen[number]
+        step, kind, axes, before, after, (output, _), _ = chosen[number]
+        operand = step.inputs[0]
         name = step.inputs[-1].parameter.rpartition(".")[0] or kind
         names[name] += 1
         counts, start, _ = counted[number]
         paths = PathCounts.of(counts, start)
-        in_map, out_map = (
-            [(value.shape[places[k]], annotation.axes[value][places[k]].stride) for k in spaces]
-            for value in (step.inputs[0], output)
-            for places in [_by_space(value, annotation)]
-        )
         layers.append(
             Layer(
                 name=name if names[name] == 1 else f"{name} ({names[name]})",
@@ -127,9 +123,9 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 rate=tuple(axis.rate for axis in axes),
                 strides=tuple(axis.stride for axis in axes),
                 input_map=tuple(axis.length for axis in axes),
-                map=tuple(length for length, _ in out_map),
-                input_stride=tuple(stride for _, stride in in_map),
-                output_stride=tuple(stride for _, stride in out_map),
+                map=tuple(output.shape[after[k]] for k in spaces),
+                input_stride=tuple(annotation.axes[operand][before[k]].stride for k in spaces),
+                output_stride=tuple(annotation.axes[output][after[k]].stride for k in spaces),
                 padded=any(axis.padded for axis in axes),
                 causal=tuple(axis.causal for axis in axes),
                 lost=tuple(axis.lost for axis in axes),

@@ -20,6 +20,7 @@ from hdc.receptive.window import Window
 if TYPE_CHECKING:
     from hdc.receptive.pullback import Pullback
 
+_Side = tuple[Value, list[int]]  # an operand of a product, and numbers for its axes
 _ROW = 51  # np.einsum's number of the axis of outputs in question; it knows axes 0 to 51
 
 
@@ -228,22 +229,14 @@ class Product(Rule):
 
     def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
         sides = _sides(step)
-        for (mine, numbers), (other, theirs) in (sides, sides[::-1]):
-            if mine.depends and not to.is_coupling(step, mine):
-                found = self._to_one(window, step, mine, numbers, other, theirs, to)
-                to.add(mine, to.without(found, to.masked(mine).zero))
+        for mine, other in (sides, sides[::-1]):
+            if mine[0].depends and not to.is_coupling(step, mine[0]):
+                found = self._to_one(step, window, mine, other, to)
+                to.add(mine[0], to.without(found, to.masked(mine[0]).zero))
 
-    def _to_one(
-        self,
-        window: Window,
-        step: Step,
-        mine: Value,
-        numbers: list[int],
-        other: Value,
-        theirs: list[int],
-        to: "Pullback",
-    ) -> Window:
+    def _to_one(self, step: Step, window: Window, one: _Side, beside: _Side, to: "Pullback") -> Window:
         """What one operand gets."""
+        (mine, numbers), (other, theirs) = one, beside
         shape = step.outputs[0].shape
         summed = [axis for axis, number in enumerate(numbers) if number >= len(shape)]
         if other.depends:
@@ -275,8 +268,8 @@ class Product(Rule):
         return Window(counts, tuple(window.starts[n] if n < len(shape) else 0 for n in numbers))
 
 
-def _sides(step: Step) -> list[tuple[Value, list[int]]]:
-    """Each operand, and for each of its axes the place in the output; a summed one has a number after these.
+def _sides(step: Step) -> list[_Side]:
+    """The operands, and for each axis its place in the output; a summed one has a number after these.
 
     The output has the batch axes first, then the free ones of the left operand, then of the right.
     """

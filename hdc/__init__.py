@@ -17,17 +17,19 @@ if TYPE_CHECKING:
     from hdc.fields import Branches, PathCounts, Stack
     from hdc.gridding import measure as measure_gridding
     from hdc.layers import Conv, SeparableConv
+    from hdc.networks import ContextNetwork
     from hdc.ops import conv2d, max_pool, separable_conv2d
     from hdc.receptive import analyse
     from hdc.schedules import DilationSchedule
     from hdc.search import search
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # `search` is a module that can be called, so that `from hdc.search import Target` works as well.
 _MODULES = ("gridding", "networks", "published", "registry", "search")
 _HOMES = {
     "Branches": "hdc.fields",
+    "ContextNetwork": "hdc.networks",
     "Conv": "hdc.layers",
     "DilationSchedule": "hdc.schedules",
     "InputError": "hdc.errors",

@@ -37,6 +37,7 @@ from hdc.lab.config import from_dict
 from hdc.lab.data.dataset import Dataset, Split
 from hdc.lab.records import packed as findings
 from hdc.lab.records.run import METRICS
+from hdc.registry import Images
 
 CODES = collections.Counter()
 TIMES = int(os.environ.get("HDC_FUZZ", "1"))
@@ -546,9 +547,7 @@ def exported() -> tuple[bytes, dict]:
     config = from_dict({"net": {"width": 2}, "schedule": {"rates": [1], "repeat": 1}})
     about = {"config": config.to_dict(), "seed": 0, "task": "dense", "classes": ["a", "b"]}
     about["image_shape"] = [8, 8, 1]
-    model = trained.build(
-        *(config.net, config.dilation), image_shape=(8, 8, 1), classes=2, task="dense", rngs=nnx.Rngs(0)
-    )
+    model = parts.network(config, Images(8, 8, 1, 2, "dense"), rngs=nnx.Rngs(0))
     normalise = trained.Normaliser(np.zeros(1, np.float32), np.ones(1, np.float32))
     content = trained.export(nnx.state(model), about, normalise)
     return content, about | {"offset": [0.0], "scale": [1.0]}

@@ -4,12 +4,22 @@ import re
 import shlex
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
+from flax import nnx
 
+from hdc import registry
+from hdc.errors import InputError
+from hdc.lab import config as configuration
+from hdc.lab import parts
 from hdc.lab.commands.main import main
+from hdc.lab.config import from_dict
+from hdc.registry import Images
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parent.parent
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+README = PAGES["README.md"] + PAGES["models.md"]
+BLOCKS = [block for text in PAGES.values() for block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)]
 COMMANDS = [
     line.partition("#")[0].strip()
     for language, text in BLOCKS
@@ -30,13 +40,14 @@ def test_a_command_runs(command, capsys, tmp_path, monkeypatch):
 
 
 def test_there_are_commands_to_run():
-    assert len(COMMANDS) >= 8
+    assert len(COMMANDS) >= 3
 
 
 def test_the_code_of_the_schedule_and_of_the_model_runs_and_gives_what_it_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    programs = [text for language, text in BLOCKS if language == "python" and "records" not in text]
+    blocks = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+    programs = [text for language, text in blocks if language == "python" and "records" not in text]
     for text in programs:
         exec(compile(text, "README.md", "exec"), names)
     schedule, seen = names["schedule"], names["seen"]
@@ -50,3 +61,27 @@ def test_the_code_of_the_schedule_and_of_the_model_runs_and_gives_what_it_says(t
     assert (seen.size, seen.coverage, round(seen.gridding.index, 3)) == ((15, 15), 1.0, 0.333)
     assert seen.support.shape == (64, 64)
     assert (tmp_path / "seen.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", PAGES[page]):
+        assert (folder / target).exists(), target
+
+
+def test_the_network_of_the_plugins_page_trains_as_it_stands():
+    (program,) = re.findall(r"```python\n(.*?)```", PAGES["plugins.md"], re.DOTALL)
+    known = dict(registry._parts)
+    configuration.registry_names("network")
+    try:
+        exec(compile(program, "plugins.md", "exec"), {"__name__": "mylab"})
+        config = from_dict({"net": {"name": "tower", "depth": 3}})
+        model = parts.network(config, Images(16, 16, 3, 4, "dense"), rngs=nnx.Rngs(0))
+        assert model(jnp.zeros((1, 16, 16, 3))).shape == (1, 16, 16, 4)
+        assert len(model.blocks) == 3 * len(config.dilation)
+        with pytest.raises(InputError, match=r"net\.depth must be between 1 and 8, got 9"):
+            from_dict({"net": {"name": "tower", "depth": 9}})
+    finally:
+        registry._parts.clear()
+        registry._parts.update(known)

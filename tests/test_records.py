@@ -170,7 +170,7 @@ def test_measurements_read_together_are_those_read_one_by_one(tmp_path, monkeypa
         lines.write('{"run_id": "torn')
     one_by_one = [run.metrics().with_columns(run=pl.lit(place)) for place, run in enumerate(runs)]
     for size in (1, 10**9):  # a part for each run, and one for all
-        monkeypatch.setattr(together, "_AT_ONCE", size)
+        monkeypatch.setattr(together, "_BATCH", size)
         assert pl.concat(records.measurements(runs)).equals(pl.concat(one_by_one))
     (copied,) = (run.folder / "metrics.jsonl" for run in runs if run is runs[2])
     copied.write_bytes((runs[0].folder / "metrics.jsonl").read_bytes())

@@ -175,7 +175,8 @@ def test_a_package_of_ones_own_is_trained_swept_and_tabled(trained):
     assert info["config"]["layer"] == {"share": 0.25}
     assert "net.depth" in runs[0].defaults and "net.depth" not in runs[1].defaults
     assert {"lattice_share"} <= set(runs[0].metrics()["metric"])
-    assert info["network"]["seen"]["size"] == [7, 7]
+    # Of its own layers: each of the two rates also reads one row further up.
+    assert info["network"]["seen"]["size"] == [9, 7]
 
 
 def test_launched_again_nothing_is_trained(trained):
@@ -190,7 +191,7 @@ def test_without_the_package_its_table_is_printed_and_its_networks_are_named(tra
     out = train(folder, "study=mine", module="table")
     assert out.returncode == 0, out.stderr
     assert out.stdout.splitlines()[-1] in printed and "lattice share" in out.stdout
-    out = train(folder, *TINY)
+    out = train(folder, "net=tower")
     assert (out.returncode, out.stderr.count("\n")) == (2, 1), out.stderr
     assert "tower" in out.stderr and "context, lei2019" in out.stderr
     run = records.load("mine", folder / "results")[0]
@@ -247,6 +248,24 @@ def test_a_plugin_that_cannot_be_loaded_is_named_and_the_rest_works(code, tmp_pa
     assert BROKEN[code] in out.stderr
     out = train(tmp_path, "--cfg", "job", path=tmp_path / "site")
     assert out.returncode == 0 and "name: context" in out.stdout
+
+
+def test_a_script_of_ones_own_trains_the_parts_that_it_registers(tmp_path):
+    script = tmp_path / "mine.py"
+    ending = "\n\nimport hdc.lab.train\n\nif __name__ == '__main__':\n    hdc.lab.train.main()\n"
+    script.write_text(PLUGIN + ending)
+    out = subprocess.run(
+        [sys.executable, script, *TINY],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert out.returncode == 0, out.stderr
+    assert "lattice share" in out.stdout
+    (run,) = records.load("mine", tmp_path / "results")
+    assert {origin["package"] for origin in run.config.origins} == {"mine.py"}
 
 
 RETURNS = {

@@ -251,6 +251,6 @@ def _draw(found: Sequence[Field], path: Path) -> None:
     buffer = io.BytesIO()
     drawn.savefig(buffer, format=path.suffix[1:])
     try:
-        store.write(path, buffer.getvalue())
+        store.write_out(path, buffer.getvalue())
     except OSError as error:
         raise InputError(f"--figure {path} cannot be written: {error.strerror}") from None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hdc.schedules import DilationSchedule
     from hdc.search import search
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # `search` is a module that can be called, so that `from hdc.search import Target` works as well.
 _MODULES = ("gridding", "networks", "published", "registry", "search")

@@ -1,6 +1,6 @@
-"""Gridding measured in a trained network: in its effective receptive field, and in its last feature maps.
+"""Measures gridding in a trained network: in its effective receptive field (ERF) and its last feature maps.
 
-Ripples are in dB; above 0 a period stands out of its surroundings. Phase imbalance is a share of variance.
+Ripples are in dB: above 0, a period stands out from its surroundings. Phase imbalance is a share of variance.
 """
 
 import math
@@ -19,13 +19,13 @@ from hdc.receptive import Analysis, analyse
 
 SHARES = (20, 30, 50, 99)  # of the ERF's mass, %
 
-# Powers and variances are kept within this of the largest, well above float32 noise, so that the
-# ratio of two that are both zero is 0 dB (0) and not a number made of rounding errors.
+# Added to powers and variances, relative to the largest and well above float32 noise, so that the ratio of
+# two zeros is 0 dB and not a quotient of rounding errors.
 _FLOOR = 1e-10
 
-_WINDOW = 3  # periods per axis over which phases are averaged: as many as the smallest map has
+_WINDOW = 3  # periods per axis over which phases are averaged: the smallest map has as many
 
-_ERF_BATCH = 4  # images a call; each is as many backward passes as the features have channels
+_ERF_BATCH = 4  # images per call; each takes one backward pass per feature channel
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class Ripple:
 
     @property
     def peak(self) -> float:
-        """The strongest contrast in dB; NaN where the map is too small for any period, or empty."""
+        """The strongest contrast in dB; NaN if the map is zero or too small for any period."""
         return float(np.max(self.decibels)) if len(self.decibels) else math.nan
 
     @property
     def frequency(self) -> float:
-        """Where it is, in cycles per pixel; NaN where there is none."""
+        """The frequency of the peak in cycles per pixel; NaN without a peak."""
         return math.nan if math.isnan(self.peak) else float(self.frequencies[np.argmax(self.decibels)])
 
 
 def _longest(maps: np.ndarray, max_period: int) -> int:
-    """The longest period looked for: a quarter of the shorter side at most."""
+    """The longest period that is measured: at most a quarter of the shorter side."""
     return min(max_period, min(maps.shape[-2:]) // 4)
 
 
@@ -65,10 +65,15 @@ def ripple(maps: np.ndarray, max_period: int = 8) -> Ripple:
     10 log10(P(m/q) / mean(P((m - 1/2)/q), P((m + 1/2)/q))): a comb with period q has its teeth
     at m/q and its valleys half-way between.
 
+    >>> stripes = np.tile([0.0, 1.0], (32, 16))
+    >>> found = ripple(stripes)
+    >>> found.frequency, found.peak > 50
+    (0.5, True)
+
     Args:
         maps: `[..., height, width]`.
-        max_period: the longest period, in pixels; cut to a quarter of the shorter side, below
-            which the window cannot tell a tooth from a valley.
+        max_period: the longest period in pixels, limited to a quarter of the shorter side: with fewer
+            periods, the window cannot tell a tooth from a valley.
     """
     periods = range(2, _longest(maps, max_period) + 1)
     pairs = [(m, q) for q in periods for m in range(1, q // 2 + 1) if math.gcd(m, q) == 1]
@@ -99,28 +104,32 @@ def _power(maps: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
 
 
 def phase_imbalance(maps: np.ndarray, max_period: int = 8) -> np.ndarray:
-    """The share of maps' local variance that lies between their r x r interleaved sub-grids (phases).
+    """How much of the maps' local variance is explained by a pixel's position (phase) within an r x r cell.
 
-    Local are windows of 3r x 3r pixels, side by side, in which each phase has 3 x 3 values. From each
-    pixel the moving average of the r x r pixels around it is taken (for an even r of r + 1, the outer ones
-    by half), the trend of the classical seasonal decomposition (Macaulay 1931), which takes slopes with
-    it; from each r x r block its mean. With d_p(i, j) what is left of the phase p in block i, j:
+    The maps are divided into windows of 3r x 3r pixels, in which each phase has 3 x 3 values. The moving
+    average of the r x r pixels around each pixel is subtracted (for even r of r + 1 pixels, the outer two
+    weighted by half), the trend of the classical seasonal decomposition (Macaulay 1931), and slopes with it.
+    Then the mean of each r x r block is subtracted. With d_p(i, j) the rest at phase p in block i, j:
 
         sum over windows and p of mean(d_p(i, j) d_p(k, l): i != k, j != l)
             / sum over windows and p of mean((x_p(i, j) - window's mean)^2)
 
-    The mean product estimates the variance of the phases' local means without what chance adds to it: the
-    square of a mean of nine would hold a ninth of white noise (compare the intraclass correlation, Fisher
-    1925), and blocks of one row or column would share an edge. 1 for a pattern of period r, whose phase may
+    The mean product is an unbiased estimate of the variance of the phases' local means: the square of a mean
+    of nine values would include a ninth of white noise (compare the intraclass correlation, Fisher 1925), and
+    blocks in the same row or column share an edge. The result is 1 for a pattern of period r, whose phase may
     change from window to window; 0 for slopes and for white noise (within 0.003 over a thousand maps of
-    64 x 64, 0.05 for a single one); below 0 where neighbouring periods are opposite.
+    64 x 64, 0.05 for a single map); below 0 if neighbouring periods have opposite signs.
+
+    >>> stripes = np.tile([0.0, 1.0], (32, 16))
+    >>> phase_imbalance(stripes, max_period=2).round(3).tolist()
+    [1.0]
 
     Args:
         maps: `[..., height, width]`.
-        max_period: the largest r; cut as that of `ripple`.
+        max_period: the largest r, limited as in `ripple`.
 
     Returns:
-        `[p]`, for r = 2, 3, ...; NaN where every map is constant.
+        `[p]`, for r = 2, 3, ...; NaN if every map is constant.
     """
     height, width = maps.shape[-2:]
     longest = _longest(maps, max_period)
@@ -142,7 +151,7 @@ def phase_imbalance(maps: np.ndarray, max_period: int = 8) -> np.ndarray:
         variance = _squares(x - x.mean(axis=(1, 2, 4, 5), keepdims=True)) / x.size
         left = left - left.mean(axis=(2, 5), keepdims=True)
         rows, columns = left.sum(axis=4), left.sum(axis=1)
-        # All pairs, less those in one row, less those in one column: their own squares went twice.
+        # All pairs but those in one row or one column; the squares, subtracted twice, are added back.
         pairs = _squares(rows.sum(axis=1)) - _squares(rows) - _squares(columns) + _squares(left)
         between = pairs / (left.size * (_WINDOW - 1) ** 2)
         shares.append(between / (variance + least))
@@ -154,7 +163,7 @@ def _squares(values: np.ndarray) -> float:
 
 
 def _moving_average(size: int, period: int) -> np.ndarray:
-    """The matrix that averages a period around each of `size` values, those too near an end left out."""
+    """The matrix that averages a period around each of `size` values, except those too near an end."""
     taps = np.full(period, 1 / period)
     if period % 2 == 0:
         taps = np.convolve(taps, [0.5, 0.5])
@@ -163,7 +172,7 @@ def _moving_average(size: int, period: int) -> np.ndarray:
 
 
 def _windows(maps: np.ndarray, period: int) -> np.ndarray:
-    """The middle of maps `[h, w, n]` as whole windows: `[rows, 3, period, columns, 3, period, n]`."""
+    """The centre of maps `[h, w, n]` in whole windows: `[rows, 3, period, columns, 3, period, n]`."""
     side = _WINDOW * period
     rows, columns = maps.shape[0] // side, maps.shape[1] // side
     top, left = (maps.shape[0] - rows * side) // 2, (maps.shape[1] - columns * side) // 2
@@ -172,16 +181,18 @@ def _windows(maps: np.ndarray, period: int) -> np.ndarray:
 
 
 def erf_area(erf: np.ndarray, share: float, centre: tuple[float, float]) -> float:
-    """Pixels of the smallest centred square that holds a share of an ERF's mass (Ding et al. 2022, RepLKNet).
+    """Area of the smallest centred square that holds a share of an ERF's mass (Ding et al. 2022, RepLKNet).
+
+    >>> erf_area(np.ones((9, 9)), 0.3, centre=(4, 4))
+    25.0
 
     Args:
         erf: `[height, width]`, not negative.
         share: of the sum of `erf`, above 0 and at most 1.
-        centre: row and column of the square's middle, whole or between two pixels. Its sides are odd around
-            a pixel, even between two; what of it lies outside the map is not counted.
+        centre: row and column of the square's centre, on a pixel (odd sides) or between two (even sides).
 
     Returns:
-        The area in pixels^2; NaN where `erf` is zero or not finite.
+        The area within the map in pixels^2; NaN if `erf` is zero or not finite.
     """
     total = erf.sum()
     if not 0 < total < math.inf:
@@ -189,7 +200,7 @@ def erf_area(erf: np.ndarray, share: float, centre: tuple[float, float]) -> floa
     away = [np.abs(np.arange(side) - middle) for side, middle in zip(erf.shape, centre, strict=True)]
     _, ring = np.unique(np.maximum(away[0][:, None], away[1]), return_inverse=True)
     held = np.cumsum(np.bincount(ring.ravel(), weights=erf.ravel()))
-    # A sum of many shares may miss the one asked for by its rounding.
+    # The sum may miss the share by rounding.
     return float(np.cumsum(np.bincount(ring.ravel()))[np.argmax(held >= share * total * (1 - 1e-12))])
 
 
@@ -213,11 +224,11 @@ def _erf_sum(
 def effective_receptive_field(
     graph: nnx.GraphDef, state: nnx.State, normalise: Callable[[Array], Array], images: np.ndarray
 ) -> np.ndarray:
-    """Mean |d y_centre / d x| (Luo et al. 2016), y the last feature maps at their centre.
+    """Mean |d y_centre / d x| (Luo et al. 2016), where y_centre is the centre of the last feature maps.
 
     Args:
-        graph, state: a model in evaluation, with `features`.
-        normalise: uint8 images to the network's input.
+        graph, state: a model in evaluation mode that has `features`.
+        normalise: turns uint8 images into the network's input.
         images: `[n, height, width, channels]` uint8.
 
     Returns:
@@ -266,7 +277,7 @@ def _seen(model: nnx.Module, shape: tuple[int, ...]) -> Analysis | None:
 
 
 def _feature_stride(seen: Analysis | None, shape: tuple[int, ...], maps: tuple[int, ...]) -> tuple[int, int]:
-    """Image pixels from one feature to the next, per axis; 1 where features are closer than pixels."""
+    """Image pixels from one feature to the next, per axis; at least 1."""
     strides = seen.output_stride if seen else None
     if strides is None:
         strides = (shape[1] // maps[1], shape[2] // maps[2])
@@ -274,9 +285,9 @@ def _feature_stride(seen: Analysis | None, shape: tuple[int, ...], maps: tuple[i
 
 
 def _field(seen: Analysis | None, shape: tuple[int, ...]) -> tuple[tuple[float, float], float]:
-    """The middle of the theoretical receptive field, and how many pixels of the image its box covers.
+    """The centre of the theoretical receptive field, and how many image pixels its box covers.
 
-    NaN pixels around the middle of the image where the field is not known.
+    If the field is not known: the centre of the image, and NaN.
     """
     if seen is None:
         return ((shape[1] - 1) / 2, (shape[2] - 1) / 2), math.nan
@@ -286,7 +297,7 @@ def _field(seen: Analysis | None, shape: tuple[int, ...]) -> tuple[tuple[float, 
 
 
 def _averaged(images: np.ndarray, by: tuple[int, int]) -> np.ndarray:
-    """Means over `by` pixels, what does not fill one left out: `[n, h, w, c]` to `[n, h', w', c]`."""
+    """Means over cells of `by` pixels, without incomplete cells: `[n, h, w, c]` to `[n, h', w', c]`."""
     n, height, width, channels = images.shape
     rows, columns = height // by[0], width // by[1]
     cut = images[:, : rows * by[0], : columns * by[1]]
@@ -295,7 +306,7 @@ def _averaged(images: np.ndarray, by: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Measured:
-    """Gridding numbers by name, and the arrays behind them."""
+    """Gridding metrics by name, and the arrays that they summarise."""
 
     metrics: Mapping[str, float]
     arrays: Mapping[str, np.ndarray]
@@ -308,20 +319,30 @@ def measure(
     images: np.ndarray,
     max_period: int = 8,
 ) -> Measured:
-    """Gridding of a trained model, on held-out images `[n, height, width, channels]` uint8.
+    """Measure the gridding of a trained model on held-out images `[n, height, width, channels]` uint8.
 
-    What the images, features or network are too small or too constant for is NaN. The metrics:
+    >>> from hdc import DilationSchedule
+    >>> from hdc.networks import ContextNetwork
+    >>> network = ContextNetwork(
+    ...     DilationSchedule([1, 2]), in_channels=1, classes=2, task="dense", rngs=nnx.Rngs(0)
+    ... )
+    >>> images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 1), dtype=np.uint8)
+    >>> measured = measure(*nnx.split(network), lambda x: x / 255.0, images)
+    >>> measured.arrays["erf"].shape
+    (32, 32)
+
+    A metric is NaN if the images, the features or the network are too small or too constant for it:
 
     - `erf_ripple` in dB and `erf_ripple_frequency` in cycles per pixel: the peak of the `ripple` of the
       effective receptive field of the feature at the centre.
-    - `erf_area_20`, `_30`, `_50`, `_99`: its `erf_area`, pixels^2, at so many % of its mass.
-    - `erf_fill_20`, ...: that over the area of the theoretical receptive field at that place, the box that
-      `hdc.receptive.analyse` finds, cut to the image; NaN where it finds none. Above 1 where a summary of the
-      map, such as group normalisation, brings in more than the box.
+    - `erf_area_20`, `_30`, `_50`, `_99`: its `erf_area` in pixels^2 at that % of its mass.
+    - `erf_fill_20`, ...: this area divided by that of the theoretical receptive field there, the box that
+      `hdc.receptive.analyse` finds, within the image; NaN if it finds none. Above 1 if a statistic of the
+      whole map, such as group normalisation, sees beyond the box.
     - `feature_ripple` and `feature_ripple_frequency`: the ripple of the last feature maps minus that of the
-      input averaged to their output stride, frequency by frequency; the peak, and in cycles per feature.
+      input averaged to their output stride, per frequency: the peak, and its frequency in cycles per feature.
     - `phase_imbalance` and `phase_imbalance_period`: the `phase_imbalance` of the last feature maps minus
-      that of the same input, period by period; the largest, and its period in features.
+      that of the same input, per period: the largest, and its period in features.
     """
     erf = effective_receptive_field(graph, state, normalise, images)
     of_erf = ripple(erf, max_period)
@@ -333,7 +354,7 @@ def measure(
     inputs = _averaged(np.asarray(normalise(jnp.asarray(images))), _feature_stride(seen, shape, maps.shape))
     maps, inputs = np.moveaxis(maps, -1, 1), np.moveaxis(inputs, -1, 1)
     of_maps, of_input = ripple(maps, max_period), ripple(inputs, max_period)
-    # Without padding the features are fewer than the averaged pixels, and resolve fewer periods.
+    # Without padding, the feature maps are smaller than the averaged input and resolve fewer periods.
     shared = min(len(of_maps.frequencies), len(of_input.frequencies))
     excess = Ripple(of_maps.frequencies[:shared], of_maps.decibels[:shared] - of_input.decibels[:shared])
     phases, input_phases = phase_imbalance(maps, max_period), phase_imbalance(inputs, max_period)

@@ -21,6 +21,10 @@ _chosen: ContextVar[tuple[str, Any]] = ContextVar("layer", default=("standard", 
 class Conv(nnx.Module):
     """Convolution with a dilation rate: `[b, h, w, in_features]` to `[b, h', w', out_features]`.
 
+    >>> layer = Conv(3, 16, rate=2, rngs=nnx.Rngs(0))
+    >>> layer(jnp.zeros((1, 32, 32, 3))).shape
+    (1, 32, 32, 16)
+
     Args:
         in_features, out_features: channels in and out.
         kernel_size, rate, strides: one integer for both axes, or (height, width).
@@ -30,7 +34,7 @@ class Conv(nnx.Module):
         rngs: `params` is used. Kernels start He-normal, biases at zero.
 
     Raises:
-        InputError: for numbers that do not fit one another.
+        InputError: if the numbers do not fit one another.
     """
 
     def __init__(
@@ -54,7 +58,7 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
 
     def __call__(self, x: Array, *, relu: bool = False) -> Array:
-        """With `relu`, ReLU of the result, in the same pass."""
+        """Apply the layer; `relu` adds a ReLU in the same pass."""
         return conv2d(
             x,
             self.kernel[...],
@@ -68,7 +72,7 @@ class Conv(nnx.Module):
 
 
 class DepthwiseConv(Conv):
-    """One filter per channel (`feature_group_count` = channels): `[b, h, w, c]` to `[b, h', w', c]`."""
+    """Convolution with one filter per channel: `[b, h, w, c]` to `[b, h', w', c]`."""
 
     def __init__(
         self,
@@ -104,8 +108,12 @@ class PointwiseConv(Conv):
 class SeparableConv(nnx.Module):
     """Depthwise separable convolution: a depthwise one without bias, then a pointwise one.
 
-    Takes the arguments of `Conv` but `groups`, and has the same output shape, with
-    K*K*in + in*out kernel parameters in place of K*K*in*out.
+    Takes the arguments of `Conv` except `groups`, and has the same output shape with K*K*in + in*out kernel
+    parameters instead of K*K*in*out.
+
+    >>> layer = SeparableConv(8, 16, rate=2, rngs=nnx.Rngs(0))
+    >>> layer(jnp.zeros((1, 32, 32, 8))).shape
+    (1, 32, 32, 16)
     """
 
     def __init__(
@@ -132,7 +140,7 @@ class SeparableConv(nnx.Module):
         self.pointwise = PointwiseConv(in_features, out_features, use_bias=use_bias, rngs=rngs)
 
     def __call__(self, x: Array, *, relu: bool = False) -> Array:
-        """With `relu`, ReLU of the result, in the same pass."""
+        """Apply the layer; `relu` adds a ReLU in the same pass."""
         depthwise, pointwise = self.depthwise, self.pointwise
         return separable_conv2d(
             x,

@@ -175,7 +175,7 @@ def test_ops_says_which_backend_serves_which_layer(capsys) -> None:
     served = json.loads(capsys.readouterr().out)
     assert [one["backend"] for one in served] == ["lax"] * 6
     assert served[0] == {
-        "operation": "3x3 convolution, 3 to 16 channels", "backend": "lax", "reason": "asked for"
+        "operation": "3x3 convolution, 3 to 16 channels", "backend": "lax", "reason": "requested"
     }  # fmt: skip
 
 

@@ -166,7 +166,7 @@ def save_again(entry: Path, **changes: object) -> None:
         functools.partial(replace, b'"hdc"', b'"hdd"'),
         functools.partial(save_again, key={"name": "another"}),
     ],
-    ids=str,
+    ids=range(11),
 )
 def test_a_damaged_entry_is_made_again_with_one_warning(folder: Path, damage, caplog) -> None:
     make = Maker()

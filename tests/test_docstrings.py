@@ -9,8 +9,11 @@ import pytest
 
 import hdc
 
-WITH_EXAMPLES = ["hdc", "hdc.advice", "hdc.fields", "hdc.schedules", "hdc.search"]
-OTHERS = ["hdc.layers", "hdc.ops.convolution", "hdc.receptive.analysis"]
+WITH_EXAMPLES = [
+    *("hdc", "hdc.advice", "hdc.fields", "hdc.gridding", "hdc.layers", "hdc.ops.convolution"),
+    *("hdc.ops.pooling", "hdc.schedules", "hdc.search"),
+]
+OTHERS = ["hdc.receptive.analysis"]
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES + OTHERS)

@@ -506,7 +506,7 @@ def test_a_library_that_was_cut_short_is_made_again(tmp_path) -> None:
     [
         ({"CXX": "g++ 'unbalanced"}, "No closing quotation"),
         ({"CXX": "false"}, "exit code 1"),
-        ({"CXX": "true"}, "made no library"),
+        ({"CXX": "true"}, "wrote no library"),
         ({"HDC_CACHE_DIR": "~nosuchuser/x"}, "home directory"),
         ({"HDC_CACHE_DIR": "/proc/nope"}, "/proc/nope"),
     ],

@@ -1,6 +1,7 @@
 """`hdc.receptive.analyse` against path counts entry by entry, schedules, gradients and sums done by hand."""
 
 import doctest
+import math
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -1060,6 +1061,41 @@ def test_hundreds_of_layers_do_not_overflow() -> None:
     assert analysis.size == (901,)
     assert analysis.gap_free
     assert analysis.paths_inside.sum() == pytest.approx(1)
+
+
+def test_the_paths_of_hundreds_of_residual_layers() -> None:
+    def call(model: Model, x: Array) -> Array:
+        return jax.lax.scan(lambda x, _: (x + model.layer(x), None), x, None, length=450)[0]
+
+    analysis = of(call, (1, 5, 1), layer=conv(1, 1, (3,)))
+    # Each layer multiplies by z + 2 + 1/z, which is (1 + z)^2 / z.
+    expected = [float(Fraction(math.comb(900, k), 4**450)) for k in range(901)]
+    assert analysis.path_counts == pytest.approx(expected, rel=1e-9, abs=1e-190)
+
+
+def test_constants_that_a_loop_or_a_branch_returns() -> None:
+    def call(model: Model, x: Array) -> Array:
+        _, rows = jax.lax.scan(lambda c, row: (c + row, jnp.arange(3.0)), x[0, 0], x[0])
+        chosen, by = jax.lax.cond(jnp.ones(()) > 0, lambda x: (x, 2.0), lambda x: (x, 0.0), x)
+        return chosen * (by * rows[None, :, 1:2])
+
+    analysis = of(call, (1, 5, 2))
+    assert (analysis.size, pixels(analysis.support)) == ((1,), {(2,)})
+
+
+def test_the_places_that_a_pooling_returns_depend_on_what_it_compares() -> None:
+    def larger(one: tuple[Array, Array], two: tuple[Array, Array]) -> tuple[Array, ...]:
+        return tuple(jnp.where(one[0] >= two[0], a, b) for a, b in zip(one, two, strict=True))
+
+    def call(model: Model, x: Array) -> Array:
+        numbers = jnp.arange(x.size, dtype=jnp.float32).reshape(x.shape)
+        start = (jnp.float32(-jnp.inf), jnp.float32(0))
+        window, strides = (1, 2, 3, 1), (1, 2, 2, 1)
+        return jax.lax.reduce_window((x, numbers), start, larger, window, strides, "VALID")[1]
+
+    analysis = of(call, (1, 8, 9, 1), (1, 2))
+    assert pixels(analysis.support) == {(row, column) for row in (2, 3) for column in (4, 5, 6)}
+    assert (analysis.layers[0].kernel, analysis.layers[0].strides) == ((2, 3), (2, 2))
 
 
 def test_a_model_stays_as_it_is() -> None:

@@ -250,6 +250,24 @@ def test_a_plugin_that_cannot_be_loaded_is_named_and_the_rest_works(code, tmp_pa
     assert out.returncode == 0 and "name: context" in out.stdout
 
 
+def test_a_script_of_ones_own_trains_the_parts_that_it_registers(tmp_path):
+    script = tmp_path / "mine.py"
+    ending = "\n\nimport hdc.lab.train\n\nif __name__ == '__main__':\n    hdc.lab.train.main()\n"
+    script.write_text(PLUGIN + ending)
+    out = subprocess.run(
+        [sys.executable, script, *TINY],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert out.returncode == 0, out.stderr
+    assert "lattice share" in out.stdout
+    (run,) = records.load("mine", tmp_path / "results")
+    assert {origin["package"] for origin in run.config.origins} == {"mine.py"}
+
+
 RETURNS = {
     "network": "net=mine",
     "dataset": "data=mine",

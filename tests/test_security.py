@@ -398,15 +398,22 @@ def test_ctrl_c_while_importing_is_one_line(tmp_path, module, library):
     assert done.returncode == 130
 
 
-def test_ctrl_c_in_the_garbage_collector_is_not_lost(tmp_path):
-    (tmp_path / "rich.py").write_text(
-        "import gc, signal, time\n"
-        "gc.callbacks.append(lambda *_: gc.callbacks.clear() or signal.raise_signal(signal.SIGINT))\n"
-        "gc.collect()\n"
-        "time.sleep(60)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "experiments.train"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50)
-    assert done.stderr == "hdc train: interrupted\n"
+def test_ctrl_c_in_the_garbage_collector_is_not_lost():
+    program = """
+import gc, signal, sys, time
+from hdc.lab.commands import check
+from hdc.lab.commands.main import main
+
+def run(arguments):
+    gc.callbacks.append(lambda *_: gc.callbacks.clear() or signal.raise_signal(signal.SIGINT))
+    gc.collect()
+    time.sleep(60)
+
+check.run = run
+sys.exit(main(["check"]))
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50)
+    assert done.stderr == "hdc check: interrupted\n"
     assert done.returncode == 130

@@ -427,7 +427,7 @@ def schema() -> tuple[Any, dict[str, dict[str, Any]]]:
         groups[group] = {}
         for name in registry_names(kind):
             part = _find(kind, name)
-            fields = [("name", str, "" if name == _OTHER_DATA else name)]
+            fields: list[tuple[str, Any, Any]] = [("name", str, "" if name == _OTHER_DATA else name)]
             if group == "net":
                 fields.append(("separable", bool | None, None))  # the first version's word for a layer
             defaults = _defaults_of(group, part)

@@ -1,4 +1,4 @@
-"""How the seeds and batches of a run are laid over the devices, of one process or of several."""
+"""How a run's seeds and batches are laid over the devices of one or several processes."""
 
 import os
 from collections.abc import Callable
@@ -22,14 +22,14 @@ _SEEDS, _BATCH = "seeds", "batch"
 
 @dataclass(frozen=True)
 class Layout:
-    """Seeds trained together, on the first `across * batch` devices as a grid.
+    """Seeds trained together on the first `across * batch` devices, which form a grid.
 
-    The arrays of several seeds are stacked along a new first axis; those of a single one are as they are.
+    The arrays of several seeds are stacked along a new first axis; a single seed has no such axis.
 
     Attributes:
-        seeds: how many there are.
-        across: devices that train different seeds, each as many.
-        batch: devices that share every batch.
+        seeds: their number.
+        across: the number of devices that the seeds are divided over.
+        batch: the number of devices that each batch is divided over.
     """
 
     seeds: int
@@ -38,11 +38,11 @@ class Layout:
 
     @cached_property
     def mesh(self) -> Mesh | None:
-        """The grid; None for one device, whose programs are those of a machine that has no other."""
+        """The grid; None for one device, so that its programs are those of a machine with one device."""
         count = self.across * self.batch
         if count == 1:
             return None
-        # Some of every process, those of one process side by side.
+        # As many of each process as possible, those of one process side by side.
         processes = (jax.local_devices(process_index=n) for n in range(jax.process_count()))
         taken = [device for place in zip_longest(*processes) for device in place if device][:count]
         taken.sort(key=lambda device: (device.process_index, device.id))
@@ -50,38 +50,39 @@ class Layout:
 
     @property
     def own(self) -> NamedSharding | None:
-        """The sharding of the seeds' own arrays; None for one device."""
+        """The sharding of arrays that differ by seed; None for one device."""
         return self._sharding(PartitionSpec(_SEEDS) if self.seeds > 1 else PartitionSpec())
 
     def put(self, arrays: Any) -> Any:
-        """The seeds' own arrays, laid over the devices."""
+        """Put arrays that differ by seed on the devices."""
         return arrays if self.mesh is None else _put(arrays, self.own)
 
     def everywhere(self, arrays: Any) -> Any:
-        """Arrays that every device needs whole."""
+        """Put a copy of the arrays on every device."""
         return _put(arrays, self._sharding(PartitionSpec()))
 
     def on_one(self, arrays: Any) -> Any:
-        """The seeds' own arrays, on the first device of this process."""
+        """Bring arrays that differ by seed to the first device of this process."""
         if self.mesh is None:
             return arrays
         whole = jax.jit(_same, out_shardings=self._sharding(PartitionSpec()))(arrays)
         return jax.tree.map(lambda array: array.addressable_data(0), whole)
 
     def tracing(self) -> AbstractContextManager:
-        """Where to trace a program whose batches are shared: its operations are divided by XLA."""
+        """The context to trace a program in, so that XLA divides its batches over the devices."""
         return nullcontext() if self.mesh is None or self.batch == 1 else jax.set_mesh(self.mesh)
 
     def share(self, batch: Any) -> Any:
-        """Divide arrays by their first axis, inside of `tracing`."""
+        """Divide arrays by their first axis; call this within `tracing`."""
         return batch if self.batch == 1 else lax.with_sharding_constraint(batch, PartitionSpec(_BATCH))
 
     def of_all(self, function: Callable, own: int) -> Callable:
-        """A function of one seed as one of all seeds.
+        """Turn a function of one seed into a function of all seeds.
 
         Args:
-            function: whose first `own` arguments, and results, are a seed's own arrays; all seeds have the
-                other arguments in common.
+            function: to be turned.
+            own: how many of its first arguments differ by seed, as all results do; the other arguments are
+                shared by all seeds.
         """
         if self.seeds == 1:
             return function
@@ -92,8 +93,8 @@ class Layout:
             arrays, common = arguments[:own], arguments[own:]
             if not one_by_one:
                 return jax.vmap(lambda *arrays: function(*arrays, *common))(*arrays)
-            # Written out, not as a loop, and not mixed with what is around: the operations, and with them the
-            # bits, are those of a seed alone.
+            # Unrolled, and with barriers against fusion: the operations, and so the bits, are those of a
+            # single seed.
             each = (jax.tree.map(lambda leaf, n=n: leaf[n], arrays) for n in range(here))
             apart = lax.optimization_barrier
             results = [apart(function(*apart(one), *common)) for one in each]
@@ -117,29 +118,29 @@ class Layout:
 
 
 def start() -> None:
-    """Join the tasks of a Slurm step, where it has more than one: each then sees the devices of all.
+    """Join the tasks of a Slurm step, if it has more than one: each then sees the devices of all tasks.
 
-    To be called in each of them, before JAX is used. `Trainer.fit` then has to be called alike in all; its
-    epochs and snapshots are the same in all.
+    Call this in each task before using JAX, and then `Trainer.fit` with the same arguments in each: all tasks
+    get the same epochs and snapshots.
     """
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         jax.distributed.initialize()
 
 
 def agreed(number: int) -> int:
-    """The number that the first process of a cluster has."""
+    """Broadcast the first process's number to all processes."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def lay_out(asked: int | str, seeds: int, batch_size: int) -> Layout:
-    """As many seeds side by side as divide their number; what devices are left share the batch likewise.
+    """Divide the seeds over as many devices as possible, and each batch over the devices that are left.
 
-    `auto` takes all devices; of CPUs those for the seeds alone, which computes as on one device, to the bit.
+    `auto` uses all devices; on CPUs it does not split batches, so that the bits are those of one device.
 
     Raises:
-        InputError: where there are not so many devices, or some of several processes would have none to use.
+        InputError: if there are fewer devices, or if some of several processes would have none to use.
     """
     there = jax.device_count()
     count = there if isinstance(asked, str) else asked

@@ -1,4 +1,4 @@
-"""How this process gets its memory, where it takes and gives back large arrays at every step."""
+"""Keep freed memory in the process: training allocates and frees large arrays at every step."""
 
 import ctypes
 import platform
@@ -8,11 +8,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def keep() -> None:
-    """Keep freed memory in the process, where it would be given back and mapped anew at every step.
+    """Stop glibc from returning freed memory to the system and mapping it again at every step.
 
-    XLA's larger buffers would else be mapped, and every page of them cleared, each time: up to half of a
-    training step on a CPU. Call it before JAX is imported, it does nothing later; nor where the C library
-    is not glibc.
+    The system clears every page that it maps, which takes up to half of a training step on a CPU. Call this
+    before importing JAX; later calls have no effect. Does nothing without glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return

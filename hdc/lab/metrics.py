@@ -1,4 +1,4 @@
-"""Test metrics over a whole split, exact: integer counts, no batch dropped."""
+"""Metrics of a whole split, exact: integer counts, and no image left out."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,16 +20,16 @@ EVALUATION_BATCH = 32
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's counts over one split, without the pixels whose label is `IGNORE`.
+    """A model's counts over one split, without pixels whose label is `IGNORE`.
 
     Attributes:
         confusion: `[classes, classes]` int64, rows the truth, columns the prediction; per pixel
             for dense prediction, per image for classification.
         loss: mean cross-entropy, nats.
         speckles, speckle_sites: see `speckle_maps`; both 0 for classification.
-        predictions: `[n, ...]` int32, shaped as the labels (cropped where VALID layers shrink).
-        strata: the part of `confusion` that lies in each stratum, by its name; empty without strata.
-        background: the class that the IoU of a stratum leaves out, None for none.
+        predictions: `[n, ...]` int32, shaped like the labels (cropped if VALID layers shrink the maps).
+        strata: `confusion` within each stratum, by name; empty without strata.
+        background: the class that a stratum's IoU leaves out, or None.
     """
 
     confusion: np.ndarray
@@ -41,12 +41,12 @@ class Evaluation:
     background: int | None = None
 
     def summary(self) -> dict[str, float]:
-        """The metrics by name: loss, accuracy; for dense prediction also mean_iou, speckle and, of each
-        stratum, `iou_<stratum>`, the mean over the classes but the background of what lies in it."""
+        """The metrics by name: loss and accuracy; for dense prediction also mean_iou, speckle and, for each
+        stratum, `iou_<stratum>`, its mean IoU without the background."""
         values = {"loss": self.loss, "accuracy": accuracy(self.confusion)}
         if self.predictions.ndim > 1:
             values["mean_iou"] = mean_iou(self.confusion)
-            # Maps of fewer than three pixels a side have no inside to look at.
+            # Maps with fewer than three pixels a side have no sites.
             values["speckle"] = self.speckles / self.speckle_sites if self.speckle_sites else math.nan
             for name, confusion in self.strata.items():
                 values[f"iou_{name}"] = mean_iou(confusion, self.background)
@@ -54,13 +54,13 @@ class Evaluation:
 
 
 def accuracy(confusion: np.ndarray) -> float:
-    """The share of pixels (dense) or images that are right."""
+    """The share of correct pixels (dense) or images."""
     return float(np.trace(confusion) / confusion.sum())
 
 
 def mean_iou(confusion: np.ndarray, left_out: int | None = None) -> float:
-    """Intersection over union, averaged over the classes that occur in truth or prediction, without the
-    class `left_out`; NaN where there are none."""
+    """Intersection over union, averaged over the classes that occur in truth or prediction, except
+    `left_out`; NaN without any class."""
     both = np.diag(confusion)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - both
     counted = (union > 0) & (np.arange(len(union)) != left_out)
@@ -75,10 +75,10 @@ def speckle_maps(predictions: Array, labels: Array, counted: Array | None = None
 
     Args:
         predictions, labels: integers `[b, h, w]`.
-        counted: `[b, h, w]`, the pixels that there are, as sites and as neighbours; None for all.
+        counted: `[b, h, w]`, the pixels that count, as sites and as neighbours; None for all.
     """
     if counted is not None:
-        # Another value in truth and prediction: what is not counted agrees with no neighbour.
+        # -1 agrees with no neighbour that counts.
         predictions, labels = jnp.where(counted, predictions, -1), jnp.where(counted, labels, -1)
     sites = ~_isolated(labels)
     if counted is not None:
@@ -103,10 +103,10 @@ def evaluator(
     strata: Sequence[str] = (),
     background: int | None = None,
 ) -> Callable[[nnx.State, Split], Evaluation]:
-    """A function that evaluates a state of the model `graph` on a whole split, compiled once.
+    """A function that evaluates a state of the model `graph` on a split; it is compiled once.
 
-    The last batch is filled up and the filling masked out, so every image counts exactly once. `strata`
-    and `background` are those of the data set.
+    The last batch is padded and the padding masked, so every image counts exactly once. `strata` and
+    `background` are those of the data set.
     """
     tables = (max(1, len(strata)), classes, classes)
 
@@ -134,7 +134,7 @@ def evaluator(
         return confusion, jnp.sum(jnp.where(weight, losses, 0)), speckles, sites, predictions
 
     def evaluate(state: nnx.State, split: Split) -> Evaluation:
-        # A split smaller than a batch compiles a shape of its own rather than computing filling.
+        # A split smaller than a batch gets a program of its own, which computes no padding.
         batch = min(EVALUATION_BATCH, len(split))
         totals = [np.zeros(math.prod(tables), np.int64), np.float64(0), np.int64(0), np.int64(0)]
         predictions = []

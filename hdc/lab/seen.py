@@ -92,7 +92,8 @@ def _of_run(run: Run) -> dict[str, Any]:
     about = run.info.get("data", {})
     if not {"task", "classes", "image_shape"} <= set(about):
         raise InputError(f"run {run.run_id} does not record the shape of its images: it cannot be analysed")
-    images = Images(*about["image_shape"], len(about["classes"]), about["task"])
+    height, width, channels = about["image_shape"]
+    images = Images(height, width, channels, len(about["classes"]), about["task"])
     config = again(run.config)
     model = nnx.eval_shape(lambda: evaluation(parts.network(config, images, rngs=nnx.Rngs(0))))
     return numbers(model, about["image_shape"])

@@ -124,13 +124,6 @@ def ending() -> None:
         atexit.register(_exit)
 
 
-def _exit() -> NoReturn:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(130)
-
-
 def send_again(number: int) -> None:
     """Send a signal to the main thread once more, a moment later.
 
@@ -139,10 +132,17 @@ def send_again(number: int) -> None:
     """
 
     def send() -> None:
-        # The main thread may have held the lock of the interpreter until now. Without this pause, the signal
+        # The main thread may have held the interpreter's lock until now. Without this pause, the signal
         # would come just before the sleep or read that it is to interrupt.
         time.sleep(0.02)
         signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     with suppress(RuntimeError):  # no thread can start once the program is ending
         threading.Timer(0.02, send).start()
+
+
+def _exit() -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(130)

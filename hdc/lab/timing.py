@@ -1,4 +1,4 @@
-"""How long a training step takes and what memory it plans, network beside network in one process."""
+"""Seconds and planned memory of training steps, measured alternately in one process."""
 
 import math
 import time
@@ -17,15 +17,14 @@ _LOOP = 0.05  # seconds
 
 
 def measure(runs: Sequence[Run], repeats: int) -> pl.DataFrame:
-    """Seconds and bytes of a step of every run, a row per run and repeat, columns as `run.TIMES`.
+    """Seconds and bytes of a step of each run: one row per run and repeat, columns as in `run.TIMES`.
 
-    Each program is measured once a round, round after round, so that whatever else the machine does
-    meets all of them alike: the mean of as many steps in a row as fill 50 ms, after as many untimed
-    ones. Runs whose steps are the same program, such as those that differ in seeds or in how many
-    images they train on, share one measurement.
+    Every round measures each program once, so that other load on the machine affects all alike. A measurement
+    is the mean of as many consecutive steps as fill 50 ms, after the same number of untimed steps. Runs with
+    the same compiled step, such as those that differ only in seeds or training images, share a measurement.
 
     Raises:
-        InputError: where configuration and data do not fit one another, before anything is measured.
+        InputError: if configuration and data do not fit each other; nothing is measured then.
     """
     programs: dict[tuple, Step] = {}
     keys = {}
@@ -39,7 +38,7 @@ def measure(runs: Sequence[Run], repeats: int) -> pl.DataFrame:
     counts = {key: math.ceil(_LOOP / _seconds(step, 3)) for key, step in programs.items()}
     for _ in range(repeats):
         for key, step in programs.items():
-            _seconds(step, counts[key])  # finds caches and threads as in a loop of its own
+            _seconds(step, counts[key])  # warms caches and threads up
             seconds[key].append(_seconds(step, counts[key]))
     rows = [
         (run.run_id, repeat, taken, programs[keys[run.run_id]].bytes)
@@ -50,7 +49,7 @@ def measure(runs: Sequence[Run], repeats: int) -> pl.DataFrame:
 
 
 def _seconds(step: Step, count: int) -> float:
-    """Mean seconds of `count` steps in a row."""
+    """Mean seconds of `count` consecutive steps."""
     begun = time.perf_counter()
     for _ in range(count):
         step.take()
@@ -58,14 +57,14 @@ def _seconds(step: Step, count: int) -> float:
 
 
 def _few(config: Config) -> Dataset:
-    """Of the training images no more than a run needs: every program keeps a copy of its own."""
+    """The data set with only as many training images as needed, since every program keeps a copy."""
     most = len(parts.dataset(config.data).train)
     count = min(most, config.train.batch_size * (getattr(config.optim, "warmup_steps", 0) + 1))
     return parts.dataset(config.data.with_option("train_size", count))
 
 
 def _program(config: Config, dataset: Dataset) -> tuple:
-    """What a compiled step depends on: the same for the same program."""
+    """Everything that a compiled step depends on."""
     labels = dataset.train.labels.shape[1:]
     return (
         *(dataset.image_shape, labels, len(dataset.classes), dataset.train.ignores, config.data.flips),

@@ -1,4 +1,4 @@
-"""Training: the step, the epoch and the loop, with everything per step inside the compiled program."""
+"""Training: the step, the epoch and the loop. All work of a step is inside a compiled program."""
 
 import dataclasses
 import time
@@ -35,12 +35,12 @@ class NonFiniteLoss(FloatingPointError):
 
 @dataclass(frozen=True)
 class Step:
-    """A compiled training step, to be measured.
+    """A compiled training step, for measurements.
 
     Attributes:
-        take: take one step and wait for its end.
-        bytes: its arguments, results and temporary arrays as XLA plans them, the training split apart.
-            What a convolution of our own allocates for itself is not seen by XLA and not counted.
+        take: takes one step and waits for its end.
+        bytes: of arguments, results and temporary arrays as XLA plans them, without the training split and
+            without what the native convolutions allocate themselves.
     """
 
     take: Callable[[], None]
@@ -49,15 +49,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A point of training from which it goes on to the same bits.
+    """A point of training; resuming from it gives the same bits.
 
     Attributes:
-        seeds: those trained together; the ones before them are finished.
-        epoch: the one that is trained, from 1; one more than there are where these seeds are finished.
-        step: steps of it taken.
-        seconds: wall time of these.
-        state: model and optimizer; of several seeds stacked along a new first axis.
-        losses, hits: of the epoch's steps so far, `[steps]` or `[seeds, steps]`.
+        seeds: the seeds trained together; the seeds before them are finished.
+        epoch: the current epoch, counted from 1; the number of epochs plus 1 if these seeds are finished.
+        step: steps taken in this epoch.
+        seconds: wall time of these steps.
+        state: model and optimizer; those of several seeds are stacked along a new first axis.
+        losses, hits: loss and accuracy of each of the epoch's steps so far, `[steps]` or `[seeds, steps]`.
     """
 
     seeds: tuple[int, ...]
@@ -69,28 +69,28 @@ class Snapshot:
     hits: Array
 
     def about(self) -> dict[str, Any]:
-        """Where it stands, as JSON values."""
+        """Everything but the arrays, as JSON values."""
         return {"seeds": list(self.seeds), "epoch": self.epoch, "step": self.step, "seconds": self.seconds}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All values by name; PRNG keys as the numbers they are made of."""
+        """All arrays by name, PRNG keys as their raw numbers."""
         tree = {"state": self.state, "losses": self.losses, "hits": self.hits}
         return {name: np.asarray(_data(leaf)) for name, leaf in _named(tree).items()}
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of one seed, just finished.
+    """A finished epoch of one seed.
 
     Attributes:
         seed: whose epoch it is.
         number: counted from 1.
         step: steps taken so far.
-        seconds: wall time of the epoch's steps, without compiling; of seeds trained together, its share.
-        loss, accuracy: means over the epoch's training batches, as seen while training.
+        seconds: wall time of the epoch's steps, without compiling; divided by the seeds trained together.
+        loss, accuracy: means over the epoch's training batches, measured during training.
         state: the model's state, to merge with `Trainer.graph`.
-        after: what to go on from once this epoch is written down; None where the same epoch of
-            another seed, trained together with this one, is still to come.
+        after: the point to resume from once this epoch is recorded; None if the same epoch of another seed,
+            trained together with this one, follows.
     """
 
     seed: int
@@ -104,22 +104,21 @@ class Epoch:
 
 
 class Trainer:
-    """A configuration bound to its data set: compiles once, then trains any number of seeds.
+    """A configuration and its data set: compiles once, then trains any number of seeds.
 
-    The training images stay on the device as uint8; the batch is gathered, flipped and
-    normalised inside the compiled step.
+    The training images stay on the device as uint8. The compiled step gathers, flips and normalises a batch.
 
     Attributes:
-        abstract: the model in evaluation (no dropout, running statistics), shapes in place of values.
+        abstract: the model in evaluation mode, with shapes in place of values.
         graph: its graph definition, to merge with an epoch's state.
-        cost: of one image's forward pass.
-        normalise: uint8 images to the network's input, by the training split's channel means
-            and standard deviations.
-        steps_per_epoch: full batches in the training split; an epoch's order is new each time, and
-            what does not fill a batch waits for the next.
+        cost: the cost of one image's forward pass.
+        normalise: turns uint8 images into the network's input, by the training split's channel means and
+            standard deviations.
+        steps_per_epoch: full batches in the training split. Each epoch shuffles the images and leaves out
+            those that do not fill a batch.
 
     Raises:
-        InputError: where configuration and data do not fit one another, before anything is trained.
+        InputError: if configuration and data do not fit each other.
     """
 
     def __init__(self, config: Config, dataset: Dataset):
@@ -156,19 +155,19 @@ class Trainer:
         resume: Snapshot | None = None,
         watch: Callable[[Snapshot], None] = lambda _: None,
     ) -> Iterator[Epoch]:
-        """Train each seed from its start, yielding after every epoch of each.
+        """Train the seeds and yield each of their epochs.
 
-        One after the other on a CPU, which one seed keeps busy, or one on each of several; side by side
-        elsewhere. The same configuration and seed give the same parameters to the bit on the same machine
-        with the same number of CPU cores, and of devices that share a batch.
+        A CPU device trains one seed at a time, an accelerator all seeds together. The same configuration and
+        seed give bit-identical parameters on the same machine, with the same number of CPU cores and of
+        devices that share a batch.
 
         Args:
-            seeds: which.
-            resume: where to go on, in place of the start.
-            watch: called about every second in the middle of an epoch.
+            seeds: the seeds to train.
+            resume: the point to resume from; None to start at the beginning.
+            watch: called with a snapshot about once a second within an epoch.
 
         Raises:
-            NonFiniteLoss: naming the first step whose loss was not finite.
+            NonFiniteLoss: names the first step whose loss was not finite.
         """
         rest = list(seeds)
         if resume is not None:
@@ -181,18 +180,18 @@ class Trainer:
             yield from self._fit(self._begin(rest[first : first + together]), watch)
 
     def layout(self, seeds: int) -> devices.Layout:
-        """How so many seeds are laid over the devices.
+        """How `seeds` seeds are laid over the devices.
 
         Raises:
-            InputError: where there are fewer devices than asked for.
+            InputError: if there are fewer devices than requested.
         """
         return devices.lay_out(self.config.train.devices, seeds, self.config.train.batch_size)
 
     def snapshot(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Snapshot:
-        """The snapshot whose `about()` and `arrays()` these are.
+        """Restore a snapshot from its `about()` and `arrays()`.
 
         Raises:
-            ValueError: where they are not those of a snapshot of this configuration.
+            ValueError: if they do not fit this configuration.
         """
         seeds, epoch, step = tuple(about["seeds"]), about["epoch"], about["step"]
         planned = list(self.config.seeds)
@@ -210,7 +209,7 @@ class Trainer:
         return Snapshot(seeds, epoch, step, float(about["seconds"]), **tree)
 
     def step_program(self) -> Step:
-        """The step that `fit` takes for one seed, compiled, from the start of its first epoch."""
+        """The step that `fit` takes for one seed, compiled, at the start of the first epoch."""
         seed = self.config.seeds[0]
         state, key = self._begin([seed]).state, jax.random.key(seed)
         programs = self._compile(state, key, devices.lay_out(1, 1, self.config.train.batch_size))
@@ -246,25 +245,21 @@ class Trainer:
             at = dataclasses.replace(end, epoch=number + 1, step=0, seconds=0.0)
             losses, hits = (np.asarray(values).reshape(len(seeds), -1) for values in (end.losses, end.hits))
             for place, seed in enumerate(seeds):
-                loss, accuracy = float(np.mean(losses[place])), float(np.mean(hits[place]))
                 own = end.state
                 if len(seeds) > 1:
                     own = jax.tree.map(lambda leaf, place=place: leaf[place], own)
                 yield Epoch(
-                    seed,
-                    number,
-                    number * self.steps_per_epoch,
-                    end.seconds / len(seeds),
-                    loss,
-                    accuracy,
-                    own[0],
-                    at if place == len(seeds) - 1 else None,
-                )
+                    seed, number, number * self.steps_per_epoch, end.seconds / len(seeds),
+                    loss=float(np.mean(losses[place])),
+                    accuracy=float(np.mean(hits[place])),
+                    state=own[0],
+                    after=at if place == len(seeds) - 1 else None,
+                )  # fmt: skip
 
     def _epoch(
         self, at: Snapshot, carry: tuple, layout: devices.Layout, watch: Callable[[Snapshot], None]
     ) -> tuple[Snapshot, tuple]:
-        """The rest of an epoch: the point after its last step, and what is there on the devices."""
+        """Train the rest of an epoch: the snapshot after its last step, and the arrays on the devices."""
         seeds = at.seeds
         key = layout.put(_together([jax.random.fold_in(jax.random.key(seed), at.epoch) for seed in seeds]))
         if len(seeds) not in self._programs:
@@ -277,7 +272,7 @@ class Trainer:
         seconds = at.seconds + time.perf_counter() - before
         length = 1
         while at.step < self.steps_per_epoch:
-            # In calls of at most a second or so, so that signals are heard.
+            # In calls of about a second at most, between which signals are handled.
             stop = min(at.step + devices.agreed(length), self.steps_per_epoch)
             before = time.perf_counter()
             carry = jax.block_until_ready(programs.proceed(carry, order, at.step, stop))
@@ -350,11 +345,8 @@ class Trainer:
             carry, order = first(state, key)
             some, index = (*order, images, labels), jnp.int32(0)
             in_one = ops.fast_in_loops()
-            if in_one:
-                lowered = jax.jit(proceed_to, out_shardings=layout.own).lower(index, index, carry, some)
-            else:
-                lowered = jax.jit(proceed, out_shardings=layout.own).lower(index, carry, some)
-            program = lowered.compile()
+            function, indices = (proceed_to, (index, index)) if in_one else (proceed, (index,))
+            program = jax.jit(function, out_shardings=layout.own).lower(*indices, carry, some).compile()
 
         def steps_of(carry: tuple, order: tuple, start: int, stop: int) -> tuple:
             data = (*order, images, labels)
@@ -369,12 +361,12 @@ class Trainer:
 
 @dataclass(frozen=True)
 class _Programs:
-    """An epoch, compiled.
+    """The compiled programs of an epoch.
 
     Attributes:
-        begin: its beginning, `(state, key) -> (carry, order)`; a carry is `(state, losses, hits)`.
-        proceed: any steps of it, `(carry, order, start, stop) -> carry`.
-        steps: the compiled program behind these.
+        begin: starts it, `(state, key) -> (carry, order)`; a carry is `(state, losses, hits)`.
+        proceed: takes the steps from `start` to `stop`, `(carry, order, start, stop) -> carry`.
+        steps: the compiled program behind `proceed`.
     """
 
     begin: Callable
@@ -383,10 +375,10 @@ class _Programs:
 
 
 def _over_counted(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Mean cross-entropy and accuracy over the pixels whose label is not `IGNORE`; 0 where there are none."""
+    """Mean cross-entropy and accuracy over the pixels whose label is not `IGNORE`; 0 without such pixels."""
     counted = labels != IGNORE
     count = jnp.maximum(jnp.sum(counted), 1)
-    # Any class will do in place of IGNORE, for which the loss and its gradient are not defined.
+    # Loss and gradient are not defined for IGNORE; any class can take its place, as it is not counted.
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, labels, 0))
     hits = (jnp.argmax(logits, axis=-1) == labels) & counted
     return jnp.sum(losses, where=counted) / count, jnp.sum(hits) / count
@@ -407,7 +399,7 @@ def _refuse_without_labels(logits: tuple[int, ...], dataset: Dataset) -> None:
 
 
 def _together(trees: Sequence[Any]) -> Any:
-    """Several of the same form as one, stacked along a new first axis; a single one as it is."""
+    """Stack trees of the same structure along a new first axis; a single tree stays as it is."""
     return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
@@ -431,7 +423,7 @@ def _restored(name: str, expected: Any, array: np.ndarray) -> Array:
 
 
 def _normaliser(images: np.ndarray) -> Normaliser:
-    """To the mean 0 and the standard deviation 1 of `images`, per channel."""
+    """Scales each channel of `images` to mean 0 and standard deviation 1."""
     counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
     values = np.arange(256)
     mean = np.array([np.average(values, weights=count) for count in counts])
@@ -440,7 +432,7 @@ def _normaliser(images: np.ndarray) -> Normaliser:
 
 
 def _flipped(images: Array, labels: Array, flips: tuple[str, ...], key: Array) -> tuple[Array, Array]:
-    """Each image mirrored with probability 1/2 per axis of `flips`, its label map with it."""
+    """Mirror each image, and its label map, with probability 1/2 along each axis of `flips`."""
     for flip, flip_key in zip(flips, jax.random.split(key, max(1, len(flips))), strict=False):
         axis = 2 if flip == "horizontal" else 1
         mirror = jax.random.bernoulli(flip_key, shape=(len(images),))

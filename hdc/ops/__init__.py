@@ -1,4 +1,4 @@
-"""The numerical operations that the layers stand on."""
+"""Convolution and pooling, each computed by the fastest backend for its shapes and device."""
 
 from hdc.ops.backends import backend, fast_in_loops
 from hdc.ops.convolution import Padding, conv2d, separable_conv2d

@@ -1,4 +1,4 @@
-"""Which program computes an operation: the rule, in one place, and how to overrule it."""
+"""Which backend computes an operation: the rule, and how to override it."""
 
 import math
 from collections.abc import Iterator, Set
@@ -14,7 +14,7 @@ from hdc.errors import InputError
 BACKENDS = ("auto", "lax", "jax", "native")
 
 _COMPILED = "compiled for this CPU"
-_BESIDE, _SMALL = 16, 2**12  # a map with its padding may be so many times the map, and so many pixels more
+_PADDED, _SMALL = 16, 2**12  # the other backends take maps that padding enlarges up to 16 times + 4096 pixels
 
 _asked: ContextVar[str] = ContextVar("backend", default="auto")
 _served: ContextVar[list["Served"] | None] = ContextVar("served", default=None)
@@ -22,11 +22,11 @@ _served: ContextVar[list["Served"] | None] = ContextVar("served", default=None)
 
 @dataclass(frozen=True)
 class Geometry:
-    """One convolution, by its numbers.
+    """The shapes and settings of one convolution.
 
     Attributes:
         x, kernel: shapes `[b, h, w, c]` and `[kh, kw, c / groups, f]`.
-        dtypes: of all arrays.
+        dtypes: the arrays' types.
         rate, strides: per axis.
         pads: pixels (before, after), per axis.
         groups: feature groups.
@@ -48,7 +48,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Choice:
-    """The backend that serves an operation, and why."""
+    """The backend that computes an operation, and why."""
 
     backend: str
     reason: str
@@ -56,7 +56,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Served:
-    """An operation, in words, and the choice for it."""
+    """An operation in words, and the backend chosen for it."""
 
     operation: str
     choice: Choice
@@ -64,7 +64,7 @@ class Served:
 
 @contextmanager
 def served() -> Iterator[list[Served]]:
-    """A list to which every operation that is traced inside is added, in order."""
+    """Yield a list that collects every operation traced in the block, in order."""
     operations: list[Served] = []
     token = _served.set(operations)
     try:
@@ -75,13 +75,14 @@ def served() -> Iterator[list[Served]]:
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Compute the convolutions that are traced inside with one backend wherever it can.
+    """Use one backend for every convolution traced in the block that it can compute.
 
     Args:
-        name: `auto` (the rule), `lax`, `jax` (other array operations) or `native` (compiled for CPUs).
+        name: `auto` (the fastest), `lax` (XLA's own convolution), `jax` (equivalent array operations) or
+            `native` (C++ compiled for this CPU).
 
     Raises:
-        InputError: for another name, or `native` where it is not available, with the reason.
+        InputError: for another name, or if `native` is not available, with the reason.
     """
     if name not in BACKENDS:
         raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
@@ -98,13 +99,13 @@ def backend(name: str) -> Iterator[None]:
 
 
 def choose(geometry: Geometry, then: str = "") -> Choice:
-    """The backend of a convolution; `then` says what else is in the same operation where it is native."""
+    """The backend of a convolution. `then` describes what the native backend computes in the same pass."""
     choice = _choice(geometry)
     return _noted(_described(geometry) + (then if choice.backend == "native" else ""), choice)
 
 
 def choose_pool(shape: tuple[int, ...], dtype: str, size: tuple[int, int]) -> Choice:
-    """The backend of a max pooling of maps `[b, h, w, c]` by windows of `size`."""
+    """The backend for max pooling of maps `[b, h, w, c]` with windows of `size`."""
     choice = _elsewhere({dtype}, 0 in shape)
     if choice is None:
         choice = Choice("native", _COMPILED) if _native() else Choice("jax", "gradient as comparisons")
@@ -134,12 +135,12 @@ def _choice(geometry: Geometry) -> Choice:
     if early := _elsewhere(geometry.dtypes, 0 in geometry.x or 0 in geometry.kernel):
         return early
     if geometry.strides != (1, 1):
-        return Choice("lax", "the others are for stride 1")
+        return Choice("lax", "the others need stride 1")
     if geometry.groups > 1 and not geometry.depthwise:
-        return Choice("lax", "the others are for one group, or one per channel")
+        return Choice("lax", "the others need one group, or one per channel")
     reached = [n + sum(pad) for n, pad in zip(geometry.x[1:3], geometry.pads, strict=True)]
-    if math.prod(reached) > _BESIDE * math.prod(geometry.x[1:3]) + _SMALL:
-        return Choice("lax", "taps mostly beside the map, which the others write out")
+    if math.prod(reached) > _PADDED * math.prod(geometry.x[1:3]) + _SMALL:
+        return Choice("lax", "mostly padding, which the others would store")
     if _native():
         return Choice("native", _COMPILED)
     if geometry.depthwise and geometry.groups > 1:
@@ -147,23 +148,23 @@ def _choice(geometry: Geometry) -> Choice:
     if geometry.kernel[:2] == (1, 1) and geometry.pads == ((0, 0), (0, 0)):
         return Choice("jax", "1x1 as a matrix product")
     if geometry.kernel[3] < 32:
-        return Choice("lax", "as good as any without native code, for few channels")
+        return Choice("lax", "the fastest without native code for few channels")
     return Choice("jax", "kernel gradient in XLA's fast layout")
 
 
 def fast_in_loops() -> bool:
-    """Whether operations are as fast in a compiled loop as outside: XLA's own are not, on a CPU, by far."""
+    """Whether operations are as fast inside a compiled loop; on a CPU, XLA's own are far slower there."""
     return jax.default_backend() != "cpu" or (_asked.get() != "lax" and _native())
 
 
 def _elsewhere(dtypes: Set[str], empty: bool) -> Choice | None:
-    """XLA's own, where nothing else is asked for or can be used."""
+    """XLA's own backend if it is requested or the only one possible, else None."""
     if _asked.get() == "lax":
-        return Choice("lax", "asked for")
+        return Choice("lax", "requested")
     if jax.default_backend() != "cpu":
         return Choice("lax", f"XLA's own kernels on {jax.default_backend()}")
     if dtypes != {"float32"}:
-        return Choice("lax", "the others are for float32")
+        return Choice("lax", "the others need float32")
     return Choice("lax", "nothing to compute") if empty else None
 
 
@@ -176,7 +177,7 @@ def _native() -> bool:
 
 
 def _divided() -> bool:
-    """Whether XLA is to divide what is traced over devices: it can do that with its own operations alone."""
+    """Whether XLA will divide the traced program over devices: it can divide only its own operations."""
     mesh = jax.sharding.get_abstract_mesh()
     return any(
         size > 1 and kind is AxisType.Auto

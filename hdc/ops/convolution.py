@@ -1,4 +1,4 @@
-"""2-D convolution: one function for every kind of it, and one for the depthwise separable one."""
+"""2-D convolution: `conv2d` for all kinds, `separable_conv2d` for the depthwise separable one."""
 
 import operator
 from collections.abc import Sequence
@@ -24,26 +24,33 @@ def conv2d(
     strides: Pair = 1,
     padding: Padding = "SAME",
 ) -> Array:
-    """2-D cross-correlation, dilated by `rate`; `hdc.ops.backends` says by which program.
+    """2-D convolution (cross-correlation) with a dilation rate; `hdc ops` shows which backend computes it.
 
-    Differentiable in reverse; forward mode (`jax.jvp`) needs `with hdc.ops.backend("lax")`.
+    Reverse-mode gradients work everywhere; forward mode (`jax.jvp`) needs `with hdc.ops.backend("lax")`.
+
+    >>> import jax.numpy as jnp
+    >>> image, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 16))
+    >>> conv2d(image, kernel, rate=2).shape
+    (1, 8, 8, 16)
+    >>> conv2d(image, kernel, rate=2, padding="VALID").shape
+    (1, 4, 4, 16)
 
     Args:
         x: `[batch, height, width, in_channels]`.
         kernel: `[kernel_height, kernel_width, in_channels / groups, out_channels]`.
         bias: `[out_channels]`, added to the result.
-        relu: whether ReLU follows, for which the result need not be read again.
-        rate: dilation rate, one for both axes or (height, width).
+        relu: whether to apply ReLU, in the same pass.
+        rate: dilation rate, for both axes or (height, width).
         groups: feature groups; `in_channels` makes the convolution depthwise.
-        strides: one for both axes or (height, width).
+        strides: for both axes or (height, width).
         padding: "SAME", "VALID", or ((top, bottom), (left, right)) in pixels.
 
     Returns:
         `[batch, out_height, out_width, out_channels]` of x's type.
 
     Raises:
-        InputError: for shapes, groups, rates, strides or a padding that do not fit one another,
-            and for VALID or explicit padding that leaves no pixel.
+        InputError: if shapes, groups, rates, strides and padding do not fit one another, or VALID or explicit
+            padding leaves no pixel.
     """
     geometry = _geometry(x, kernel, bias, rate, groups, strides, padding)
     return _convolve(x, kernel, bias, relu, geometry, choose(geometry))
@@ -79,7 +86,12 @@ def separable_conv2d(
     strides: Pair = 1,
     padding: Padding = "SAME",
 ) -> Array:
-    """Depthwise separable convolution: `conv2d` by one filter per channel, then a 1 x 1 `conv2d`.
+    """Depthwise separable convolution: `conv2d` with one filter per channel, then a 1 x 1 `conv2d`.
+
+    >>> import jax.numpy as jnp
+    >>> image = jnp.ones((1, 8, 8, 3))
+    >>> separable_conv2d(image, jnp.ones((3, 3, 1, 3)), jnp.ones((1, 1, 3, 16)), rate=2).shape
+    (1, 8, 8, 16)
 
     Args:
         x: `[batch, height, width, in_channels]`.
@@ -125,7 +137,7 @@ def _geometry(
     padding: Padding,
     out_channels: int | None = None,
 ) -> Geometry:
-    """The checked numbers of a convolution; `out_channels` of the bias where they are not the kernel's."""
+    """Check a convolution. `out_channels` is the bias's length if it is not the kernel's."""
     if x.ndim != 4 or kernel.ndim != 4:
         raise InputError(
             f"conv2d takes x [batch, height, width, channels] and kernel [height, width, in, out], "
@@ -166,14 +178,14 @@ def _pads(
     steps: tuple[int, int],
     padding: Padding,
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Pixels (before, after) per axis; of SAME, as XLA and TensorFlow have it, the odd one comes after."""
+    """Pixels (before, after) per axis. With SAME an odd pixel comes after, as in XLA and TensorFlow."""
     if padding == "VALID":
         return (0, 0), (0, 0)
     if padding == "SAME":
-        outputs = [-(-x[1 + axis] // steps[axis]) for axis in (0, 1)]
-        extents = [1 + (kernel[axis] - 1) * rates[axis] for axis in (0, 1)]
-        added = [max(0, (outputs[a] - 1) * steps[a] + extents[a] - x[1 + a]) for a in (0, 1)]
-        return (added[0] // 2, added[0] - added[0] // 2), (added[1] // 2, added[1] - added[1] // 2)
+        reached = [(-(-n // step) - 1) * step for n, step in zip(x[1:3], steps, strict=True)]
+        extents = [1 + (k - 1) * rate for k, rate in zip(kernel[:2], rates, strict=True)]
+        down, right = (max(0, r + e - n) for r, e, n in zip(reached, extents, x[1:3], strict=True))
+        return (down // 2, down - down // 2), (right // 2, right - right // 2)
     if isinstance(padding, str):
         raise InputError(f"padding must be 'SAME', 'VALID' or two pairs, got {padding!r}")
     try:
@@ -186,7 +198,7 @@ def _pads(
 
 
 def pair(name: str, value: Pair) -> tuple[int, int]:
-    """`value` for both axes as two positive integers; InputError with `name` where it is not."""
+    """`value` as two positive integers, one per axis; InputError naming `name` if it is not."""
     both = tuple(value) if isinstance(value, Sequence) else (value, value)
     try:
         first, second = (operator.index(v) for v in both if not isinstance(v, bool))
@@ -198,7 +210,7 @@ def pair(name: str, value: Pair) -> tuple[int, int]:
 
 
 def check_groups(groups: int, in_channels: int, out_channels: int) -> None:
-    """InputError where `groups` does not divide both numbers of channels."""
+    """Raise InputError if `groups` does not divide both numbers of channels."""
     if not isinstance(groups, int) or groups < 1 or in_channels % groups or out_channels % groups:
         raise InputError(
             f"groups={groups} must divide the {in_channels} input and {out_channels} output channels"

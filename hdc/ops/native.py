@@ -1,8 +1,8 @@
 """The operations in C++ for CPUs, called by XLA: float32, stride 1, one group or one per channel.
 
-Each pass over an image does all that it can, so that what lies between stays in the cache: bias and ReLU
-with the convolution, the depthwise with the pointwise one, and all gradients together. Gradients of gradients
-are those of `hdc.ops.xla`.
+Each pass over an image does as much as possible while the data is in the cache: bias and ReLU with the
+convolution, the depthwise with the pointwise convolution, all gradients together. Gradients of gradients are
+those of `hdc.ops.xla`.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,9 @@ from jax import Array, custom_vjp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from hdc.ops import xla
+from hdc.ops.xla import Pads, Pair
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
-
-_NOTHING = (0,)  # the shape of a gradient that is not wanted, and of a bias that is not there
+_NOTHING = (0,)  # the shape of an unwanted gradient and of a missing bias
 
 
 def _call(name: str, shapes: Any, *arrays: Array, **numbers: int) -> Any:
@@ -44,11 +42,11 @@ def _sizes(x: Array, kernel: Array, rate: Pair, pads: Pads) -> tuple[int, ...]:
 
 
 def _differentiable_again(gradients: Callable, forward: Callable, count: int) -> Callable:
-    """`gradients`, whose own gradients are those of the reference.
+    """`gradients` with the reference's second derivatives.
 
     Args:
-        gradients: `(*settings, wanted, operands, y, dy)` to the operands' gradients, None where not wanted.
-        forward: `(*operands, *settings)` to y, of `hdc.ops.xla`.
+        gradients: `(*settings, wanted, operands, y, dy)` to the operands' gradients, None if not wanted.
+        forward: `(*operands, *settings)` to y, from `hdc.ops.xla`.
         count: the number of settings.
     """
     again = custom_vjp(gradients, nondiff_argnums=tuple(range(count + 1)))
@@ -65,21 +63,21 @@ def _differentiable_again(gradients: Callable, forward: Callable, count: int) ->
         *settings, wanted, (operands, y, dy), cotangents = arguments
         _, pullback = jax.vjp(lambda o, d: reference(tuple(settings), wanted, o, d), operands, dy)
         d_operands, d_dy = pullback(cotangents)
-        return d_operands, jnp.zeros_like(y), d_dy  # y is used for its sign alone
+        return d_operands, jnp.zeros_like(y), d_dy  # only y's sign is used
 
     again.defvjp(kept, pull)
     return again
 
 
 def _operation(forward: Callable, gradients: Callable, reference: Callable, count: int) -> Callable:
-    """`forward(*operands, *settings)` with its gradients; `count` is the number of operands."""
+    """`forward(*operands, *settings)`, differentiable; `count` is the number of operands."""
     settings_count = forward.__code__.co_argcount - count
     again = _differentiable_again(gradients, reference, settings_count)
     nondiff = tuple(range(count, count + settings_count))
     operation = custom_vjp(forward, nondiff_argnums=nondiff)
 
     def kept(*arguments: Any) -> tuple:
-        # What nobody differentiates by, such as the images, costs no gradient.
+        # No gradient is computed for operands that nobody differentiates by, such as the images.
         primals, settings = arguments[:count], arguments[count:]
         leaves = [p if isinstance(p, CustomVJPPrimal) else None for p in primals]
         operands = tuple(None if p is None else p.value for p in leaves)
@@ -99,7 +97,7 @@ def _operation(forward: Callable, gradients: Callable, reference: Callable, coun
 
 
 def _convolution_gradients(name: str, *arguments: Any) -> list[Array | None]:
-    """By the call `name`; arguments are those of a `gradients`, of which the last operand is the bias."""
+    """A `gradients` by the native call `name`; the last operand is the bias."""
     relu, rate, pads, wanted, (x, *kernels, bias), y, dy = arguments
     computed = [wanted[0], *[any(wanted[1:-1])] * len(kernels), wanted[-1]]
     operands = (x, *kernels, bias)
@@ -146,8 +144,8 @@ def _max_pool_gradients(size: Pair, wanted: tuple, operands: tuple, y: Array, dy
     return [_call("hdc_max_pool_gradient", x.shape, x, dy, rows=size[0], columns=size[1]) for x in operands]
 
 
-# Arguments as in `hdc.ops`, by position: arrays first, a bias may be None, pads are pixels (before, after)
-# per axis. To be called only where `hdc.ops.native_build.unavailable` is "".
+# Arguments as in `hdc.ops`, by position: arrays first, the bias may be None, pads are pixels (before, after)
+# per axis. Call these only if `hdc.ops.native_build.unavailable()` is "".
 conv2d = _operation(_conv2d, partial(_convolution_gradients, "hdc_backward"), _xla_conv2d, 3)
 separable_conv2d = _operation(
     _separable_conv2d, partial(_convolution_gradients, "hdc_separable_backward"), _xla_separable, 4

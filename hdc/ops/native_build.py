@@ -1,6 +1,6 @@
-"""The native operations' library: compiled once, where there is a C++ compiler, and loaded.
+"""Compile the library of native operations once, if there is a C++ compiler, and load it.
 
-It is kept in the cache folder, by the digest of its sources and of how it is compiled.
+It is kept in the cache folder under a digest of its sources and compiler flags.
 """
 
 import ctypes
@@ -41,18 +41,18 @@ _COMPILE_SECONDS = 300
 
 @cache
 def unavailable() -> str:
-    """Why there is no native library here, or "" where there is; the first call makes and loads it."""
+    """Why the native library is not available, or ""; the first call compiles and loads it."""
     if jax.default_backend() != "cpu":
-        return f"it is for CPUs, and JAX runs on {jax.default_backend()}"
+        return f"it needs a CPU, and JAX runs on {jax.default_backend()}"
     if platform.system() != "Linux":
-        return f"it is made for Linux, this is {platform.system()}"
+        return f"it needs Linux, this is {platform.system()}"
     try:
         library = _library()
         calls = {name: getattr(library, name) for name in _CALLS}
     except (OSError, subprocess.SubprocessError, ValueError, RuntimeError, AttributeError) as error:
-        # The last three: quotes in CXX, a home that is not there, a compiler that leaves the calls out.
+        # The last three: quotes in CXX, a missing home folder, a compiler that leaves functions out.
         reason = " ".join(str(error).split())[:300]
-        log.warning("no native convolution, other programs serve: %s", reason)
+        log.warning("no native convolution, other backends are used: %s", reason)
         return reason
     for name, call in calls.items():
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(call), platform="cpu")
@@ -60,7 +60,7 @@ def unavailable() -> str:
 
 
 def instruction_set() -> str:
-    """What it uses of this CPU: avx512, avx2 or portable."""
+    """The instruction set that it uses: avx512, avx2 or portable."""
     ask = _library().hdc_instruction_set
     ask.restype = ctypes.c_char_p
     return ask().decode()
@@ -72,7 +72,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _built() -> Path:
-    """The compiled library, made if it is not there; raises what `unavailable` catches where it cannot be."""
+    """The compiled library's path; compiles it if needed, and raises what `unavailable` catches."""
     sources = sorted(_SOURCES.iterdir())
     named = shlex.split(os.environ.get("CXX", ""))
     added = tuple(shlex.split(os.environ.get("CXXFLAGS", "")))
@@ -82,7 +82,7 @@ def _built() -> Path:
         digest.update(source.read_bytes())
     path = cache_dir() / "native" / f"convolution-{digest.hexdigest()[:16]}.so"
     written = path.with_suffix(".sha256")
-    # A file that is cut short would end the process when it is loaded.
+    # Loading a truncated library would crash the process.
     if path.exists() and written.exists() and written.read_text() == _digest(path):
         return path
     names = [named[0]] if named else ["c++", "g++", "clang++"]
@@ -95,9 +95,9 @@ def _built() -> Path:
         made = Path(work) / path.name
         _compile([compiler, *named[1:]], [s for s in sources if s.suffix == ".cc"], added, made)
         if not made.exists():
-            raise OSError(f"{compiler} made no library")
+            raise OSError(f"{compiler} wrote no library")
         made.with_suffix(".sha256").write_text(_digest(made))
-        made.replace(path)  # each whole or not at all, whoever else makes it
+        made.replace(path)  # atomically: other processes may do the same
         made.with_suffix(".sha256").replace(written)
     return path
 

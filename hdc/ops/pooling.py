@@ -9,19 +9,23 @@ from hdc.ops.convolution import Pair, pair
 
 
 def max_pool(x: Array, size: Pair = 2) -> Array:
-    """Maxima of windows side by side; `hdc.ops.backends` says by which program.
+    """The maximum of each window; windows do not overlap.
 
-    The gradient goes to the first of the largest values, by rows.
+    The gradient goes to the first of several equal maxima, row by row.
+
+    >>> import jax.numpy as jnp
+    >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, ..., 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
 
     Args:
         x: `[batch, height, width, channels]`.
-        size: pixels of a window, one for both axes or (height, width).
+        size: of a window in pixels, for both axes or (height, width).
 
     Returns:
-        `[batch, height // rows, width // columns, channels]`; pixels that fill no window are left out.
+        `[batch, height // rows, width // columns, channels]`; pixels that fill no window are dropped.
 
     Raises:
-        InputError: for a size that is not positive or larger than the map.
+        InputError: if a size is not positive, or larger than the map.
     """
     if x.ndim != 4:
         raise InputError(f"max_pool takes x [batch, height, width, channels], got shape {x.shape}")

@@ -1,9 +1,8 @@
-"""The operations as other array operations, which XLA compiles to faster programs on a CPU.
+"""The operations as array operations that XLA compiles to faster programs on a CPU.
 
-Depthwise: one shifted multiply-add for each tap, forward and for the input's gradient, and elementwise
-accumulators for the kernel's. 1x1: a matrix product, with its kernel's gradient image by image. Dense: the
-kernel's gradient as a convolution in the layout that XLA is fast for. Max pooling: its gradient as
-comparisons.
+Depthwise: one shifted multiply-add per tap, forward and for the input's gradient; elementwise sums for the
+kernel's gradient. 1x1: a matrix product; the kernel's gradient is summed image by image. Dense: the kernel's
+gradient is a convolution in the layout that XLA is fast for. Max pooling: comparisons for the gradient.
 """
 
 import math
@@ -15,19 +14,17 @@ import jax.numpy as jnp
 from jax import Array, custom_vjp, lax
 
 from hdc.ops import xla
+from hdc.ops.xla import Pads, Pair
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
-
-_ROWS = 16  # products added one by one before they are summed
+_ROWS = 16  # products added elementwise before they are summed
 _LARGE = 10**9  # multiply-adds
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_IMAGES, _PIECES = 4, 32  # a kernel's gradient is added up over so many images, in so many pieces at most
+_IMAGES, _PIECES = 4, 32  # a kernel's gradient is summed in pieces: at least 4 images each, at most 32 pieces
 
 
 @partial(custom_vjp, nondiff_argnums=(2, 3))
 def depthwise(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
-    """`[b, h, w, c]` and `[kh, kw, 1, c]` to `[b, h', w', c]`, stride 1; pads are pixels (before, after)."""
+    """`[b, h, w, c]` and `[kh, kw, 1, c]` to `[b, h', w', c]`, stride 1; pads as in `xla.conv2d`."""
     return _depthwise(x, kernel, rate, pads)
 
 
@@ -41,7 +38,7 @@ def _depthwise(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
 
 
 def _shifted(x: Array, kernel: tuple[int, ...], rate: Pair, pads: Pads) -> list[tuple[Pair, Array]]:
-    """What each tap sees of x, of the result's shape."""
+    """The part of x that each tap reads, in the result's shape."""
     padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)))
     batch, height, width, channels = padded.shape
     rows, columns = height - (kernel[0] - 1) * rate[0], width - (kernel[1] - 1) * rate[1]
@@ -69,10 +66,10 @@ def _depthwise_backward(rate: Pair, pads: Pads, kept: tuple[Array, Array], dy: A
 
 
 def _summed(x: Array, dy: Array) -> Array:
-    """The sum of x * dy over all but the channels.
+    """The sum of x * dy over all axes but the channels.
 
-    XLA's reduction of the leading axes is slow on a CPU: some are added elementwise in one pass, and the
-    rest is a product with a vector of ones.
+    XLA reduces leading axes slowly on a CPU: a part is added elementwise in one pass, and the rest is
+    multiplied by a vector of ones.
     """
     batch, height, width, channels = x.shape
     axis = 0 if _parts(batch) >= 4 else 1
@@ -85,7 +82,7 @@ def _summed(x: Array, dy: Array) -> Array:
 
 
 def _parts(length: int) -> int:
-    """The largest divisor up to `_ROWS`."""
+    """The largest divisor of `length` up to `_ROWS`."""
     return max(n for n in range(1, _ROWS + 1) if length % n == 0)
 
 
@@ -109,7 +106,7 @@ def _pointwise_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Arr
 def _pointwise_backward(kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = kept
     dx = lax.dot_general(dy, kernel[0, 0], (((3,), (1,)), ((), ())))
-    # Image by image: for one product XLA would turn x around, and compute it anew for that, far slower.
+    # Image by image: for a single product XLA would transpose x and recompute it, far slower.
     x, dy = (a.reshape(len(a), -1, a.shape[3]) for a in (x, dy))
     dk = lax.dot_general(x, dy, (((1,), (1,)), ((0,), (0,)))).sum(0)
     return dx, dk.reshape(kernel.shape)
@@ -125,8 +122,7 @@ def dense(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
 
 
 def _in_pieces(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
-    """The convolution, a large one by quarters of the batch: XLA computes each on one core, and those side by
-    side."""
+    """The convolution, a large one in quarters of the batch: XLA computes each on one core, in parallel."""
     products = math.prod(x.shape[:3]) * kernel.size
     some = -(-len(x) // 4) if products > _LARGE and _CORES > 1 else len(x)
     return jnp.concatenate(
@@ -141,8 +137,8 @@ def _dense_forward(x: Array, kernel: Array, rate: Pair, pads: Pads) -> tuple[Arr
 def _dense_backward(rate: Pair, pads: Pads, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = kept
     _, pullback = jax.vjp(lambda x: _in_pieces(x, kernel, rate, pads), x)
-    # The images' channels as a batch and the batch as channels, in the layout that XLA is fast for; dy slides
-    # over them in steps of the rate. A few images at a time stay in the cache.
+    # Swapping batch and channels gives the layout that XLA is fast for: dy is the kernel, and the rate the
+    # stride. A few images at a time stay in the cache.
     some = max(_IMAGES, -(-len(x) // _PIECES))
     dk = sum(
         xla.conv2d(
@@ -165,7 +161,7 @@ def max_pool(x: Array, size: Pair) -> Array:
 
 
 def _windows(x: Array, size: Pair) -> Array:
-    """`[b, h', rows, w', columns, c]`, without what no window covers."""
+    """`[b, h', rows, w', columns, c]`, without the pixels that fill no window."""
     rows, columns = x.shape[1] // size[0], x.shape[2] // size[1]
     covered = x[:, : rows * size[0], : columns * size[1]]
     return covered.reshape(len(x), rows, size[0], columns, size[1], x.shape[3])
@@ -184,7 +180,7 @@ def _max_pool_backward(size: Pair, kept: tuple[Array, Array], dy: Array) -> tupl
         row = []
         for j in range(size[1]):
             one = windows[:, :, i, :, j]
-            here = open_ & ((one == y) | (one != one))  # the first of the largest, as everywhere
+            here = open_ & ((one == y) | (one != one))  # the first of equal maxima
             row.append(jnp.where(here, dy, 0))
             open_ &= ~here
         rows.append(jnp.stack(row, 3))

@@ -1,5 +1,4 @@
-"""The operations as XLA has them: the reference for the other backends, and what they are differentiated by
-a second time."""
+"""XLA's own operations: the reference for the other backends, and the source of their second derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ def conv2d(
     strides: Pair = (1, 1),
     groups: int = 1,
 ) -> Array:
-    """See `hdc.ops.conv2d`; pads are pixels (before, after), per axis."""
+    """See `hdc.ops.conv2d`; pads are pixels (before, after) per axis."""
     y = lax.conv_general_dilated(
         x,
         kernel,
@@ -33,7 +32,7 @@ def conv2d(
 
 
 def finish(y: Array, bias: Array | None, relu: bool) -> Array:
-    """What may follow a convolution `[b, h, w, c]`: a bias `[c]`, and ReLU."""
+    """Add a bias `[c]` to the result `[b, h, w, c]` of a convolution, and apply ReLU; both are optional."""
     y = y if bias is None else y + jnp.expand_dims(bias, (0, 1, 2))
     return jax.nn.relu(y) if relu else y
 

@@ -19,9 +19,11 @@ from hdc import advice
 from hdc.advice import AxisOfLayer, Finding
 from hdc.errors import InputError
 from hdc.fields import PathCounts
-from hdc.receptive.axes import Annotation, annotate
+from hdc.receptive.annotate import annotate
+from hdc.receptive.axes import Annotation
 from hdc.receptive.layers import Layer, count_paths, find_layers, spatial_axes
-from hdc.receptive.trace import Step, Trace, Value, trace
+from hdc.receptive.steps import Step, Trace, Value
+from hdc.receptive.trace import trace
 from hdc.schedules import Gridding
 
 if TYPE_CHECKING:
@@ -128,8 +130,10 @@ class Analysis:
         lines = [
             f"{self.model} {_times(self.input_shape)} -> {_times(self.output_shape)}, {place}",
             f"{field_text}, {seen}",
-            f"gridding G {self.gridding.index:.3f}" + _at_frequency(self.gridding),
+            f"gridding G {self.gridding.index:.3f}",
         ]
+        if (frequency := self.gridding.frequency) is not None:
+            lines[-1] += f" at {frequency:.4g} cycles per pixel (period {1 / frequency:.4g} px)"
         if self.output_stride is not None:
             lines.append(f"output stride {_times(self.output_stride)}")
         if self.offset is not None:
@@ -143,19 +147,10 @@ class Analysis:
         for head in (*heads, "padding %"):
             table.add_column(head, justify="left" if head in ("layer", "kind") else "right")
         for layer in self.layers:
-            table.add_row(
-                layer.name,
-                layer.kind,
-                _times(layer.kernel),
-                _times(layer.rate),
-                _times(layer.strides),
-                _times(layer.map),
-                _times(layer.output_stride),
-                _times(layer.size),
-                f"{100 * layer.coverage:.1f}",
-                f"{layer.gridding.index:.3f}",
-                f"{100 * layer.padding_share:.1f}",
-            )
+            axes = (layer.kernel, layer.rate, layer.strides, layer.map, layer.output_stride, layer.size)
+            seen, padding = f"{100 * layer.coverage:.1f}", f"{100 * layer.padding_share:.1f}"
+            gridding = f"{layer.gridding.index:.3f}"
+            table.add_row(layer.name, layer.kind, *map(_times, axes), seen, gridding, padding)
         return table
 
 
@@ -253,8 +248,8 @@ def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tupl
             f"the output {output.shape} has no spatial axes, so at={_shown(at)} is not a place on it"
         )
     given = _integers(at)
-    inside = given is not None and len(given) == len(axes)
-    if given is None or not inside or any(not 0 <= i < n for i, n in zip(given, lengths, strict=True)):
+    fits = given is not None and len(given) == len(axes)
+    if given is None or not fits or any(not 0 <= i < n for i, n in zip(given, lengths, strict=True)):
         raise InputError(f"at={_shown(at)} is not a place on the output's {_times(lengths)} map")
     return given
 
@@ -285,15 +280,15 @@ def _uncounted(
     So it is in attention, which reads the values at all places over which its weights are normalised.
     """
     exponents = {step.inputs[0] for step in traced.steps if step.name == "exp"}
-    softmax = set()
-    for step, value in annotation.couplings:
+
+    def is_softmax(step: Step) -> bool:
         divided = step.inputs[0].step
         of_exponentials = step.name == "div" and divided is not None and divided.name == "exp"
-        if of_exponentials or (step.name == "sub" and step.outputs[0] in exponents):
-            softmax.add((step, value))
-    if not softmax:
-        return annotation.couplings
-    rest = annotation.couplings - softmax
+        return of_exponentials or (step.name == "sub" and step.outputs[0] in exponents)
+
+    rest = {(step, value) for step, value in annotation.couplings if not is_softmax(step)}
+    if rest == annotation.couplings:
+        return rest
     followed, _, _ = count_paths(traced, replace(annotation, couplings=rest), [pixel], beyond=False)[0]
     return rest if np.array_equal(followed > 0, inside > 0) else annotation.couplings
 
@@ -386,9 +381,3 @@ def _is_branch(number: int, last: int, numbers: Sequence[int], before: Sequence[
 def _times(values: Sequence[object], by: str = "x") -> str:
     """3x3; a single number where all are the same is not shortened."""
     return by.join(map(str, values))
-
-
-def _at_frequency(gridding: Gridding) -> str:
-    if gridding.frequency is None:
-        return ""
-    return f" at {gridding.frequency:.4g} cycles per pixel (period {1 / gridding.frequency:.4g} px)"

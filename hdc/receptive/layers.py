@@ -11,7 +11,8 @@ import numpy as np
 from hdc.fields import PathCounts
 from hdc.receptive.axes import Annotation
 from hdc.receptive.pullback import Pullback
-from hdc.receptive.trace import Step, Trace, Value
+from hdc.receptive.rules import rule_of
+from hdc.receptive.steps import Step, Trace, Value
 from hdc.schedules import Gridding
 
 # Layers whose path counts are followed at the same time: bounds the memory.
@@ -71,30 +72,27 @@ class Layer:
 
 def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...], tuple[set[int], ...]]:
     """The layers, and for each the numbers of those that it reads from, directly or not."""
-    spaces = len(traced.input.shape) - 2
+    spaces = range(len(traced.input.shape) - 2)
     chosen = []
     sources: dict[Value, set[int]] = {traced.input: set()}
-    before = []
-    one = _Axis(1, 1, Fraction(1), False, False, 1.0)  # of an axis along which a layer has no taps
     for step in traced.steps:
         read = set[int]().union(*(sources[value] for value in step.inputs if value.depends))
-        geometry = _geometry(step) if step.inputs[0].depends else None
-        places = _by_space(step, annotation, spaces) if geometry is not None else []
-        if geometry is not None and places:
-            kind, by_axis = geometry
-            axes = [by_axis.get(axis, one) for axis, _ in places]
+        own = set[int]()
+        operand, output = step.inputs[0], step.outputs[0]
+        kind = rule_of(step).kind(step) if operand.depends else ""
+        before, after = (_by_space(value, annotation) if kind else {} for value in (operand, output))
+        if len(before) == len(after) == len(spaces):
+            by_axis = _geometry(step)
+            axes = [by_axis.get(before[k], _Axis(operand.shape[before[k]])) for k in spaces]
             # Not 1x1 convolutions, whose output sees what their input sees.
             if any(axis.taps > 1 or axis.stride != 1 for axis in axes):
-                before.append(read)
-                read = read | {len(chosen)}
-                chosen.append((step, kind, axes, places))
-        sources |= dict.fromkeys(step.outputs, read)
-    middles = []
-    for step, _, _, places in chosen:
-        output = step.outputs[0]
-        # One of the batch, in which a model may have put the phases of a map.
-        batch = step.params["dimension_numbers"].out_spec[0] if "dimension_numbers" in step.params else 0
-        middles.append((output, {batch: 0} | {place: output.shape[place] // 2 for _, place in places}))
+                # One of the batch, in which a model may have put the phases of a map.
+                batch = step.params["dimension_numbers"].out_spec[0] if kind.endswith("conv") else 0
+                middle = {batch: 0} | {place: output.shape[place] // 2 for place in after.values()}
+                own = {len(chosen)}
+                chosen.append((step, kind, axes, before, after, (output, middle), read))
+        sources |= dict.fromkeys(step.outputs, read | own)
+    middles = [middle for *_, middle, _ in chosen]
     counted = []
     for first in range(0, len(middles), _AT_ONCE):
         some = middles[first : first + _AT_ONCE]
@@ -111,11 +109,11 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
     layers = []
     names: Counter[str] = Counter()
     for number in kept:
-        step, kind, axes, places = chosen[number]
-        counts, start, _ = counted[number]
-        operand, output = step.inputs[0], step.outputs[0]
+        step, kind, axes, before, after, (output, _), _ = chosen[number]
+        operand = step.inputs[0]
         name = step.inputs[-1].parameter.rpartition(".")[0] or kind
         names[name] += 1
+        counts, start, _ = counted[number]
         paths = PathCounts.of(counts, start)
         layers.append(
             Layer(
@@ -124,20 +122,18 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 kernel=tuple(axis.taps for axis in axes),
                 rate=tuple(axis.rate for axis in axes),
                 strides=tuple(axis.stride for axis in axes),
-                input_map=tuple(
-                    axis.length or operand.shape[p] for axis, (p, _) in zip(axes, places, strict=True)
-                ),
-                map=tuple(output.shape[place] for _, place in places),
-                input_stride=tuple(annotation.axes[operand][place].stride for place, _ in places),
-                output_stride=tuple(annotation.axes[output][place].stride for _, place in places),
+                input_map=tuple(axis.length for axis in axes),
+                map=tuple(output.shape[after[k]] for k in spaces),
+                input_stride=tuple(annotation.axes[operand][before[k]].stride for k in spaces),
+                output_stride=tuple(annotation.axes[output][after[k]].stride for k in spaces),
                 padded=any(axis.padded for axis in axes),
                 causal=tuple(axis.causal for axis in axes),
-                lost=tuple(1 - axis.inside for axis in axes),
+                lost=tuple(axis.lost for axis in axes),
                 paths=paths,
                 gridding=paths.gridding(annotation.spread[output]),
             )
         )
-    return tuple(layers), tuple({kept.index(i) for i in before[number] if i in kept} for number in kept)
+    return tuple(layers), tuple({kept.index(i) for i in chosen[n][-1] if i in kept} for n in kept)
 
 
 def count_paths(
@@ -146,13 +142,12 @@ def count_paths(
     """For each place: counts over the input's spatial axes, where they start, whether an edge took part."""
     pullback = Pullback(traced, annotation, beyond=beyond)
     window = pullback.run(places)
-    shape = traced.input.shape
-    for axis in (0, len(shape) - 1):
-        window = window.with_axis(axis, window.total(axis, shape[axis]), None)
-    for axis in range(1, len(shape) - 1):
-        window = window.expanded(axis, shape[axis])
+    *space, channels = traced.input.shape[1:]
+    window = window.summed(0, traced.input.shape[0]).summed(len(space) + 1, channels)
+    for axis, length in enumerate(space, 1):
+        window = window.expanded(axis, length)
         if not beyond:
-            window = window.fitted(axis, 0, shape[axis])
+            window = window.fitted(axis, 0, length)
     starts = tuple(start or 0 for start in window.starts[1:-1])
     counts = window.counts[:, 0, ..., 0]
     return [(counts[row], starts, bool(pullback.bounded[row])) for row in range(len(places))]
@@ -167,51 +162,30 @@ def spatial_axes(value: Value, annotation: Annotation) -> list[int]:
 
 @dataclass(frozen=True)
 class _Axis:
-    """The taps of a layer along one axis of its operand."""
+    """The taps of a layer along one axis of its operand, `length` long before padding."""
 
-    taps: int
-    rate: int
-    stride: Fraction
-    padded: bool
-    causal: bool
-    inside: float  # the share of the taps that fall on the map
-    length: int = 0  # of the map, before padding
+    length: int
+    taps: int = 1
+    rate: int = 1
+    stride: Fraction = Fraction(1)
+    padded: bool = False
+    causal: bool = False
+    lost: float = 0.0
 
 
-def _geometry(step: Step) -> tuple[str, dict[int, _Axis]] | None:
-    """What kind of convolution or pooling a step is, and its taps by axis; None for any other step."""
-    params = step.params
-    if step.name == "conv_general_dilated":
-        spec = params["dimension_numbers"]
-        axes, places = spec.lhs_spec[2:], spec.out_spec[2:]
-        taps = [step.inputs[1].shape[axis] for axis in spec.rhs_spec[2:]]
-        fields = ("rhs_dilation", "window_strides", "lhs_dilation", "padding")
-        groups, channels = params["feature_group_count"], step.inputs[0].shape[spec.lhs_spec[1]]
-        if max(params["lhs_dilation"]) > 1:
-            kind = "transposed conv"
-        elif groups == 1:
-            kind = "conv"
-        else:
-            kind = "depthwise conv" if groups == channels else "grouped conv"
-    elif step.name.startswith("reduce_window"):
-        kind = f"{step.name.removeprefix('reduce_window').removeprefix('_')} pool".strip()
-        axes = places = tuple(range(len(step.inputs[0].shape)))
-        taps = params["window_dimensions"]
-        fields = ("window_dilation", "window_strides", "base_dilation", "padding")
-    else:
-        return None
+def _geometry(step: Step) -> dict[int, _Axis]:
+    """The taps of a convolution or pooling, by axis of its operand."""
     found = {}
     added = _added(step.inputs[0])
-    columns = zip(axes, places, taps, *(params[name] for name in fields), strict=True)
-    for axis, place, count, rate, stride, apart, (low, high) in columns:
-        before, after, length = added.get(axis, (0, 0, step.inputs[0].shape[axis]))
-        first = np.arange(step.outputs[0].shape[place]) * stride - low - before * apart
-        reads = np.add.outer(first, np.arange(count) * rate)
-        inside = np.mean((reads >= 0) & (reads <= (length - 1) * apart))
-        padded = max(low, high, before, after) > 0
-        causal = padded and max(high, after) <= 0
-        found[axis] = _Axis(count, rate, Fraction(stride, apart), padded, causal, float(inside), length)
-    return kind, found
+    for taps in rule_of(step).taps(step):
+        before, after, length = added.get(taps.axis, (0, 0, step.inputs[0].shape[taps.axis]))
+        first = np.arange(step.outputs[0].shape[taps.place]) * taps.stride - taps.low - before * taps.apart
+        reads = np.add.outer(first, np.arange(taps.count) * taps.rate)
+        lost = 1 - float(np.mean((reads >= 0) & (reads <= (length - 1) * taps.apart)))
+        padded = max(taps.low, taps.high, before, after) > 0
+        causal = padded and max(taps.high, after) <= 0
+        found[taps.axis] = _Axis(length, taps.count, taps.rate, taps.step, padded, causal, lost)
+    return found
 
 
 def _added(value: Value) -> dict[int, tuple[int, int, int]]:
@@ -220,34 +194,15 @@ def _added(value: Value) -> dict[int, tuple[int, int, int]]:
     Causal, circular and reflecting padding, and padding by hand, are such steps.
     """
     found: dict[int, tuple[int, int, int]] = {}
-    step = value.step
-    while step is not None and step.name in ("pad", "concatenate"):
-        source = step.inputs[0]
-        if step.name == "pad":
-            sides = {axis: (low, high) for axis, (low, high, _) in enumerate(step.params["padding_config"])}
-        else:
-            # What is joined to a map along its own axis continues it: the longest part is the map.
-            axis = step.params["dimension"]
-            sizes = [part.shape[axis] for part in step.inputs]
-            largest = int(np.argmax(sizes))
-            source = step.inputs[largest]
-            sides = {axis: (sum(sizes[:largest]), sum(sizes[largest + 1 :]))}
+    while value.step is not None and (padded := rule_of(value.step).added(value.step)) is not None:
+        value, sides = padded
         for axis, (low, high) in sides.items():
             before, after, _ = found.get(axis, (0, 0, 0))
-            found[axis] = (before + low, after + high, source.shape[axis])
-        step = source.step
+            found[axis] = (before + low, after + high, value.shape[axis])
     return found
 
 
-def _by_space(step: Step, annotation: Annotation, spaces: int) -> list[tuple[int, int]]:
-    """For each of the model's spatial axes, that of the step's operand and that of its output.
-
-    Empty where one of them has no such axis.
-    """
-    both = [
-        {axis.space: place for place, axis in enumerate(annotation.axes[value]) if axis.kind == "space"}
-        for value in (step.inputs[0], step.outputs[0])
-    ]
-    if any(len(places) != spaces for places in both):
-        return []
-    return [(both[0][space], both[1][space]) for space in range(spaces)]
+def _by_space(value: Value, annotation: Annotation) -> dict[int, int]:
+    """By spatial axis of the model's input, that of an array."""
+    axes = annotation.axes[value]
+    return {axis.space: place for place, axis in enumerate(axes) if axis.kind == "space"}

@@ -1,8 +1,6 @@
-"""A model as a flat list of steps: every array operation between the input and the output, in order."""
+"""Tracing: every array operation of a model between its input and its output, in order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -15,109 +13,16 @@ from hdc import equations
 from hdc.equations import Function, Parameters, Scan
 from hdc.errors import InputError
 from hdc.ops import backend
+from hdc.receptive.rules.pointwise import POINTWISE
+from hdc.receptive.steps import Step, Trace, Value
 
 MAX_STEPS = 100_000
 
-# Output at a place depends on the inputs at that place alone.
-POINTWISE = frozenset(
-    """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz
-    conj convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt
-    imag integer_pow is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter not or
-    population_count pow pvary real reduce_precision rem round rsqrt select_n sharding_constraint
-    shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan
-    tanh xor""".split()
-)
-
 # Every entry of the result is one entry of the operand: where that is a parameter, none is masked out.
 _KEEPS_ENTRIES = frozenset(
-    "convert_element_type copy copy_p reduce_precision reshape transpose squeeze broadcast_in_dim rev".split()
+    """convert_element_type copy copy_p reduce_precision reshape transpose squeeze broadcast_in_dim rev
+    scan_row""".split()
 )
-
-
-@dataclass(eq=False)
-class Value:
-    """An array of the model.
-
-    Attributes:
-        shape: its shape.
-        depends: whether it depends on the input.
-        step: what computes it; None for the input, parameters and constants.
-        constant: its value where that is given: constants, and variables that are no parameters.
-        parameter: the path of the first parameter that it is computed from, or "".
-        unmasked: whether it is a parameter in another layout, so that no entry is zero by design.
-    """
-
-    shape: tuple[int, ...]
-    dtype: Any
-    depends: bool = False
-    step: "Step | None" = None
-    constant: Any = None
-    parameter: str = ""
-    unmasked: bool = False
-
-    @cached_property
-    def value(self) -> Any:
-        """The value of an array that does not depend on the input; parameters are given generic values.
-
-        A parameter is drawn at random, away from zero, so that what is zero in the result is zero by
-        construction (a mask, the weights of an interpolation) and not by initialisation.
-        """
-        if self.constant is not None:
-            return self.constant
-        if self.step is None and not self.unmasked:
-            raise InputError(
-                f"what the model sees depends on the value of {self.parameter}, which is not known: "
-                "analyse a model with values, not an abstract one"
-            )
-        if self.step is None:
-            drawn = np.random.default_rng(0).uniform(0.5, 1.5, self.shape)
-            return jnp.asarray(drawn, self.dtype)
-        # First what it is computed from, not by recursion: loops written out are thousands of steps deep.
-        pending = [value for value in self.step.inputs if value.is_missing]
-        while pending:
-            before = pending[-1].step
-            missing = [value for value in before.inputs if value.is_missing] if before is not None else []
-            if missing:
-                pending += missing
-            else:
-                _ = pending.pop().value
-        return self.step.evaluate()[self.step.outputs.index(self)]
-
-    @property
-    def is_missing(self) -> bool:
-        """Whether it is computed by a step and has not been yet."""
-        return self.step is not None and "value" not in vars(self)
-
-
-@dataclass(eq=False)
-class Step:
-    """One operation: a primitive of JAX by name, with its parameters."""
-
-    name: str
-    params: Parameters
-    inputs: list[Value]
-    outputs: list[Value] = field(default_factory=list)
-    primitive: Any = None
-
-    def evaluate(self) -> Sequence[Any]:
-        """The outputs, of a step whose inputs do not depend on the model's input."""
-        values = [value.value for value in self.inputs]
-        if self.name == "scan_row":
-            return [values[0][self.params["position"]]]
-        found = self.primitive.bind(*values, **self.params)
-        return found if self.primitive.multiple_results else [found]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The steps from `input` to `output`, in an order in which they can be computed.
-
-    Only those steps are listed whose result depends on the input.
-    """
-
-    input: Value
-    output: Value
-    steps: list[Step]
 
 
 def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
@@ -191,31 +96,15 @@ class _Flat:
         for equation in jaxpr.eqns:
             given = [read(variable) for variable in equation.invars]
             inner = equations.called(equation)
-            if inner is not None:
-                results = self.inline(inner, given)
-            elif any(value.depends for value in given):
-                results = self._dependent(equation, given)
-            else:
-                results = self._constant(equation, given)
+            results = self._step(equation, given) if inner is None else self.inline(inner, given)
             known.update(zip(equation.outvars, results, strict=True))
         return [read(variable) for variable in jaxpr.outvars]
 
-    def _constant(self, equation: Any, given: list[Value]) -> list[Value]:
-        """Evaluated only where a later step needs its value."""
-        name = equation.primitive.name
-        step = Step(name, equations.parameters(equation), given, primitive=equation.primitive)
-        sources = [value for value in given if value.parameter]
-        parameter = sources[0].parameter if sources else ""
-        unmasked = bool(sources) and sources[0].unmasked and name in _KEEPS_ENTRIES
-        step.outputs = [
-            Value(v.aval.shape, v.aval.dtype, step=step, parameter=parameter, unmasked=unmasked)
-            for v in equation.outvars
-        ]
-        return step.outputs
-
-    def _dependent(self, equation: Any, given: list[Value]) -> list[Value]:
+    def _step(self, equation: Any, given: list[Value]) -> list[Value]:
         params, name = equations.parameters(equation), equation.primitive.name
         shapes = [(v.aval.shape, v.aval.dtype) for v in equation.outvars]
+        if not any(value.depends for value in given):
+            return self._add(name, params, given, shapes, equation.primitive)
         if name == "scan":
             return self._scan(equations.scan(equation), given)
         if name == "cond":
@@ -266,13 +155,7 @@ class _Flat:
     def _row(self, rows: Value, position: int, *, carried: bool) -> Value:
         """One entry of a stack, as each turn of a scan gets it."""
         params = {"position": position, "carried": carried}
-        if rows.depends:
-            return self._add("scan_row", params, [rows], [(rows.shape[1:], rows.dtype)])[0]
-        step = Step("scan_row", Parameters("scan_row", params), [rows])
-        step.outputs = [
-            Value(rows.shape[1:], rows.dtype, step=step, parameter=rows.parameter, unmasked=rows.unmasked)
-        ]
-        return step.outputs[0]
+        return self._add("scan_row", params, [rows], [(rows.shape[1:], rows.dtype)])[0]
 
     def _add(
         self,
@@ -282,15 +165,22 @@ class _Flat:
         shapes: Sequence[tuple[tuple[int, ...], Any]],
         primitive: Any = None,
     ) -> list[Value]:
-        if len(self.steps) == MAX_STEPS:
-            raise InputError(f"the model has more than {MAX_STEPS} operations, loops written out")
+        """A new step's outputs; what does not depend on the input is computed only where it is needed."""
         step = Step(name, Parameters(name, params), given, primitive=primitive)
-        step.outputs = [
-            Value(shape, dtype, depends=True, step=step)
-            if 0 not in shape
-            else Value(shape, dtype, constant=np.zeros(shape, dtype))  # nothing in it depends on anything
-            for shape, dtype in shapes
-        ]
+        first = next((value for value in given if value.parameter), None)
+        for shape, dtype in shapes:
+            value = Value(shape, dtype, step=step)
+            if not any(operand.depends for operand in given):
+                if first is not None:
+                    value.parameter = first.parameter
+                    value.unmasked = first.unmasked and name in _KEEPS_ENTRIES
+            elif 0 in shape:  # nothing in it depends on anything
+                value = Value(shape, dtype, constant=np.zeros(shape, dtype))
+            else:
+                value.depends = True
+            step.outputs.append(value)
         if any(output.depends for output in step.outputs):
             self.steps.append(step)
+        if len(self.steps) > MAX_STEPS:
+            raise InputError(f"the model has more than {MAX_STEPS} operations, loops written out")
         return step.outputs

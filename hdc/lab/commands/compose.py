@@ -39,12 +39,12 @@ _TARGETS = {
     "launcher": {
         "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
         "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
-        "ray": "hdc.lab.launchers.ray.RayLauncher",
+        "ray": "hydra_plugins.hdc.lab.launchers.ray.RayLauncher",
         "submitit_slurm": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
     },
     "sweeper": {
         "basic": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-        "optuna": "hdc.lab.launchers.optuna.OptunaSweeper",
+        "optuna": "hydra_plugins.hdc.lab.launchers.optuna.OptunaSweeper",
     },
 }
 # Hydra's own keys that a user may set, and those that Hydra fills in.
@@ -305,7 +305,8 @@ def explained(error: Exception) -> str:
     if unknown_key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
         # Hydra's own advice, to append the key with +, would not help here.
         group = unknown_key[1].rpartition(".")[0]
-        known = [f"{group}.{name}".lstrip(".") for name in get_type_hints(cause.object_type or object)]
+        hints = get_type_hints(cause.object_type or object)
+        known = [f"{group}.{name}".lstrip(".") for name in hints if name[0] != "_"]
         return unknown("key", unknown_key[1], known) if known else f"unknown key {unknown_key[1]!r}"
     merged = re.match(r"Error merging override (.+?)=(.*)", first)
     if merged and "is not a ListConfig" in str(cause):

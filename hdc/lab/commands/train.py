@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hdc.errors import InputError, printable
-from hdc.lab import memory, records, signals
+from hdc.lab import memory, records
 from hdc.lab.commands import compose
 from hdc.lab.commands.main import one_line_errors
 from hdc.lab.commands.output import console
@@ -31,7 +31,6 @@ def run(arguments: list[str]) -> int:
         SystemExit: 130 and 143 where Ctrl-C and another signal interrupt it.
     """
     memory.keep()
-    signals.install()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints a traceback itself, and exits
     compose.register_schema()

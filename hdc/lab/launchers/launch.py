@@ -5,11 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
+from hydra.plugins.plugin import Plugin
 from omegaconf import DictConfig, OmegaConf
 
 from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.config import Config, from_dict
+
+
+def register(kind: type[Plugin]) -> None:
+    """Let Hydra use a launcher or sweeper of ours: it accepts plugins under names of `hydra_plugins` only."""
+    plugins = Plugins.instance()
+    plugins.register(kind)
+    plugins.class_name_to_class[f"hydra_plugins.{kind.__module__}.{kind.__name__}"] = kind
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
-"""Hydra's `hydra/sweeper=optuna`: a search that goes on where it was left.
+"""Hydra's `hydra/sweeper=optuna`: a search that resumes where it stopped.
 
-It is in this folder because Hydra takes plugins from no other.
-
-Hydra's own plugin, hydra-optuna-sweeper 1.3, is not used: it needs Optuna 2 and SQLAlchemy 1.4 of years ago,
-begins n_trials more at every launch, never ends the trials that a kill left, stops at the first failed run
-or NaN, and takes the end of range(1,3) for a value.
+Hydra's own plugin, hydra-optuna-sweeper 1.3, is not used: it needs Optuna 2 and SQLAlchemy 1.4, starts
+n_trials more at every launch, never ends the trials that a kill left, stops at the first failed run or NaN,
+and takes the end of range(1,3) for a value.
 """
 
 import json
@@ -14,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
-from omegaconf import open_dict
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
 
 from hdc.errors import InputError
-from hdc.lab.launchers import trials
+from hdc.lab.launchers import launch, trials
 from hdc.lab.launchers.launch import Launch, checked
 from hdc.lab.records import RunFolder
 from hdc.lab.records.names import flatten
@@ -52,7 +51,7 @@ class OptunaSweeperConf:
         params: by key, what to choose from, as a sweep on the command line says it.
     """
 
-    _target_: str = "hdc.lab.launchers.optuna.OptunaSweeper"
+    _target_: str = "hydra_plugins.hdc.lab.launchers.optuna.OptunaSweeper"
     n_trials: int = 20
     n_jobs: int = 1
     seed: int = 0
@@ -61,16 +60,23 @@ class OptunaSweeperConf:
 
 def register() -> None:
     """Make `hydra/sweeper=optuna` this one, even where Hydra has found its own plugin as well."""
-    Plugins.instance().register(OptunaSweeper)  # Hydra has found its own before
+    launch.register(OptunaSweeper)  # after Hydra has found its own
     ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf)
 
 
-class OptunaSweeper(BasicSweeper):
+class OptunaSweeper(Sweeper):
     """Draws runs with Optuna's TPE, launches them, and tells Optuna the objectives that they return."""
 
     def __init__(self, n_trials: int, n_jobs: int, seed: int, params: dict[str, str] | None):
-        super().__init__(max_batch_size=None, params=params)
-        self.n_trials, self.n_jobs, self.seed = n_trials, n_jobs, seed
+        self.n_trials, self.n_jobs, self.seed, self.params = n_trials, n_jobs, seed, params
+        self.batch_index = 0
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before the sweep."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> None:
         """Go on until the search has `n_trials` trials.

@@ -17,12 +17,13 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
+
+from hdc.lab.launchers import launch
 
 SAVING_SECONDS = 60  # how long runs that are told to end may take to save
 _STORE_BYTES = 80 * 2**20  # near Ray's least: nothing but configurations passes through it
@@ -37,7 +38,7 @@ class RayLauncherConf:
         num_cpus, num_gpus: what a run takes of them.
     """
 
-    _target_: str = "hdc.lab.launchers.ray.RayLauncher"
+    _target_: str = "hydra_plugins.hdc.lab.launchers.ray.RayLauncher"
     address: str = "local"
     num_cpus: float = 1
     num_gpus: float = 0
@@ -46,7 +47,7 @@ class RayLauncherConf:
 def register() -> None:
     """Give Hydra the launcher, where Ray is installed."""
     if importlib.util.find_spec("ray"):
-        Plugins.instance().register(RayLauncher)
+        launch.register(RayLauncher)
         ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLauncherConf, provider="hdc")
 
 

@@ -29,26 +29,26 @@ class Standing:
 
     Attributes:
         name: the schedule's label, then the keys that distinguish the run, as key=value.
-        run_id, seeds, state: the run's.
-        epochs: the number of epochs planned per seed.
-        seed, epoch: of the newest measurement, None without one.
+        run: the run itself.
+        state: of the run, when it was looked at.
+        reached: seed and epoch of the newest measurement, None without one.
         seconds: wall time of a finished run.
         written: the time of the newest measurement; None for a run that never started, and for packed runs.
         error: in one line, what ended a failed run, or which of the run's files cannot be read.
-        folder: the run's; None for packed runs.
     """
 
     name: tuple[str, ...]
-    run_id: str
-    seeds: tuple[int, ...]
+    run: Run
     state: str
-    epochs: int
-    seed: int | None
-    epoch: int | None
+    reached: tuple[int, int] | None
     seconds: float | None
     written: datetime | None
     error: str | None
-    folder: Path | None
+
+    @property
+    def folder(self) -> Path | None:
+        """The run's; None for packed runs."""
+        return self.run.folder if isinstance(self.run, RunFolder) else None
 
     @property
     def traceback(self) -> Path | None:
@@ -58,13 +58,13 @@ class Standing:
     def to_dict(self) -> dict[str, Any]:
         """For JSON: times in UTC, paths as text."""
         return {
-            "run_id": self.run_id,
+            "run_id": self.run.run_id,
             "schedule": self.name[0],
             "keys": dict(key.split("=", 1) for key in self.name[1:]),
-            "seeds": list(self.seeds),
+            "seeds": list(self.run.config.seeds),
             "state": self.state,
-            "epochs": self.epochs,
-            "reached": None if self.seed is None else {"seed": self.seed, "epoch": self.epoch},
+            "epochs": self.run.config.train.epochs,
+            "reached": self.reached and dict(zip(("seed", "epoch"), self.reached, strict=True)),
             "seconds": self.seconds,
             "written": self.written and self.written.isoformat(timespec="seconds"),
             "error": self.error,
@@ -107,8 +107,8 @@ def report(found: Sequence[Standing], now: datetime) -> RenderableType:
     body = [
         (
             ", ".join(one.name),
-            one.run_id,
-            _ranges(one.seeds),
+            one.run.run_id,
+            _ranges(one.run.config.seeds),
             one.state,
             *(_reached(one) or ("–", "–")),
             _time(one, now),
@@ -162,33 +162,30 @@ def _standing(run: Run, name: tuple[str, ...]) -> Standing:
     reached = complete if state == "done" else read(newest)
     if state == "failed" and (failure := read(lambda: run.failure)):
         errors.insert(0, failure["error"])
-    folder = run.folder if isinstance(run, RunFolder) else None
     return Standing(
         name,
-        run.run_id,
-        run.config.seeds,
+        run,
         state,
-        run.config.train.epochs,
-        *(reached or (None, None)),
+        reached,
         read(lambda: run.seconds),
-        _written(folder),
+        _written(run.folder) if isinstance(run, RunFolder) else None,
         "; ".join(errors) or None,
-        folder,
     )
 
 
-def _written(folder: Path | None) -> datetime | None:
+def _written(folder: Path) -> datetime | None:
     try:
-        return folder and datetime.fromtimestamp((folder / "metrics.jsonl").stat().st_mtime, UTC)
+        return datetime.fromtimestamp((folder / "metrics.jsonl").stat().st_mtime, UTC)
     except OSError:
         return None
 
 
 def _reached(one: Standing) -> tuple[str, str] | None:
     """The epoch of how many, and the seed of how many, as text."""
-    if one.seed is None:
+    if one.reached is None:
         return None
-    return f"{one.epoch} of {one.epochs}", f"{one.seeds.index(one.seed) + 1} of {len(one.seeds)}"
+    (seed, epoch), config = one.reached, one.run.config
+    return f"{epoch} of {config.train.epochs}", f"{config.seeds.index(seed) + 1} of {len(config.seeds)}"
 
 
 def _far(one: Standing) -> list[str]:
@@ -196,8 +193,9 @@ def _far(one: Standing) -> list[str]:
 
 
 def _named(one: Standing) -> str:
-    seeds = "seed" if len(one.seeds) == 1 else "seeds"
-    return f"{', '.join(one.name)} ({one.run_id}, {seeds} {_ranges(one.seeds)})"
+    seeds = one.run.config.seeds
+    what = "seed" if len(seeds) == 1 else "seeds"
+    return f"{', '.join(one.name)} ({one.run.run_id}, {what} {_ranges(seeds)})"
 
 
 def _time(one: Standing, now: datetime) -> str:

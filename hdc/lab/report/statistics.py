@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
-from typing import Any
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -260,8 +259,11 @@ class Correlation:
             batch=_batch(len(x)),
             rng=np.random.default_rng(_SEED),
         )
-        low, high = _bootstrap(data, _spearman)
+        low, high = _bootstrap(data)
         return cls(len(x), float(test.statistic), low, high, float(test.pvalue))
+
+    def __str__(self) -> str:
+        return f"{self.rho:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
     def detectable(self, tests: int = 1) -> float:
         """The smallest correlation that n rows find with 80 % power; NaN without a test.
@@ -291,14 +293,15 @@ def _batch(n: int) -> int:
     return max(1, _AT_ONCE // n)
 
 
-def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> tuple[float, float]:
-    """The 95 % BCa interval of a statistic of paired samples; percentiles where BCa is undefined."""
+def _bootstrap(data: tuple[np.ndarray, ...]) -> tuple[float, float]:
+    """The 95 % BCa interval of the rank correlation; percentiles where BCa is undefined."""
+    low, high = math.nan, math.nan
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            found = stats.bootstrap(
+            low, high = stats.bootstrap(
                 data,
-                statistic,
+                _spearman,
                 paired=True,
                 vectorized=True,
                 confidence_level=CONFIDENCE,
@@ -307,6 +310,6 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> t
                 method=method,
                 rng=np.random.default_rng(_SEED),
             ).confidence_interval
-        if math.isfinite(found.low) and math.isfinite(found.high):
+        if math.isfinite(low) and math.isfinite(high):
             break
-    return float(found.low), float(found.high)
+    return float(low), float(high)

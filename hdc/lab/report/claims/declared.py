@@ -35,22 +35,16 @@ from hdc.lab.report.tables.columns import DESCRIBED
 from hdc.schedules import DilationSchedule
 
 _LISTS = ("study", "metric", "column", "treatment", "control")  # keys that can be lists
-_COMPARED = frozenset(("study", "treatment", "control", "expect"))
-_NEEDS = {
-    "exact": frozenset(("fact",)),
-    "paired": _COMPARED | {"metric"},
-    "count": _COMPARED | {"column"},
-    "time": _COMPARED,
-    "memory": _COMPARED,
-    "correlation": frozenset(("study", "predicted", "metric", "expect")),
-    "matrix": frozenset(("study",)),
-}
-_EXPECTS = {
-    "paired": ("higher", "lower", "not_higher", "not_lower"),
-    "count": ("higher", "lower", "equal"),
-    "time": ("higher", "lower"),
-    "memory": ("higher", "lower", "equal"),
-    "correlation": ("higher", "lower"),
+_SIDES = ("study", "treatment", "control")
+# For each kind of line: the keys that it needs, and what it can expect.
+_KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "exact": (("fact",), ()),
+    "paired": ((*_SIDES, "metric"), ("higher", "lower", "not_higher", "not_lower")),
+    "count": ((*_SIDES, "column"), ("higher", "lower", "equal")),
+    "time": (_SIDES, ("higher", "lower")),
+    "memory": (_SIDES, ("higher", "lower", "equal")),
+    "correlation": (("study", "predicted", "metric"), ("higher", "lower")),
+    "matrix": (("study",), ()),
 }
 _KEYS = FIRST_KEYS - {"schedule.rates", "schedule.repeat"}
 
@@ -129,23 +123,20 @@ def _claim(name: str, entry: Any) -> Claim:
 
 def _lines(values: Mapping[str, Any], place: str) -> Iterator[Line]:
     kind, expect = values.get("kind", ""), values.get("expect", "")
-    _one_of(place, "kind", kind, _NEEDS)
-    needed = {"kind"} | _NEEDS[kind] | ({"margin"} if str(expect).startswith("not_") else set())
-    allowed = needed | ({"each"} if "control" in needed else set())
+    _one_of(place, "kind", kind, _KINDS)
+    needs, expects = _KINDS[kind]
+    margin = ["margin"] if str(expect).startswith("not_") else []
+    needed = sorted({"kind", *needs, *(["expect"] if expects else []), *margin})
     for key in values:
-        _one_of(place, "key", key, sorted(allowed))
-    for key in sorted(needed):
-        if key not in values:
-            raise InputError(f"{place}: a line of kind {kind} needs {key}")
-    margin = values.get("margin", 0.0)
-    if not isinstance(margin, float) or margin < 0:
-        raise InputError(f"{place}: margin must be a number from 0.0 on, got {margin!r}")
+        _one_of(place, "key", key, [*needed, *(["each"] if "control" in needs else [])])
+    if missing := [key for key in needed if key not in values]:
+        raise InputError(f"{place}: a line of kind {kind} needs {missing[0]}")
     given: dict[str, list[Any]] = {
         key: _listed(values[key]) if key in _LISTS else [values[key]]
         for key in Line.__dataclass_fields__
         if key in values
     }
-    known = {"expect": _EXPECTS.get(kind), "fact": FACTS, "predicted": DESCRIBED, "column": DESCRIBED}
+    known = {"expect": expects, "fact": FACTS, "predicted": DESCRIBED, "column": DESCRIBED}
     for key, value in ((key, value) for key, some in given.items() for value in some):
         if key in known:
             _one_of(place, key, value, known[key])
@@ -153,6 +144,8 @@ def _lines(values: Mapping[str, Any], place: str) -> Iterator[Line]:
             raise InputError(f"{place}: study must be a name, got {value!r}")
         if key == "metric" and not re.fullmatch(r"[^/]+/[^/]+", str(value)):
             raise InputError(f"{place}: metric must be split/metric, such as test/accuracy, got {value!r}")
+        if key == "margin" and not (isinstance(value, float) and value >= 0):
+            raise InputError(f"{place}: margin must be a number from 0.0 on, got {value!r}")
     each = values.get("each", {})
     for setting in product(*([(key, value) for value in _listed(some)] for key, some in each.items())):
         selectors: dict[str, list[Any]] = {

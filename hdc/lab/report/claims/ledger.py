@@ -232,9 +232,8 @@ def _correlation(line: Line, study: _Study) -> Outcome:
     one = correlation(study.rows, line.predicted, line.metric)
     if not one.n:
         raise _NotRun(f"hdc train study={study.name}")
-    told = f"ρ {one.rho:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
     numbers = (one.rho, one.low, one.high, one.p)
-    return Outcome(line, "not resolved", one.n, told, "", *numbers, detectable=one.detectable)
+    return Outcome(line, "not resolved", one.n, f"ρ {one}", "", *numbers, detectable=one.detectable)
 
 
 def _compared(line: Line, study: _Study) -> Outcome:

@@ -10,7 +10,7 @@ from hdc.lab.report.figures.offsets import offsets
 from hdc.lab.report.figures.panels import panels
 from hdc.lab.report.figures.rows import differences, strata
 from hdc.lab.report.figures.scatter import pareto, prediction
-from hdc.lab.report.figures.style import COLOURS, save
+from hdc.lab.report.figures.style import save as save
 
 DRAWINGS: dict[str, Callable[[FigureConfig, Sequence[Run]], Figure]] = {
     "panels": panels,
@@ -20,16 +20,3 @@ DRAWINGS: dict[str, Callable[[FigureConfig, Sequence[Run]], Figure]] = {
     "differences": differences,
     "strata": strata,
 }
-
-__all__ = [
-    "COLOURS",
-    "DRAWINGS",
-    "FigureConfig",
-    "differences",
-    "offsets",
-    "panels",
-    "pareto",
-    "prediction",
-    "save",
-    "strata",
-]

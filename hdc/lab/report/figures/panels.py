@@ -35,32 +35,29 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     if not done:
         seed = "" if config.seed is None else f" with seed {config.seed}"
         raise InputError(f"study {config.study!r} has no finished run{seed} to draw")
-    seeds = [run.config.seeds[0] if config.seed is None else config.seed for run in done.values()]
-    maps = [packed.gridding(run, seed) for run, seed in zip(done.values(), seeds, strict=True)]
-    shown = [packed.predictions(run, seed) for run, seed in zip(done.values(), seeds, strict=True)]
+    shown = []
+    for run in done.values():
+        seed = run.config.seeds[0] if config.seed is None else config.seed
+        shown.append((run, packed.gridding(run, seed), packed.predictions(run, seed)))
     widest = max(run.config.dilation.receptive_field for run in done.values())
-    dense = shown[0]["labels"].ndim > 1
+    first = shown[0][2]
+    dense = first["labels"].ndim > 1
     titles = ("paths to each pixel", "effective field, dB", "test image", "truth", "prediction")
     count = len(titles) if dense else 3
     figure, axes = style.new(2.1 * count, 2.35 * len(done) + 0.9, count, nrows=len(done))
-    for row, (run, gridding, predictions) in enumerate(zip(done.values(), maps, shown, strict=True)):
-        _draw_paths(axes[row, 0], run, widest)
-        _draw_erf(axes[row, 1], gridding["erf"], widest)
-        ripple, speckle = (_mean(run, metric) for metric in ("erf_ripple", "speckle"))
-        axes[row, 1].set_xlabel(f"ripple {ripple:+.1f} dB", fontsize=9)
-        _draw_sample(axes[row, 2:], predictions)
+    for row, (run, gridding, predictions) in zip(axes, shown, strict=True):
+        _draw_paths(row[0], run, widest)
+        _draw_erf(row[1], gridding["erf"], widest)
+        row[1].set_xlabel(f"ripple {_mean(run, 'erf_ripple'):+.1f} dB", fontsize=9)
+        _draw_sample(row[2:], predictions)
         if dense:
-            axes[row, 4].set_xlabel(f"speckle {100 * speckle:.2f} %", fontsize=9)
-        if row == 0:
-            for axis, title in zip(axes[0], titles, strict=False):
-                axis.set_title(title, fontsize=10)
+            row[4].set_xlabel(f"speckle {100 * _mean(run, 'speckle'):.2f} %", fontsize=9)
+    for axis, title in zip(axes[0], titles, strict=False):
+        axis.set_title(title, fontsize=10)
     if dense:
-        names = [style.literal(str(name)) for name in shown[0]["classes"]]
-        handles = [
-            Patch(facecolor=style.colour(i), edgecolor="0.4", label=name) for i, name in enumerate(names)
-        ]
-        handles.append(Patch(facecolor=plots.HOLE, edgecolor="0.4", label="hole: never seen"))
-        style.legend(figure, 7, handles)
+        colours = [(style.literal(str(name)), style.colour(i)) for i, name in enumerate(first["classes"])]
+        colours.append(("hole: never seen", plots.HOLE))
+        style.legend(figure, 7, [Patch(facecolor=c, edgecolor="0.4", label=name) for name, c in colours])
     style.write(figure, _caption(config, runs, done))
     return figure
 
@@ -92,8 +89,8 @@ def _frame(axis: Axes, widest: int) -> None:
     limit = widest / 2 + 1
     axis.set(xlim=(-limit, limit), ylim=(limit, -limit), facecolor="0.75")
     ticks = [-(widest // 2), 0, widest // 2]
-    axis.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=7)
-    axis.set_yticks(ticks, [str(tick) for tick in ticks], fontsize=7)
+    for set_ticks in (axis.set_xticks, axis.set_yticks):
+        set_ticks(ticks, [str(tick) for tick in ticks], fontsize=7)
 
 
 def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
@@ -116,8 +113,7 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
                 interpolation="nearest",
             )
     for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])
 
 
 def _mean(run: Run, metric: str) -> float:

@@ -54,7 +54,9 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             ends = np.nan_to_num([found.low, found.high], nan=found.mean)  # a single pair has no interval
             axis.plot(factor * ends, [place, place], color="0.35", linewidth=1.4)
             face = _CLEAR if not difference.mark else _NOISE if found.low <= 0 <= found.high else _UNSURE
-            axis.plot(factor * found.mean, place, "o", markersize=6, markerfacecolor=face, color=_CLEAR)
+            axis.plot(
+                factor * found.mean, place, marker="o", markersize=6, markerfacecolor=face, color=_CLEAR
+            )
         unit = style.axis_title(column, table).replace(", %", ",\npercentage points").replace(", dB", ",\ndB")
         axis.set_xlabel(f"difference in {unit}", fontsize=8.5)
         style.frame(axis)

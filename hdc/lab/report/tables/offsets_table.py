@@ -107,7 +107,7 @@ def document(study: str, runs: Sequence[Run]) -> Document:
                 "offset": cell.offset,
                 "reachable": cell.reachable,
                 "n": len(cell.accuracies),
-                "mean": _mean(cell) if cell.accuracies else None,
+                "mean": sum(cell.accuracies) / len(cell.accuracies) if cell.accuracies else None,
                 "judged": cell.worst if cell.judged else None,
                 "agrees": cell.agrees if cell.judged else None,
             }
@@ -118,10 +118,6 @@ def document(study: str, runs: Sequence[Run]) -> Document:
     head = ("schedule", *map(str, offsets))
     title = f"{study}: what is learnt at each offset, in pixels"
     return Document((Section(title, head, body),), tuple(notes), frame)
-
-
-def _mean(cell: Cell) -> float:
-    return sum(cell.accuracies) / len(cell.accuracies)
 
 
 def _text(cell: Cell | None) -> str:

@@ -166,7 +166,8 @@ def _values(
     done = [place for place, run in enumerate(runs) if run.state == "done"]
     value = pl.col("value").fill_null(float("nan"))
     # An epoch's typical time is the median; of any other metric the last value is the run's.
-    typical = {True: value.median(), False: value.sort_by("step").last()}
+    timed = pl.col("metric").first() == "seconds"
+    one = pl.when(timed).then(value.median()).otherwise(value.sort_by("step").last())
     for part in records.measurements([runs[place] for place in done]):
         test = part.filter(pl.col("split") == "test")
         for place, seed in test.select("run", "seed").unique().iter_rows():
@@ -176,9 +177,7 @@ def _values(
                 values.setdefault(column, [{} for _ in runs])
         wanted = part.with_columns(column=pl.concat_str("split", pl.lit("/"), "metric"))
         wanted = wanted.filter(pl.col("column").is_in([*values]))
-        for timed, one in typical.items():
-            chosen = wanted.filter((pl.col("metric") == "seconds") == timed)
-            found = chosen.group_by("run", "column", "seed", maintain_order=True).agg(one)
-            for place, column, seed, number in found.iter_rows():
-                values[column][done[place]][seed] = number
+        found = wanted.group_by("run", "column", "seed", maintain_order=True).agg(one)
+        for place, column, seed, number in found.iter_rows():
+            values[column][done[place]][seed] = number
     return values, tested

@@ -198,9 +198,9 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
             kind of schedule nor a row.
     """
     rows = group(runs, [*config.measured, *config.described])
-    known = [name for row in rows for name in (row.schedule, row.label)]
-    if config.baseline not in (*get_args(Kind), *known):
-        raise InputError(unknown("baseline", config.baseline, list(dict.fromkeys([*get_args(Kind), *known]))))
+    known = dict.fromkeys((*get_args(Kind), *(name for row in rows for name in (row.schedule, row.label))))
+    if config.baseline not in known:
+        raise InputError(unknown("baseline", config.baseline, known))
     finished = any(run.state == "done" for run in runs)
     measured = [
         name
@@ -240,27 +240,26 @@ def long_frame(table: Table) -> pl.DataFrame:
 def document(table: Table) -> Document:
     """The blocks: results, paired differences if there is a baseline, correlations, schedules and cost."""
 
-    def block(
-        text: str, head: tuple[str, ...], names: Sequence[str], body: Iterable[tuple[str, ...]]
-    ) -> Section:
-        return Section(text, (*head, *(title(name, table.dense) for name in names)), tuple(body))
+    def block(text: str, head: Sequence[str], names: Sequence[str], body: Iterable[tuple[str, ...]]) -> None:
+        headings = (title(name, table.dense) for name in names)
+        blocks.append(Section(text, (*head, *headings), tuple(body)))
 
-    results = ((row.label, row.seeds, *(row.text(name) for name in table.measured)) for row in table.rows)
-    blocks = [block(f"{table.config.study}: test split", ("schedule", "seeds"), table.measured, results)]
+    blocks: list[Section] = []
+    measured, described, compared = table.measured, table.described, table.compared
+    results = ((row.label, row.seeds, *map(row.text, measured)) for row in table.rows)
+    block(f"{table.config.study}: test split", ("schedule", "seeds"), measured, results)
     pairs = [(row, other) for row in table.rows if (other := table.baseline(row))]
-    if pairs and table.compared:
+    if pairs and compared:
         differences = (
-            (row.label, *(_difference_cell(table, row, name) for name in table.compared)) for row, _ in pairs
+            (row.label, *(_difference_cell(table, row, name) for name in compared)) for row, _ in pairs
         )
         labels = {other.schedule for _, other in pairs}
         to = labels.pop() if len(labels) == 1 else f"{table.config.baseline} of as many layers"
-        blocks.append(
-            block(f"difference to {to}, paired by seed", ("schedule",), table.compared, differences)
-        )
+        block(f"difference to {to}, paired by seed", ("schedule",), compared, differences)
     if table.config.correlate:
         blocks.append(_correlations(table))
-    known = ((row.label, row.kind, *(row.text(name) for name in table.described)) for row in table.rows)
-    blocks.append(block("the schedule itself, and its cost", ("schedule", "kind"), table.described, known))
+    known = ((row.label, row.kind, *map(row.text, described)) for row in table.rows)
+    block("the schedule itself, and its cost", ("schedule", "kind"), described, known)
     return Document(tuple(blocks), table.notes, long_frame(table))
 
 
@@ -286,18 +285,12 @@ def _correlations(table: Table) -> Section:
         (
             ", ".join((title(name, table.dense), *others)),
             str(max((one.n for one in cells), default=0)),
-            *(_correlation_cell(one) for one in cells),
+            *(str(one) if math.isfinite(one.rho) else "–" for one in cells),
         )
         for (others, name), cells in found.items()
     )
     head = ("Spearman with", "rows", *(DESCRIBED[name].title for name in table.config.correlate))
     return Section("does the prediction predict? rank correlation with the rows' means", head, body)
-
-
-def _correlation_cell(found: Correlation) -> str:
-    if not math.isfinite(found.rho):
-        return "–"
-    return f"{found.rho:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def _difference_cell(table: Table, row: Row, name: str) -> str:

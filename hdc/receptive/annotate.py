@@ -1,0 +1,87 @@
+"""From the input on, step by step: what each axis of each array stands for, and what is masked out."""
+
+import math
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hdc.receptive.axes import CHANNEL, Annotation, Axes, Axis
+from hdc.receptive.masks import LOW, MOST, NONE, NOTHING, Masked, small
+from hdc.receptive.rules import rule_of
+from hdc.receptive.rules.layout import Movement
+from hdc.receptive.rules.pointwise import MASKING, Pointwise
+from hdc.receptive.steps import Trace, Value
+
+_FEW = 2**12  # entries of a mask that are found at once
+
+
+def annotate(trace: Trace) -> Annotation:
+    """The axes of the input are `[batch, space..., channel]`; the rest follows step by step.
+
+    Raises:
+        InputError: for a mask whose values are not known, or that has more than 2^26 entries.
+    """
+    found = Annotation(masked=_find_masks(trace))
+    spaces = len(trace.input.shape) - 2
+    found.axes[trace.input] = (Axis("batch"), *(Axis("space", k) for k in range(spaces)), CHANNEL)
+    found.spread[trace.input] = 1
+    for step in trace.steps:
+        rule = rule_of(step)
+        spread = max(found.spread[value] for value in step.inputs if value.depends)
+        before = found.axes.get(step.inputs[0])
+        if before is not None:
+            for taps in rule.taps(step):
+                if taps.count > 1:
+                    spread = max(spread, math.ceil(before[taps.axis].stride * taps.rate / taps.apart))
+        axes = rule.axes(step, found)
+        for output in step.outputs:
+            rank = len(output.shape)
+            found.axes[output] = axes if len(axes) == rank else (CHANNEL,) * rank
+            found.spread[output] = spread
+    found.axes[trace.output] = _as_input(trace, found.axes[trace.output], found.axes[trace.input])
+    return found
+
+
+def _as_input(trace: Trace, axes: Axes, given: Axes) -> Axes:
+    """An output of the input's height and width is a map like it, even if what lies between hides it."""
+    like = len(axes) == len(given) and trace.output.shape[1:-1] == trace.input.shape[1:-1]
+    known = [place for place, axis in enumerate(axes) if axis.kind == "space"]
+    if not like or any(axes[place].space != given[place].space for place in known):
+        return axes
+    return tuple(axes[i] if i in known or axis.kind != "space" else axis for i, axis in enumerate(given))
+
+
+def _find_masks(trace: Trace) -> dict[Value, Masked]:
+    """What is masked out of the arrays that depend on the input; arrays without any are left out."""
+
+    @cache
+    def entries(value: Value) -> np.ndarray | None:
+        """Of a constant; None where there are too many. What is repeated is held once."""
+        step, size = value.step, math.prod(value.shape)
+        rule = rule_of(step) if step is not None else None
+        if step is None or size <= _FEW or not isinstance(rule, Movement | Pointwise):
+            return np.asarray(value.value) if size <= MOST else None
+        given = [known for one in step.inputs if (known := entries(one)) is not None]
+        return rule.entries(step, given) if len(given) == len(step.inputs) else None
+
+    @cache
+    def constant(value: Value) -> Masked | None:
+        """None where the values are not known, or are not the same in every copy of the model."""
+        known = all(one.step is not None or one.constant is not None for one in value.sources)
+        if not known or jnp.issubdtype(value.dtype, jax.dtypes.extended) or value.is_drawn:
+            return None
+        if (array := entries(value)) is None:
+            return None
+        few = small(array)
+        return Masked(few == 0, NONE if few.dtype == bool else few <= LOW).stretched(value.shape)
+
+    found: dict[Value, Masked] = {}
+    for step in trace.steps:
+        if step.name in MASKING or any(value in found for value in step.inputs):
+            given = [found.get(value, NOTHING) if value.depends else constant(value) for value in step.inputs]
+            masked = rule_of(step).masked(step, given)
+            if masked.zero.any() or masked.low.any():
+                found[step.outputs[0]] = masked.stretched(step.outputs[0].shape)
+    return found

@@ -1,0 +1,374 @@
+"""Operations that put entries elsewhere: reshape and transpose, concatenate and split, gather and scatter."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+
+from hdc.errors import InputError
+from hdc.receptive.axes import CHANNEL, NEW, STACK, Annotation, Axes, Axis, resampled, scaled, uneven, unified
+from hdc.receptive.masks import NOTHING, Given, Masked
+from hdc.receptive.rules.base import Rule, Sides
+from hdc.receptive.steps import Step, Value
+from hdc.receptive.window import Window
+
+if TYPE_CHECKING:
+    from hdc.receptive.pullback import Pullback
+
+
+class Movement(Rule):
+    """Operations on whole axes that also move a mask.
+
+    Methods:
+        moved: what they make of an array of their operand's shape.
+    """
+
+    def moved(self, step: Step, array: np.ndarray) -> np.ndarray:
+        return array.reshape(step.outputs[0].shape)
+
+    def masked(self, step: Step, given: Given) -> Masked:
+        return (given[0] or NOTHING).each(lambda mask: self.moved(step, mask) if mask.ndim else mask)
+
+    def entries(self, step: Step, given: Sequence[np.ndarray]) -> np.ndarray:
+        return self.moved(step, given[0])
+
+
+class Broadcast(Movement):
+    def moved(self, step: Step, array: np.ndarray) -> np.ndarray:
+        after = step.outputs[0].shape
+        shape = [1] * len(after)
+        for axis, place in enumerate(step.params["broadcast_dimensions"]):
+            shape[place] = array.shape[axis]
+        return np.broadcast_to(array.reshape(shape), after)
+
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        operand, shape = step.inputs[0], step.outputs[0].shape
+        new = [NEW] * len(shape)
+        for i, place in enumerate(step.params["broadcast_dimensions"]):
+            new[place] = found.axes[operand][i] if operand.shape[i] == shape[place] else NEW
+        return tuple(new)
+
+    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+        before, after = step.inputs[0].shape, step.outputs[0].shape
+        places = step.params["broadcast_dimensions"]
+        kept = {place for i, place in enumerate(places) if before[i] == after[place]}
+        for axis, length in enumerate(after):
+            if axis not in kept:
+                window = window.summed(axis, length)
+        return window.without([axis for axis in range(len(after)) if axis not in places])
+
+
+class Squeeze(Movement):
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        gone = step.params["dimensions"]
+        return tuple(axis for i, axis in enumerate(found.axes[step.operand]) if i not in gone)
+
+    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+        return window.inserted([axis % len(step.inputs[0].shape) for axis in step.params["dimensions"]])
+
+
+class Transpose(Movement):
+    def moved(self, step: Step, array: np.ndarray) -> np.ndarray:
+        return array.transpose(step.params["permutation"])
+
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        return tuple(found.axes[step.operand][i] for i in step.params["permutation"])
+
+    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+        return window.transposed(np.argsort(step.params["permutation"]))
+
+
+class Reshape(Movement):
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        axes, before, after = found.axes[step.operand], step.operand.shape, step.outputs[0].shape
+        result: list[Axis] = [NEW] * len(after)
+        for old, new in _groups(before, after):
+            old, new = [i for i in old if before[i] > 1], [j for j in new if after[j] > 1]
+            if len(new) == 1:
+                became = (_merged(tuple(axes[i] for i in old), tuple(before[i] for i in old)),)
+            elif len(old) == 1:
+                became = _split(axes[old[0]], tuple(after[j] for j in new))
+            else:
+                became = (CHANNEL,) * len(new)
+            for j, axis in zip(new, became, strict=True):
+                result[j] = axis
+        # Axes of one position keep their meaning in order, as far as there are as many before and after.
+        ones_old = [axis for axis, length in zip(axes, before, strict=True) if length == 1]
+        ones_new = [j for j, length in enumerate(after) if length == 1]
+        if len(ones_old) == len(ones_new):
+            for j, axis in zip(ones_new, ones_old, strict=True):
+                result[j] = axis
+        return tuple(result)
+
+    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+        before, after = step.inputs[0].shape, step.outputs[0].shape
+        starts: list[int | None] = [None] * len(before)
+        shape = [1] * len(before)
+        for old, new in _groups(before, after):
+            if len(old) == len(new) == 1:
+                starts[old[0]], shape[old[0]] = window.starts[new[0]], window.counts.shape[1 + new[0]]
+            elif any(window.starts[axis] is not None for axis in new):
+                for axis in new:
+                    window = to.inside(window, axis, after[axis])
+                for axis in old:
+                    starts[axis], shape[axis] = 0, before[axis]
+        return Window(window.counts.reshape(len(window.counts), *shape), tuple(starts))
+
+
+def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """The axes that a reshape turns into one another: pairs of places before and after, in order.
+
+    No length is 0.
+    """
+    result: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        old, new, left, right = [], [], 1, 1
+        while left != right or not (old or new):
+            if i < len(before) and (left < right or not old):
+                left *= before[i]
+                old.append(i)
+                i += 1
+            if j < len(after) and (right < left or not new):
+                right *= after[j]
+                new.append(j)
+                j += 1
+        result.append((old, new))
+    return result
+
+
+def _merged(parts: Axes, lengths: tuple[int, ...]) -> Axis:
+    if len(parts) == 1:
+        return parts[0]
+    kinds = [axis.kind for axis in parts]
+    if set(kinds) == {"channel"}:
+        return CHANNEL
+    # Repeated or shuffled into the map from the channels: so many positions where there was one.
+    if kinds[0] == "space" and set(kinds[1:]) <= {"new", "stack", "channel"}:
+        return scaled(parts[0], Fraction(1, math.prod(lengths[1:])))
+    return Axis("flat", parts=parts, lengths=lengths)
+
+
+def _split(axis: Axis, lengths: tuple[int, ...]) -> Axes:
+    if axis.kind == "flat" and axis.lengths == lengths:
+        return axis.parts
+    if axis.kind == "space":
+        strides = [axis.stride * math.prod(lengths[place + 1 :]) for place in range(len(lengths))]
+        phases = (Axis("channel", axis.space, stride, phase=True) for stride in strides[1:])
+        return (replace(axis, stride=strides[0]), *phases)
+    return (axis if axis.kind == "new" else CHANNEL,) * len(lengths)
+
+
+class Reverse(Rule):
+    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+        for axis in step.params["dimensions"]:
+            if window.starts[axis] is not None:
+                start = step.inputs[0].shape[axis] - window.stop(axis)
+                window = window.with_axis(axis, np.flip(window.counts, axis + 1), start)
+        return window
+
+
+class Tile(Rule):
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        columns = zip(found.axes[step.operand], step.operand.shape, step.params["reps"], strict=True)
+        return tuple(NEW if length == 1 < times else axis for axis, length, times in columns)
+
+    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+        for axis, times in enumerate(step.params["reps"]):
+            if times > 1:
+                length = step.inputs[0].shape[axis]
+                whole = to.inside(window, axis, times * length).counts
+                shape = (*whole.shape[: axis + 1], times, length, *whole.shape[axis + 2 :])
+                window = window.with_axis(axis, whole.reshape(shape).sum(axis=axis + 1), 0)
+        return window
+
+
+class Concatenate(Rule):
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        along = step.params["dimension"]
+        # What is joined along this axis stays side by side: no summary returns to a map by it.
+        joined = unified(step, found, beside=(along,))
+        return uneven(joined, [place == along for place in range(len(joined))])
+
+    def added(self, step: Step) -> tuple[Value, Sides]:
+        # What is joined to a map along its own axis continues it: the longest part is the map.
+        axis = step.params["dimension"]
+        sizes = [part.shape[axis] for part in step.inputs]
+        largest = int(np.argmax(sizes))
+        return step.inputs[largest], {axis: (sum(sizes[:largest]), sum(sizes[largest + 1 :]))}
+
+    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+        axis = step.params["dimension"]
+        if to.beyond and self._is_circular(step):
+            # Beyond its edge, a map with circular padding goes on as any other.
+            value, sides = self.added(step)
+            window = window.expanded(axis, step.outputs[0].shape[axis])
+            to.add(value, window.moved(axis, -sides[axis][0]))
+            return
+        for value, part in _parts(window, step, axis, [value.shape[axis] for value in step.inputs], to):
+            to.add(value, part)
+
+    def _is_circular(self, step: Step) -> bool:
+        """Whether a map is continued around its edges by slices of its own."""
+        axis, (whole, sides) = step.params["dimension"], self.added(step)
+        position = -sides[axis][0]
+        for value in step.inputs:
+            first, cut = 0, value.step
+            if value is not whole:
+                if cut is None or cut.name != "slice" or cut.inputs[0] is not whole:
+                    return False
+                first = cut.params["start_indices"][axis]
+                if max(cut.params["strides"] or (1,)) > 1:
+                    return False
+            if first != position % whole.shape[axis]:
+                return False
+            position += value.shape[axis]
+        return step.inputs.count(whole) == 1
+
+
+class Stack(Rule):
+    """The turns of a scan, or anything else, along a new axis."""
+
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        joined, place = unified(step, found), step.params["axis"]
+        # What the turns of a loop over a map return lies as what they take.
+        taken = [found.axes[rows][0] for rows in step.params.get("rows", ()) if rows.depends]
+        along = next((axis for axis in taken if axis.kind in ("space", "flat")), STACK)
+        return (*joined[:place], along, *joined[place:])
+
+    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+        axis = step.params["axis"]
+        for value, part in _parts(window, step, axis, [1] * len(step.inputs), to):
+            to.add(value, part.without([axis]))
+
+
+def _parts(
+    window: Window, step: Step, axis: int, sizes: list[int], to: "Pullback"
+) -> Iterator[tuple[Value, Window]]:
+    """What each of the joined arrays gets, from the window of the whole."""
+    uniform = window.starts[axis] is None
+    if not uniform:
+        window = to.inside(window, axis, sum(sizes))
+    start = 0
+    for value, size in zip(step.inputs, sizes, strict=True):
+        if value.depends and not to.is_coupling(step, value):
+            yield value, window if uniform else window.fitted(axis, start, start + size).moved(axis, -start)
+        start += size
+
+
+class Unstack(Rule):
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        axes, gone = found.axes[step.operand], step.params["axis"]
+        return (*axes[:gone], *axes[gone + 1 :])
+
+    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+        to.add(step.inputs[0], window.inserted([step.params["axis"]], number))
+
+
+class ScanRow(Rule):
+    """One row of a stack, as each turn of a scan gets it."""
+
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        return found.axes[step.operand][1:]
+
+    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+        if step.params["carried"] and to.annotation.axes[step.inputs[0]][0].kind in ("space", "flat"):
+            to.note(window)  # a recurrence begins at the edge of the map
+        return window.inserted([0], step.params["position"])
+
+
+class Split(Rule):
+    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+        axis, sizes = step.params["axis"], step.params["sizes"]
+        to.add(step.inputs[0], window.expanded(axis, sizes[number]).moved(axis, sum(sizes[:number])))
+
+
+class Copy(Rule):
+    """Operations that copy entries of the operands at the positions `data`; the other operands say where."""
+
+    def __init__(self, *data: int):
+        self.data = data
+
+    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+        """Runs the operation once on the entries' own numbers, to see where each goes."""
+        operands, moved, total = [], [], 1  # the number 0 is a constant
+        for position, value in enumerate(step.inputs):
+            if position not in self.data:
+                if value.depends:
+                    raise InputError(
+                        f"the model reads at places that depend on its input ({step.name}): "
+                        "its receptive field differs from image to image"
+                    )
+                operands.append(value.value)
+            elif value.depends:
+                first, total = total, total + math.prod(value.shape)
+                operands.append(jnp.arange(first, total, dtype=jnp.int32).reshape(value.shape))
+                moved.append((value, slice(first, total)))
+            else:
+                operands.append(jnp.zeros(value.shape, jnp.int32))
+        source = np.asarray(step.primitive.bind(*operands, **step.params)).ravel()
+        for axis, length in enumerate(step.outputs[0].shape):
+            window = to.inside(window, axis, length)
+        flat = window.counts.reshape(len(window.counts), -1)
+        kept = source > 0  # what is negative was read out of bounds
+        gathered = np.stack([np.bincount(source[kept], counts[kept], total) for counts in flat])
+        for value, numbers in moved:
+            to.add(value, Window(gathered[:, numbers].reshape(-1, *value.shape), (0,) * len(value.shape)))
+
+
+class Gather(Copy):
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        """Taking places along one axis, as repeating and nearest-neighbour interpolation do."""
+        axes, shape = found.axes[step.operand], step.outputs[0].shape
+        numbers = step.params["dimension_numbers"]
+        taken, kept = numbers.start_index_map, numbers.offset_dims
+        if len(taken) != 1 or numbers.collapsed_slice_dims != taken or len(shape) != len(axes):
+            return (CHANNEL,) * len(shape)
+        others = iter(axis for i, axis in enumerate(axes) if i != taken[0])
+        return tuple(
+            next(others) if place in kept else _picked(axes[taken[0]], step, taken[0], length)
+            for place, length in enumerate(shape)
+        )
+
+
+def _picked(axis: Axis, step: Step, taken: int, length: int) -> Axis:
+    """The axis at chosen places: evenly spaced ones, or all of them, each several times."""
+    before, places = step.inputs[0].shape[taken], step.inputs[1]
+    if axis.kind == "space" and not places.depends and length > 1 and before > 1:
+        steps = np.unique(np.diff(np.asarray(places.value).ravel()))
+        if len(steps) == 1 and steps[0] > 0:
+            return scaled(axis, int(steps[0]))
+    return resampled(axis, before, length)
+
+
+class Update(Copy):
+    """`dynamic_update_slice`."""
+
+    def axes(self, step: Step, found: Annotation) -> Axes:
+        base, update = step.inputs[:2]
+        given = [(value, found.axes[value]) for value in (base, update) if value.depends]
+        axes = unified(step, found, given, beside=range(len(base.shape)))
+        return uneven(axes, [n != m for n, m in zip(base.shape, update.shape, strict=True)])
+
+
+RULES: dict[str, Rule] = {
+    "broadcast_in_dim": Broadcast(),
+    "reshape": Reshape(),
+    "squeeze": Squeeze(),
+    "transpose": Transpose(),
+    "rev": Reverse(),
+    "tile": Tile(),
+    "concatenate": Concatenate(),
+    "stack": Stack(),
+    "unstack": Unstack(),
+    "scan_row": ScanRow(),
+    "split": Split(),
+    "gather": Gather(0),
+    "dynamic_slice": Copy(0),
+    "dynamic_update_slice": Update(0, 1),
+    "scatter": Copy(0, 2),
+}

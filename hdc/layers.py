@@ -156,28 +156,10 @@ class SeparableConv(nnx.Module):
 
 @registry.layer("standard")
 def standard(
-    options: registry.NoOptions,
-    in_features: int,
-    features: int,
-    *,
-    rate: Pair,
-    kernel_size: Pair,
-    strides: Pair,
-    padding: Padding,
-    use_bias: bool,
-    rngs: nnx.Rngs,
+    options: registry.NoOptions, in_features: int, features: int, *, kernel_size: Pair, **keywords: Any
 ) -> nnx.Module:
     """A dense convolution, `Conv`."""
-    return Conv(
-        in_features,
-        features,
-        kernel_size,
-        rate=rate,
-        strides=strides,
-        padding=padding,
-        use_bias=use_bias,
-        rngs=rngs,
-    )
+    return Conv(in_features, features, kernel_size, **keywords)
 
 
 @registry.layer("separable")

@@ -664,7 +664,7 @@ def _node(name: str, fields: list[tuple[str, Any, Any]]) -> Any:
     from omegaconf import DictConfig, OmegaConf
 
     def default(value: Any) -> Any:
-        # Instances, lists and nodes are made anew for each.
+        # Each configuration gets its own instances, lists and nodes.
         plain = value is None or isinstance(value, bool | int | float | str)
         made = list(value) if isinstance(value, tuple) else value
         return field(default=value) if plain else field(default_factory=lambda: copy.deepcopy(made))

@@ -140,7 +140,7 @@ class OptunaSweeper(Sweeper):
     def _go_on(self, study: "Study", folder: Path) -> None:
         from optuna.trial import TrialState
 
-        # First what a kill has left: the search goes on as it would have.
+        # First what a kill has left, so that the search continues as it would have.
         left = study.get_trials(states=(TrialState.RUNNING,))
         trials = [self._begin(study, trial) for trial in left]
         if self._retry_failed:
@@ -203,7 +203,7 @@ class OptunaSweeper(Sweeper):
                     study.tell(trial.number, list(values), skip_if_finished=True)
                 elif run.state in ("done", "failed"):
                     study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-                # Else another process has the run, or it was interrupted: the next launch goes on with it.
+                # Else another process has the run, or it was interrupted: the next launch resumes it.
 
 
 def _try_again(study: "Study") -> None:

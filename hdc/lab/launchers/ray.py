@@ -52,7 +52,7 @@ def register() -> None:
 
 
 class RayLauncher(Launcher):
-    """Runs every job as a task of Ray. A job whose worker dies is begun anew by Ray, three times at most."""
+    """Runs every job as a task of Ray. If a worker dies, Ray restarts its job, three times at most."""
 
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
         self._address = address

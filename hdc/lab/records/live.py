@@ -158,10 +158,10 @@ class RunFolder:
         return self.folder / "artifacts" / _weights_file(seed)
 
     def start(self, about: Mapping[str, Any]) -> "Writer":
-        """Take the run, to begin it anew or to go on with it. `about` goes into `run.json`.
+        """Take the run, to start or resume it. `about` goes into `run.json`.
 
         Raises:
-            Taken: where another process is at it, or has finished it in the meantime.
+            Taken: where another process is working on it, or has just finished it.
             Unwritable: where its folder cannot be written.
         """
         lock = Lock(self.folder)
@@ -179,7 +179,7 @@ def _weights_file(seed: int) -> str:
 
 
 class Superseded(Exception):
-    """Another process has taken the run over; what there is of it is now that one's."""
+    """Another process has taken over this run and now owns its files."""
 
     def __init__(self, folder: Path):
         super().__init__(f"{folder} was taken over by another process, to which it is left")
@@ -193,7 +193,7 @@ class Writer:
     `Unwritable` where the disk is full or broken, or the run's folder has been deleted.
 
     Attributes:
-        begun: whether the run was begun before.
+        begun: whether the run was started before.
         changed: what is not as it was then or when it was last resumed, `[before, now]` by name.
     """
 
@@ -448,7 +448,7 @@ def _number(path: Path, value: Any) -> float:
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What is not as it was when the run was begun: `[before, now]` by name."""
+    """What has changed since the run was started: `[before, now]` by name."""
 
     def flat(about: Mapping[str, Any]) -> dict[str, Any]:
         found = {}

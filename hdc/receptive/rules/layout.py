@@ -204,7 +204,7 @@ class Concatenate(Rule):
     def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
         axis = step.params["dimension"]
         if to.beyond and self._is_circular(step):
-            # Beyond its edge, a map with circular padding goes on as any other.
+            # Beyond its edge, a map with circular padding continues as any other.
             value, sides = self.added(step)
             window = window.expanded(axis, step.outputs[0].shape[axis])
             to.add(value, window.moved(axis, -sides[axis][0]))

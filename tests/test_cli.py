@@ -12,7 +12,8 @@ import pytest
 import hdc
 from hdc.errors import InputError
 from hdc.lab import signals
-from hdc.lab.commands.main import COMMANDS, main
+from hdc.lab.commands.command import COMMANDS
+from hdc.lab.commands.main import main
 from hdc.lab.data import idx
 from hdc.lab.data import tfds as tfds_source
 

@@ -19,7 +19,7 @@ from test_train import TINY
 
 from hdc.lab import records
 from hdc.lab.commands import compose as launch
-from hdc.lab.commands.main import one_line_errors
+from hdc.lab.commands.command import one_line_errors
 
 HAS_JOBLIB = importlib.util.find_spec("joblib") is not None
 LONG = ["data=offsets", *TINY, "train.epochs=100000", "seeds=[0],[1],[2]", "checkpoint_seconds=1000"]

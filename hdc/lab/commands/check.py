@@ -16,7 +16,7 @@ from rich.text import Text
 from hdc import advice, published
 from hdc.errors import InputError
 from hdc.fields import Field, Stack
-from hdc.lab.commands.main import Parser
+from hdc.lab.commands.command import Parser
 from hdc.lab.commands.output import console, print_json
 from hdc.lab.terminal import Rows
 from hdc.published import Published

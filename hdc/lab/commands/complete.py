@@ -4,7 +4,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-from hdc.lab.commands.main import COMMANDS
+from hdc.lab.commands.command import COMMANDS
 
 _BASH = r"""_hdc() {
     local line="${COMP_LINE:0:COMP_POINT}" word one IFS=$'\n'

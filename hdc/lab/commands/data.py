@@ -7,7 +7,7 @@ from rich.table import Table
 
 from hdc import registry
 from hdc.errors import InputError
-from hdc.lab.commands.main import Parser
+from hdc.lab.commands.command import Parser
 from hdc.lab.commands.output import console
 
 # The sets that do not come with hdc's own dependencies, and how they are downloaded.

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hdc.errors import InputError
-from hdc.lab.commands.main import Parser
+from hdc.lab.commands.command import Parser
 
 TEMPLATE = Path(__file__).parent / "template"
 _NAME = "mylab"  # in the template's paths and texts, where the package's own name goes

@@ -6,7 +6,7 @@ from rich.table import Table
 from hdc.errors import InputError
 from hdc.lab import experiment
 from hdc.lab.commands import compose
-from hdc.lab.commands.main import Parser
+from hdc.lab.commands.command import Parser
 from hdc.lab.commands.output import console, print_json
 from hdc.ops import native_build
 

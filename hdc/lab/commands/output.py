@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from hdc.lab.commands.main import drop_output
+from hdc.lab.commands.command import drop_output
 
 
 class _Plain(Console):

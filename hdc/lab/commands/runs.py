@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hdc.errors import InputError
 from hdc.lab import records
-from hdc.lab.commands.main import Parser
+from hdc.lab.commands.command import Parser
 from hdc.lab.commands.output import console, print_json
 from hdc.lab.records import status
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from hdc.errors import InputError
-from hdc.lab.commands.main import Parser
+from hdc.lab.commands.command import Parser
 from hdc.lab.commands.output import console, print_json
 from hdc.lab.terminal import Rows
 from hdc.search import Result, Target, best, best_per_field

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hdc.errors import InputError, printable
 from hdc.lab import memory, records
 from hdc.lab.commands import compose
-from hdc.lab.commands.main import one_line_errors
+from hdc.lab.commands.command import one_line_errors
 from hdc.lab.commands.output import console
 from hdc.lab.launchers import joblib, trials
 from hdc.lab.launchers.launch import checked

@@ -1,0 +1,1 @@
+"""The `hdc` command: a file for each of its commands."""

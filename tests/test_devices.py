@@ -180,7 +180,7 @@ def in_a_cluster() -> None:
     alone = list(Trainer(on(1, chosen), dense_dataset()).fit([3, 8]))
     same_bits(list(Trainer(on("auto", chosen), dense_dataset()).fit([3, 8])), alone)
     close(list(Trainer(on(4, chosen), dense_dataset()).fit([3])), alone[:2])
-    with pytest.raises(InputError, match="a run is kept by one process"):
+    with pytest.raises(InputError, match="hdc trains a run in one process"):
         experiment.run(records.RunFolder(Path("nowhere"), chosen), Console())
 
 

@@ -156,8 +156,9 @@ def test_of_two_processes_one_takes_the_run_and_the_other_passes_on(uninterrupte
     second = start(tmp_path)
     out, _ = second.communicate(timeout=300)
     first.send_signal(signal.SIGCONT)
-    assert f"process {first.pid} on" in out
-    assert "is working on it" in out
+    # The stop may have come while the first held the fence around its writes.
+    working = f"skipped: process {first.pid} on " in out and "is working on it" in out
+    assert working or "skipped: another process was stopped while writing it" in out, out
     first.communicate(timeout=300)
     assert (first.returncode, second.returncode) == (0, 1)
     assert ends(tmp_path) == uninterrupted

@@ -175,6 +175,12 @@ def plugins() -> list[str]:
     return [one.module for one in _entry_points() if one.module in sys.modules]
 
 
+def imported() -> list[str]:
+    """The modules that registered parts without an entry point: a worker process has to import them, too."""
+    parts = [part for part in _parts.values() if part.origin is not None and part.origin.entry_point is None]
+    return sorted({part.make.__module__ for part in parts})
+
+
 @cache
 def load_plugins() -> None:
     """Import every entry point of the group `hdc.plugins`, once. One that fails registers nothing."""

@@ -268,6 +268,32 @@ def test_a_script_of_ones_own_trains_the_parts_that_it_registers(tmp_path):
     assert {origin["package"] for origin in run.config.origins} == {"mine.py"}
 
 
+def test_workers_import_the_parts_of_a_script_or_one_line_says_that_they_cannot(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="joblib's launcher is not installed")
+    ending = "\n\nif __name__ == '__main__':\n    hdc.lab.train.main()\n"
+    (tmp_path / "parts_of_mine.py").write_text(PLUGIN)
+    (tmp_path / "imports.py").write_text("import hdc.lab.train\nimport parts_of_mine" + ending)
+    (tmp_path / "holds.py").write_text(f"{PLUGIN}\n\nimport hdc.lab.train{ending}")
+    results = {}
+    for name in ("imports", "holds"):
+        sweep = ["-m", *TINY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", f"name={name}"]
+        results[name] = subprocess.run(
+            [sys.executable, f"{name}.py", *sweep],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert results["imports"].returncode == 0, results["imports"].stderr
+    assert [run.state for run in records.load("imports", tmp_path / "results")] == ["done"]
+    assert results["holds"].returncode == 2
+    assert results["holds"].stderr == (
+        "hdc train: error: hydra/launcher=joblib: its workers do not see the parts that the script itself "
+        "registers: put them into a module that the script imports\n"
+    )
+
+
 RETURNS = {
     "network": "net=mine",
     "dataset": "data=mine",

@@ -48,6 +48,7 @@ ALLOWED = {
     ): "loads the library that this machine has compiled from our sources",
     ("hdc/lab/commands/main.py", "import_module"): "imports one of our commands, by a name of its own table",
     ("hdc/lab/commands/complete.py", "import_module"): "the same",
+    ("hdc/lab/commands/train.py", "import_module"): "imports in a worker what the script imported itself",
     ("hdc/lab/launchers/ray.py", "import_module"): "imports ray, which only its launcher needs",
     ("hdc/lab/memory.py", "ctypes"): "asks the C library to keep memory; no argument is read from a file",
 }

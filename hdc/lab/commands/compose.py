@@ -188,6 +188,11 @@ def _jobs(
         if names["launcher"] != "basic":
             raise InputError(f"hydra/launcher={names['launcher']} launches sweeps only: add -m")
         return single, [overrides], names["launcher"]
+    if names["launcher"] != "basic" and "__main__" in registry.imported():
+        raise InputError(
+            f"hydra/launcher={names['launcher']}: its workers do not see the parts that the script itself "
+            "registers: put them into a module that the script imports"
+        )
     params = single.hydra.sweeper.params or {}
     for key in params:
         if re.match(r"\W*hydra\b", str(key)):

@@ -1,5 +1,6 @@
 """Train and measure one network, or sweep over many: `hdc train --help`."""
 
+import importlib
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from hdc import registry
 from hdc.errors import InputError, printable
 from hdc.lab import memory, records
 from hdc.lab.commands import compose
@@ -81,12 +83,19 @@ def run(arguments: list[str]) -> int:
     return 1 if unfinished or given_up else 0
 
 
-@hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="config")
-def _task(config: DictConfig) -> Any:
-    """One run, here or wherever Hydra's launcher takes it. A run that fails is recorded as failed, and the
+def _task() -> None:
+    """Have Hydra launch the runs, here or in other processes. A run that fails is recorded as failed, and the
     other runs of a sweep go on."""
-    count = HydraConfig.get().launcher.get("n_jobs")
-    return _run(config) if count is None else joblib.run(lambda: _run(config), count)
+    modules = [module for module in registry.imported() if module != "__main__"]
+
+    @hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="config")
+    def one(config: DictConfig) -> Any:
+        for module in modules:
+            importlib.import_module(module)  # the parts of a script, in a worker of its sweep
+        count = HydraConfig.get().launcher.get("n_jobs")
+        return _run(config) if count is None else joblib.run(lambda: _run(config), count)
+
+    one()
 
 
 def _run(config: DictConfig) -> tuple[float, float] | None:

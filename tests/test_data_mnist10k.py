@@ -77,7 +77,7 @@ def test_the_command_prepares_and_lists_it(package: Path, capsys) -> None:
     assert main(["data", "prepare", "mnist10k"]) == 0  # which leaves it alone
     assert main(["data", "list"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert next(row for row in rows if row[:1] == ["mnist10k"])[-1] == "yes"
+    assert [row for row in rows if row[:1] == ["mnist10k"]][-1][-1] == "yes"  # the last one is of the list
 
 
 def drop(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The worker processes of the joblib launcher: a share of the cores each, and an end that lets them save."""
+"""The workers of the joblib launcher: each has its share of the cores, and saves before it ends."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ _at_work = False  # whether it is at a run
 
 @cache
 def prepare() -> None:
-    """Have the joblib launcher, where it is installed, wait for its workers when a signal comes."""
+    """If the joblib launcher is installed, have it wait for its workers after a signal."""
     with suppress(ImportError):
         from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 
@@ -31,10 +31,10 @@ def prepare() -> None:
 
 @contextmanager
 def signals_passed_on() -> Iterator[None]:
-    """In the command: a signal is passed on to the workers, and has its effect once they have saved.
+    """In the command's own process: pass a signal on to the workers, and act on it once they have saved.
 
-    joblib kills its workers as soon as an exception reaches it. A second Ctrl-C, or a signal when there are
-    no workers, has its effect at once.
+    joblib kills its workers as soon as an exception reaches it. A second Ctrl-C acts at once, and so does a
+    signal when there are no workers.
     """
     asked: list[int] = []
 
@@ -57,10 +57,10 @@ def signals_passed_on() -> Iterator[None]:
 
 
 def run(task: Callable[[], T], count: int) -> T | None:
-    """What `task` returns, run in this worker; None where the worker is told to end.
+    """Run `task` in this worker and return its result, or None if a signal ends the worker.
 
-    The first signal raises an exception in `task`, which may wait with that until it has saved; it goes no
-    further. In a process that is no worker, `task` is just run.
+    The first signal raises an exception in `task`, which may defer it until it has saved; the exception is
+    caught here. In a process that is not a worker, `task` is simply called.
 
     Args:
         task: a run.
@@ -84,7 +84,7 @@ def run(task: Callable[[], T], count: int) -> T | None:
 
 
 class _Told(BaseException):
-    """A signal that asks for an end has come."""
+    """A signal has asked this worker to end."""
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
-"""What a search over schedules is after, both from the validation split: quality up, gridding down.
+"""The objectives of a search over schedules, on the validation split: quality up, gridding down.
 
 Gridding is the ripple of the trained network's effective receptive field, not the certificate's index G. G
-is known without training, so `hdc search` finds its best schedules by exhaustion; and it supposes equal
-weights: an optimizer would go where it promises too much, see the study `schedules`.
+is known without training, so `hdc search` finds its best schedules exhaustively. It also assumes equal
+weights: an optimizer would prefer schedules that it flatters, see the study `schedules`.
 """
 
 import math
@@ -20,7 +20,7 @@ from hdc.lab.records import RunFolder
 
 
 def of(run: RunFolder, console: Console) -> tuple[float, float] | None:
-    """What Optuna is told of a run: `measure`; None, a failed trial, with a line that says why not."""
+    """The objectives of a run, for Optuna; None with a printed reason makes it a failed trial."""
     if run.state != "done":
         return None
     try:
@@ -32,13 +32,13 @@ def of(run: RunFolder, console: Console) -> tuple[float, float] | None:
 
 
 def measure(run: RunFolder) -> tuple[float, float]:
-    """Quality and ERF ripple in dB of a run that is done, each the mean over its seeds.
+    """Quality and ERF ripple in dB of a finished run, each the mean over its seeds.
 
-    Quality is that of the last epoch's record. The ripple is measured with the trained weights on
+    Quality is taken from the last epoch. The ripple is measured with the trained weights on
     `gridding.images` images, evenly spread over the split.
 
     Raises:
-        InputError: where records or weights are not there or damaged, or one of the two is no number.
+        InputError: if records or weights are missing or damaged, or an objective is not finite.
     """
     config = run.config
     dataset = experiment.data_of(config.data)
@@ -55,13 +55,13 @@ def measure(run: RunFolder) -> tuple[float, float]:
     values = {column: _last(run, column), "validation ERF ripple": float(np.mean(ripples))}
     for name, value in values.items():
         if not math.isfinite(value):
-            raise InputError(f"{run.folder}: its {name} is no number")
+            raise InputError(f"{run.folder}: its {name} is not a number")
     good, ripple = values.values()
     return good, ripple
 
 
 def _last(run: RunFolder, column: str) -> float:
-    """A column's mean over seeds in the last epoch; NaN where a seed has none."""
+    """A column's mean over seeds in the last epoch; NaN if a seed has no value."""
     split, metric = column.split("/")
     rows = run.metrics().filter(split=split, metric=metric, epoch=run.config.train.epochs)
     values = rows["value"].to_list()

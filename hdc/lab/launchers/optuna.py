@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Space = Mapping[str, Distribution]
 
 
-AGAIN = "again"  # marks a trial that is beyond `n_trials`, for another that failed
+AGAIN = "again"  # marks a trial that retries a failed one, which does not count in `n_trials`
 
 
 @dataclass
@@ -45,10 +45,10 @@ class OptunaSweeperConf:
     """The keys of `hydra.sweeper`.
 
     Attributes:
-        n_trials: of the whole search, those of earlier launches included.
-        n_jobs: trials that the launcher is given at once.
-        seed: of what is drawn.
-        params: by key, what to choose from, as a sweep on the command line says it.
+        n_trials: of the whole search, earlier launches included.
+        n_jobs: the number of trials given to the launcher at once.
+        seed: of the draws.
+        params: by key, the values to choose from, written as in a sweep on the command line.
     """
 
     _target_: str = "hydra_plugins.hdc.lab.launchers.optuna.OptunaSweeper"
@@ -59,7 +59,7 @@ class OptunaSweeperConf:
 
 
 def register() -> None:
-    """Make `hydra/sweeper=optuna` this one, even where Hydra has found its own plugin as well."""
+    """Make `hydra/sweeper=optuna` ours, even if Hydra's own plugin is installed."""
     launch.register(OptunaSweeper)  # after Hydra has found its own
     ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf)
 
@@ -79,10 +79,10 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Go on until the search has `n_trials` trials.
+        """Run trials until the search has `n_trials`.
 
         Raises:
-            InputError: for settings that make no search.
+            InputError: for bad settings, or a search that was started with other ones.
         """
         trials.require()
         for key in ("n_trials", "n_jobs", "seed"):
@@ -95,7 +95,7 @@ class OptunaSweeper(Sweeper):
             self._go_on(study, folder)
 
     def _parsed(self, arguments: list[str]) -> tuple[list[str], "Space"]:
-        """What every run has, and what is searched; the command line's word counts more than `params`."""
+        """The overrides that all runs share, and the space to search. The command line overrules `params`."""
         assert self.hydra_context is not None  # here and below: `setup` has come before
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         params = [f"{key}={value}" for key, value in (self.params or {}).items()]
@@ -115,7 +115,7 @@ class OptunaSweeper(Sweeper):
         return fixed, {key: _distribution(key, one) for key, one in swept.items()}
 
     def _checked(self) -> tuple[dict[str, Any], Path]:
-        """What the search is asked for, and its folder, once every value to choose from is checked."""
+        """What the search asks for, and its folder, after every value that may be drawn has been checked."""
         from optuna.distributions import distribution_to_json
 
         from hdc.lab import experiment
@@ -154,7 +154,7 @@ class OptunaSweeper(Sweeper):
             trials = trials[self.n_jobs :]
 
     def _has_more(self, study: "Study") -> bool:
-        """Whether there are failed trials to try again, or others to draw."""
+        """Whether there are failed trials to retry, or trials to draw."""
         from optuna.trial import TrialState
 
         trials = study.get_trials(deepcopy=False)
@@ -162,7 +162,7 @@ class OptunaSweeper(Sweeper):
         return waiting > 0 or sum(AGAIN not in trial.user_attrs for trial in trials) < self.n_trials
 
     def _begin(self, study: "Study", left: "FrozenTrial | None" = None) -> "Trial":
-        """A new trial, or one that was left, with its values drawn. Its number seeds the draw."""
+        """A new trial or an interrupted one, with its values drawn. Its number seeds the draw."""
         from optuna import Trial
         from optuna.samplers import TPESampler
 
@@ -207,7 +207,7 @@ class OptunaSweeper(Sweeper):
 
 
 def _try_again(study: "Study") -> None:
-    """Put the failed trials in the queue, each once."""
+    """Queue each failed trial once more."""
     from optuna.trial import TrialState
 
     trials = study.get_trials()
@@ -219,7 +219,7 @@ def _try_again(study: "Study") -> None:
 
 
 def _distribution(key: str, override: Override) -> "Distribution":
-    """What is drawn from: numbers from an interval or a range of whole numbers, else one of the texts."""
+    """The distribution of a sweep: numbers of an interval or a range of integers, else one of its texts."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
@@ -239,7 +239,7 @@ def _distribution(key: str, override: Override) -> "Distribution":
 
 
 def _values(distribution: "Distribution") -> Sequence[Any]:
-    """All to choose from, or the ends of a range."""
+    """All values, or the two ends of a range."""
     from optuna.distributions import CategoricalDistribution
 
     if isinstance(distribution, CategoricalDistribution):
@@ -248,7 +248,7 @@ def _values(distribution: "Distribution") -> Sequence[Any]:
 
 
 def _every_value(space: "Space") -> Iterator[dict[str, Any]]:
-    """Draws that have every value to choose from once, beside the first ones of the other keys."""
+    """Draws in which every value occurs once, with the first values of the other keys."""
     first = {key: _values(one)[0] for key, one in space.items()}
     yield first
     for key, one in space.items():
@@ -257,7 +257,7 @@ def _every_value(space: "Space") -> Iterator[dict[str, Any]]:
 
 
 def _draw(trial: "Trial", key: str, distribution: "Distribution") -> None:
-    """Draw the trial's value; where it was drawn before, it stays."""
+    """Draw a value for the trial; a value that it already has stays."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if isinstance(distribution, CategoricalDistribution):

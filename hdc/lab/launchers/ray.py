@@ -34,7 +34,7 @@ class RayLauncherConf:
     """The launcher's settings.
 
     Attributes:
-        address: of a Ray that runs, as host:port or auto; local starts one here, for this launch.
+        address: of a running Ray, as host:port or auto; local starts one on this machine for this launch.
         num_cpus, num_gpus: what a run takes of them.
     """
 
@@ -45,7 +45,7 @@ class RayLauncherConf:
 
 
 def register() -> None:
-    """Give Hydra the launcher, where Ray is installed."""
+    """Give Hydra the launcher if Ray is installed."""
     if importlib.util.find_spec("ray"):
         launch.register(RayLauncher)
         ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLauncherConf, provider="hdc")
@@ -59,12 +59,12 @@ class RayLauncher(Launcher):
         self._takes = {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """What Hydra says before a launch."""
+        """Called by Hydra before a launch."""
         self._context, self._task, self._config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; returns when none is left. Ctrl-C and SIGTERM first let the runs save."""
-        # Before Ray is imported: nothing is sent home, and no run's line is taken for another's.
+        """Run the jobs and wait for all of them. After Ctrl-C or SIGTERM the runs save first."""
+        # Set before Ray is imported: no usage statistics, and equal lines of different runs are all printed.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -109,7 +109,7 @@ class RayLauncher(Launcher):
 def _run(shared: tuple, config: DictConfig) -> JobReturn:
     """One job, in a worker."""
     context, task, singletons, folder = shared
-    os.chdir(folder)  # the worker's is that of the cluster
+    os.chdir(folder)  # a worker starts in a folder of the cluster
     setup_globals()
     Singleton.set_state(singletons)
     HydraConfig.instance().set_config(config)
@@ -141,7 +141,7 @@ def _results(tasks: list[Any]) -> list[JobReturn]:
 
 
 def _ray() -> Any:
-    """Ray, imported by the launcher that uses it and by nobody else."""
+    """Ray, imported only where it is used."""
     return importlib.import_module("ray")
 
 

@@ -1,7 +1,7 @@
-"""What Hydra's submitit launcher lacks for a sweep on Slurm: every end is noticed, a refusal is one line, and
-a run that is done does not queue.
+"""Changes to Hydra's submitit launcher for sweeps on Slurm: every job's end is noticed, a refusal is one
+line, and finished runs do not queue.
 
-submitit learns from Slurm's accounting (`sacct`) that a job has ended without a result, and waits for ever
+submitit learns from Slurm's accounting (`sacct`) that a job has ended without a result, and waits forever
 where there is none; the launcher gives up the whole sweep at the first such job.
 """
 
@@ -41,10 +41,10 @@ _launch, _results, _submit = SlurmLauncher.launch, SlurmJob.results, SlurmExecut
 
 
 def prepare(launches: Mapping[tuple[str, ...], Launch]) -> None:
-    """Change launcher and submitit, before the launch of the given runs, by their overrides.
+    """Change the launcher and submitit for a launch of these runs, which are given by their overrides.
 
     Raises:
-        InputError: where there is no Slurm on this machine.
+        InputError: if this machine has no Slurm.
     """
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise InputError("hydra/launcher=submitit_slurm: sbatch is not found, there is no Slurm here")
@@ -54,7 +54,7 @@ def prepare(launches: Mapping[tuple[str, ...], Launch]) -> None:
     def launch_missing(
         launcher: SlurmLauncher, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
-        """Launch what is to be trained. What is not is passed over here: a job would queue for it."""
+        """Launch the runs that need training. The others are skipped here, or a job would queue for each."""
         basic = BasicLauncher()
         basic.setup(
             hydra_context=launcher.hydra_context,  # type: ignore[arg-type]
@@ -79,12 +79,12 @@ def prepare(launches: Mapping[tuple[str, ...], Launch]) -> None:
 
 
 def _of_task(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Without Hydra's own, which a launcher does not get to see."""
+    """The overrides without those of Hydra's own keys, which a launcher does not see."""
     return tuple(text for text in overrides if not re.match(r"[+~]*hydra[./]", text))
 
 
 class _Controller(SlurmInfoWatcher):
-    """Asks the controller, which is always there. It forgets jobs some minutes after their end."""
+    """Asks Slurm's controller, which every cluster has. It forgets jobs some minutes after their end."""
 
     def _make_command(self) -> list[str] | None:
         waiting = self._registered - self._finished
@@ -98,7 +98,7 @@ class _Controller(SlurmInfoWatcher):
 
 
 def _result_or_line(job: SlurmJob) -> list[Any]:
-    """What a job returned. One that ended otherwise is a line: which runs are done, their records tell."""
+    """What a job returned. A line reports one without a result; the records say which runs are done."""
     try:
         job.wait()
         if job.state != "COMPLETED":
@@ -116,7 +116,7 @@ def _result_or_line(job: SlurmJob) -> list[Any]:
 
 
 def _accepted(executor: SlurmExecutor, command: str) -> Any:
-    """The job that Slurm made of a command; InputError for what it refuses."""
+    """Submit a command and return its job; InputError if Slurm refuses it."""
     try:
         with redirect_stderr(StringIO()):  # submitit repeats there what is in the error
             job = _submit(executor, command)

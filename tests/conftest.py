@@ -32,9 +32,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_folder / "jax")
     os.environ["MPLCONFIGDIR"] = str(_folder / "matplotlib")
 
-# The modules with the longest tests, the longest first: what ends a suite are then tests of milliseconds, and
-# no worker waits for another.
-SLOW = "sweeps kills slurm optuna disk devices train notebooks new benchmarks registry ops".split()
+# The modules with the longest tests, the longest first: at the end, no worker waits long for another.
+SLOW = [
+    *("sweeps", "kills", "slurm", "optuna", "disk", "devices"),
+    *("train", "notebooks", "new", "benchmarks", "registry", "ops"),
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

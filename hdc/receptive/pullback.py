@@ -30,7 +30,7 @@ class Pullback:
     """Path counts from chosen outputs of a trace to its input.
 
     Attributes:
-        beyond: whether windows go on beyond the edge of a map, as if it had none, wherever an operation
+        beyond: whether windows continue beyond the edge of a map, as if it had none, wherever an operation
             allows that; otherwise every map ends where it ends and paths through the padding are lost.
         bounded: `[outputs]`, whether the edge of some map took part even so: a head over the whole map.
     """
@@ -97,7 +97,7 @@ class Pullback:
         for step in self.trace.steps:
             given = [v for v in step.inputs if v.depends and not self.is_coupling(step, v)]
             known = [sources.get(value, {value: None}) for value in given]
-            # A recurrence may go on for thousands of turns: a run is then cut in two.
+            # A recurrence may take thousands of turns: a run is then cut in two.
             own = [
                 some if len(some) <= _LONGEST else {value: None}
                 for value, some in zip(given, known, strict=True)

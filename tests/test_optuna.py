@@ -34,7 +34,7 @@ SEARCH = [
     "schedule.rates=[1],[2],[1,2]",
     "schedule.repeat=range(1,3)",
 ]
-TRIALS = 6
+TRIALS = 4
 
 # Runs the command, and kills it without a warning at the n-th call of a function.
 KILLED = """

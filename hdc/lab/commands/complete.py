@@ -85,11 +85,13 @@ def _hydra(words: list[str], word: str) -> list[str]:
     from hydra._internal.core_plugins.bash_completion import BashCompletion
     from hydra._internal.utils import get_args_parser
 
-    from hdc.lab.commands import compose, ops
+    from hdc.lab.commands import compose
     from hdc.lab.commands.options import OWN
 
     if word.startswith("-"):
         if words[0] == "ops":
+            from hdc.lab.commands import ops
+
             return _options(ops.parser(), [])
         return ["--retry-failed", *_options(get_args_parser(), [])]
     compose.register_schema()

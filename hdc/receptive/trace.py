@@ -12,10 +12,14 @@ from jax.extend import core
 from hdc import equations
 from hdc.equations import Function, Parameters, Scan
 from hdc.errors import InputError
+from hdc.receptive.rules import RULES
+from hdc.receptive.rules.base import Rule
 from hdc.receptive.rules.pointwise import POINTWISE
 from hdc.receptive.steps import Step, Trace, Value
 
 MAX_STEPS = 100_000
+
+_UNKNOWN = Rule()
 
 # Every entry of the result is one entry of the operand: where that is a parameter, none is masked out.
 _KEEPS_ENTRIES = frozenset(
@@ -156,7 +160,7 @@ class _Flat:
         primitive: Any = None,
     ) -> list[Value]:
         """A new step's outputs; what does not depend on the input is computed only where it is needed."""
-        step = Step(name, Parameters(name, params), given, primitive=primitive)
+        step = Step(name, Parameters(name, params), RULES.get(name, _UNKNOWN), given, primitive=primitive)
         first = next((value for value in given if value.parameter), None)
         for shape, dtype in shapes:
             value = Value(shape, dtype, step=step)

@@ -160,10 +160,7 @@ class DilationSchedule:
         exact = self.kernel_size ** len(self)
         counts = np.ones(1, dtype=np.int64 if exact < 2**63 else object)
         for rate in self.layer_rates:
-            wider = np.zeros(len(counts) + (self.kernel_size - 1) * rate, dtype=counts.dtype)
-            for tap in range(self.kernel_size):
-                wider[tap * rate : tap * rate + len(counts)] += counts
-            counts = wider
+            counts = widened(counts, rate, self.kernel_size)
         return counts
 
     @property
@@ -236,6 +233,15 @@ class DilationSchedule:
         m2 = maximum if len(rates) > 1 else None
         factor = math.gcd(*rates)
         return HdcRule(m2, factor, accepts=factor == 1 and (m2 is None or m2 <= self.kernel_size))
+
+
+def widened(counts: np.ndarray, rate: int, kernel_size: int, axis: int = 0) -> np.ndarray:
+    """Path counts after one more layer of that rate along an axis: the sum of a shifted copy for each tap."""
+    lines = np.moveaxis(counts, axis, 0)
+    wider = np.zeros((len(lines) + (kernel_size - 1) * rate, *lines.shape[1:]), dtype=counts.dtype)
+    for tap in range(kernel_size):
+        wider[tap * rate : tap * rate + len(lines)] += lines
+    return np.moveaxis(wider, 0, axis)
 
 
 @cache

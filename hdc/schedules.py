@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, cached_property
 from typing import Literal
 
@@ -176,12 +177,8 @@ class DilationSchedule:
         1 + (K - 1) sum_{j<i} r_(j). The first rate above that bound leaves a hole at the bound itself.
         The order of the layers does not matter.
         """
-        reach = 1
-        for rate in sorted(self.layer_rates):
-            if rate > reach:
-                return reach
-            reach += (self.kernel_size - 1) * rate
-        return None
+        gap = first_gap(self.layer_rates, [self.kernel_size] * len(self))
+        return None if gap is None else int(gap[1])
 
     @property
     def gap_free(self) -> bool:
@@ -233,6 +230,16 @@ class DilationSchedule:
         m2 = maximum if len(rates) > 1 else None
         factor = math.gcd(*rates)
         return HdcRule(m2, factor, accepts=factor == 1 and (m2 is None or m2 <= self.kernel_size))
+
+
+def first_gap(steps: Sequence[Fraction | int], taps: Sequence[int]) -> tuple[int, Fraction | int] | None:
+    """By ascending step between taps, the first layer that skips pixels, and the reach of those before it."""
+    reach: Fraction | int = 1
+    for layer in sorted(range(len(steps)), key=steps.__getitem__):
+        if steps[layer] > reach:
+            return layer, reach
+        reach += (taps[layer] - 1) * steps[layer]
+    return None
 
 
 def widened(counts: np.ndarray, rate: int, kernel_size: int, axis: int = 0) -> np.ndarray:

@@ -19,8 +19,34 @@ from hdc.schedules import Gridding
 _AT_ONCE = 16
 
 
+class Seen:
+    """What follows from the path counts of an output."""
+
+    paths: PathCounts
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The receptive field per axis, in input pixels."""
+        return self.paths.size
+
+    @property
+    def holes(self) -> np.ndarray:
+        """Which pixels of the receptive field are not seen: bool of the shape `size`."""
+        return self.paths.holes
+
+    @property
+    def gap_free(self) -> bool:
+        """Whether the receptive field has no hole."""
+        return self.paths.gap_free
+
+    @property
+    def coverage(self) -> float:
+        """The share of the receptive field's pixels that is seen."""
+        return self.paths.coverage
+
+
 @dataclass(frozen=True)
-class Layer:
+class Layer(Seen):
     """One convolution or pooling, and what its output sees of the input.
 
     Per axis, in the order of the input's spatial axes.
@@ -58,16 +84,6 @@ class Layer:
     def padding_share(self) -> float:
         """The share of its taps that fall outside the map."""
         return 1 - math.prod(1 - lost for lost in self.lost)
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """The receptive field of its output, in input pixels."""
-        return self.paths.size
-
-    @property
-    def coverage(self) -> float:
-        """The share of that field that is seen."""
-        return self.paths.coverage
 
 
 def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...], tuple[set[int], ...]]:

@@ -4,8 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
-export CXX=g++ CXXFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+export CXX="env LD_PRELOAD= g++" CXXFLAGS="-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+# The compiler itself goes without: it would take twice as long.
 # JAX's own memory is not the matter: leaks are not looked for, and what it does before main is let be.
 export ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)"
-exec "$python" -m pytest -q -s -p no:cacheprovider tests/test_ops.py \
+exec "$python" -m pytest -q -s -n 2 -p no:cacheprovider tests/test_ops.py \
   -k "not lax and not jax and not compiler and not one_line and not cut_short"

@@ -1,4 +1,4 @@
-"""A sweep of 40 tiny runs through the command line, of which a fifth break, launched until all are done."""
+"""A sweep of 20 tiny runs through the command line, of which a fifth break, launched until all are done."""
 
 import json
 import os
@@ -26,16 +26,16 @@ RUNS = [
     "gridding.max_period=2",
     "schedule.repeat=1",
     "schedule.rates=[1],[2]",  # two shapes, so that two programs are compiled for all
-    f"seeds={','.join(f'[{seed}]' for seed in range(20))}",
+    f"seeds={','.join(f'[{seed}]' for seed in range(10))}",
     "name=sweep",
 ]
-KINDS = ["kill"] * 2 + ["raise"] * 3 + ["nan"] * 3
+KINDS = ["kill"] * 2 + ["raise", "nan"]
 launch.register_schema()
 
 
 @dataclass
 class Sweep:
-    """The 40 runs in a results folder, under one launcher.
+    """The 20 runs in a results folder, under one launcher.
 
     Attributes:
         results: the results folder.
@@ -129,7 +129,7 @@ def recovers(sweep: Sweep, folder: Path, clean: str, seed: int) -> int:
         assert out.returncode != 0
         before = _untouched(before, sweep)
         states = Counter(run.state for run in sweep.runs().values())
-        if states["done"] + states["failed"] == 40:
+        if states["done"] + states["failed"] == 20:
             break
         assert launches <= KINDS.count("kill"), (states, out.stdout, out.stderr)
     assert out.returncode == 1

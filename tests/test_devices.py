@@ -117,10 +117,10 @@ def seeds_and_batch_on_a_grid() -> None:
 
     def check() -> None:
         alone = list(Trainer(on(1, chosen), dense_dataset()).fit([3, 8]))
-        for asked, grid in ((COUNT, (2, 4)), ("auto", (2, 4))):
-            trainer = Trainer(on(asked, chosen), dense_dataset())
-            assert (trainer.layout(2).across, trainer.layout(2).batch) == grid
-            close(list(trainer.fit([3, 8])), alone)
+        auto, eight = (Trainer(on(asked, chosen), dense_dataset()) for asked in ("auto", COUNT))
+        assert auto.layout(2) == eight.layout(2)
+        assert (eight.layout(2).across, eight.layout(2).batch) == (2, 4)
+        close(list(eight.fit([3, 8])), alone)
         four = list(Trainer(on(2, chosen), dense_dataset()).fit([3, 8, 1, 2]))  # two on each device
         close([epoch for epoch in four if epoch.seed in (3, 8)], alone)
 

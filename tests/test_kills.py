@@ -17,7 +17,7 @@ import pytest
 from hdc.lab.locks import live_owner
 
 ROOT = Path(__file__).parent.parent
-KILLS = int(os.environ.get("HDC_KILLS", "6"))
+KILLS = int(os.environ.get("HDC_KILLS", "4"))
 RUN = [
     "data=offsets",
     "data.tile=16",

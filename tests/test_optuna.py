@@ -1,5 +1,6 @@
 """The search with Optuna: what it asks for, what it keeps, and that a kill costs nothing."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -34,25 +35,7 @@ SEARCH = [
     "schedule.rates=[1],[2],[1,2]",
     "schedule.repeat=range(1,3)",
 ]
-TRIALS = 6
-
-# Runs the command, and kills it without a warning at the n-th call of a function.
-KILLED = """
-import os, signal, sys
-from importlib import import_module
-module, owner, name, count = sys.argv.pop(1).split(",")
-kind = getattr(import_module(module), owner)
-inner, calls = getattr(kind, name), 0
-def counted(*args, **kwargs):
-    global calls
-    calls += 1
-    if calls == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return inner(*args, **kwargs)
-setattr(kind, name, counted)
-from hdc.lab.commands.main import main
-sys.exit(main(["train", *sys.argv[1:]]))
-"""
+TRIALS = 4
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +76,8 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(tmp_path, capsys, 
     # In the third run before it is done, and then between a run and what Optuna is told of it.
     for place in ("hdc.lab.records.live,Writer,done,3", "optuna,Study,tell,1"):
         killed = subprocess.run(
-            [sys.executable, "-c", KILLED, place, *arguments, f"results={tmp_path}/killed"],
+            [sys.executable, "tests/killed.py", place, "train", *arguments, f"results={tmp_path}/killed"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300},
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -58,7 +58,8 @@ def place(request) -> Iterator[list[str]]:
 def test_a_broken_sweep_recovers(tmp_path, clean, launcher, place):
     settings, launches = LAUNCHERS[launcher]
     broken = sweep.Sweep(tmp_path / "results", settings, where=place)
-    assert sweep.recovers(broken, tmp_path / "faults", clean, seed=1) in launches
+    seed = list(LAUNCHERS).index(launcher)  # every launcher is broken at other runs and other epochs
+    assert sweep.recovers(broken, tmp_path / "faults", clean, seed) in launches
 
 
 @pytest.mark.parametrize("place", ["ray, attached"], indirect=True)

@@ -13,7 +13,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -36,10 +36,11 @@ PARTS: dict[str, tuple["Kind", str]] = {
     "data": ("dataset", "terrain"),
     "net": ("network", "context"),
     "optim": ("optimizer", "adamw"),
+    "layer": ("layer", "standard"),
 }
 _OTHER_DATA = "tfds"  # reads the data sets that have no part of their own
 
-# The first version's keys with their defaults, which its records have for every one of its parts.
+# The first version's keys. Its records have those of a part for every part, so their defaults are kept here.
 _FIRST: dict[str, dict[str, Any]] = {
     "data": {"tile": 64, "downsample": 1, "offset": 1, "train_size": None, "flips": list(FLIPS)},
     "net": {
@@ -50,31 +51,17 @@ _FIRST: dict[str, dict[str, Any]] = {
         **{"learning_rate": 3e-3, "momentum": 0.9, "weight_decay": 1e-4, "decay": "cosine"},
         **{"warmup_steps": 20, "clip_norm": 1.0},
     },
+    "schedule": dict.fromkeys(("rates", "repeat")),
+    "train": dict.fromkeys(("epochs", "batch_size")),
+    "gridding": dict.fromkeys(("images", "max_period")),
+    "ops": dict.fromkeys(("backend",)),
 }
 _FIRST_PARTS = {
-    "data": {
-        "terrain",
-        "terrain_patches",
-        "coast",
-        "mnist",
-        "mnist10k",
-        "fashion_mnist",
-        "offsets",
-        "scenes",
-    },
-    "net": {"context", "lei2019"},
-    "optim": {"adamw", "sgd"},
-}
-_FIRST_KEYS = {
-    "schedule": {"rates", "repeat"},
-    "train": {"epochs", "batch_size"},
-    "gridding": {"images", "max_period"},
-    "ops": {"backend"},
+    *("terrain", "terrain_patches", "coast", "mnist", "mnist10k", "fashion_mnist", "offsets", "scenes"),
+    *(_OTHER_DATA, "context", "lei2019", "adamw", "sgd"),
 }
 # All of them, as `net.width`.
-FIRST_KEYS = frozenset(
-    f"{group}.{key}" for group, keys in (*_FIRST.items(), *_FIRST_KEYS.items()) for key in ("name", *keys)
-)
+FIRST_KEYS = frozenset(f"{group}.{key}" for group, keys in _FIRST.items() for key in ("name", *keys))
 
 
 @dataclass(frozen=True)
@@ -144,7 +131,7 @@ class NetKeys:
             )
 
 
-_KEYS: dict[str, type] = {"data": DataKeys, "net": NetKeys, "optim": registry.NoOptions}
+_COMMON: dict[str, tuple[type, ...]] = {"data": (DataKeys,), "net": (NetKeys,)}
 
 
 @dataclass(frozen=True)
@@ -155,10 +142,7 @@ class ScheduleConfig:
     repeat: int = 2
 
     def __post_init__(self) -> None:
-        try:
-            DilationSchedule(self.rates, repeat=self.repeat)
-        except InputError as error:
-            raise InputError(f"schedule.{error}") from None
+        DilationSchedule(self.rates, repeat=self.repeat)
 
 
 @dataclass(frozen=True)
@@ -170,12 +154,12 @@ class TrainConfig:
     devices: int | str = field(default="auto", compare=False)  # at most N, or all: see `hdc.lab.devices`
 
     def __post_init__(self) -> None:
-        in_range("train.epochs", self.epochs, 1, MAX_EPOCHS)
-        at_least("train.batch_size", self.batch_size, 1)
+        in_range("epochs", self.epochs, 1, MAX_EPOCHS)
+        at_least("batch_size", self.batch_size, 1)
         if isinstance(self.devices, int):
-            at_least("train.devices", self.devices, 1)
+            at_least("devices", self.devices, 1)
         elif self.devices != "auto":
-            raise InputError(f"train.devices must be auto or a number, got {self.devices!r}")
+            raise InputError(f"devices must be auto or a number, got {self.devices!r}")
 
 
 @dataclass(frozen=True)
@@ -186,8 +170,8 @@ class GriddingConfig:
     max_period: int = 8  # ripples with periods of 2 to this many pixels are looked for
 
     def __post_init__(self) -> None:
-        at_least("gridding.images", self.images, 1)
-        in_range("gridding.max_period", self.max_period, 2, MAX_PERIOD)
+        at_least("images", self.images, 1)
+        in_range("max_period", self.max_period, 2, MAX_PERIOD)
 
 
 @dataclass(frozen=True)
@@ -197,7 +181,7 @@ class OpsConfig:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        one_of("ops.backend", self.backend, BACKENDS)
+        one_of("backend", self.backend, BACKENDS)
 
 
 _GROUPS = {"schedule": ScheduleConfig, "train": TrainConfig, "gridding": GriddingConfig, "ops": OpsConfig}
@@ -268,45 +252,38 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         InputError: for an unknown key, a value of the wrong type or out of its range, a part that is not
             registered, or one whose plugin cannot be loaded.
     """
-    _require_group(values, "the configuration")
-    known = [*PARTS, "layer", *_GROUPS, "measures", "seeds"]
-    for key in values:
+    known = [*PARTS, *_GROUPS, "measures", "seeds"]
+    for key in _group(values, "the configuration"):
         if key not in known:
             raise InputError(unknown("key", key, known))
-    groups = {key: build(kind, values.get(key, {}), f"{key}.") for key, kind in _GROUPS.items()}
-    parts, stored, defaults = {}, {}, set()
-    used = []
-    for group in PARTS:
-        chosen = values.get(group, {})
-        _require_group(chosen, group)
-        part = parts[group] = choose(group, **chosen)
-        stored[group], left_out = _stored(group, part)
-        defaults |= {f"{group}.{key}" for key in left_out}
-        used.append(registered(group, part.name))
-    layer = _layer(parts["net"].layer, values.get("layer", {}))
-    if layer.items:
-        stored["layer"] = {key: value for key, value in layer.to_dict().items() if key != "name"}
-        plain = dataclasses.asdict(_find("layer", layer.name).options())
-        defaults |= {f"layer.{key}" for key, value in layer.items if value == plain[key]}
+    given = {group: _group(values.get(group, {}), group) for group in (*PARTS, *_GROUPS)}
+    parts = {group: choose(group, **given[group]) for group in PARTS if group != "layer"}
+    parts["layer"] = _layer(parts["net"].layer, given["layer"])
+    keys = {group: _keys(group, one.name) for group, one in parts.items()}
+    keys |= {group: _keys(group) for group in _GROUPS}
+    chosen = {group: dict(one.items) for group, one in parts.items()}
+    chosen |= {group: keys[group].checked(given[group]) for group in _GROUPS}
     measures = typed(tuple[str, ...], values.get("measures", []), "measures")
     if len(set(measures)) < len(measures):
         raise InputError(f"measures={list(measures)} has one twice: give each once")
-    used += [_find("layer", layer.name), *(_find("measure", name) for name in measures)]
     seeds = _seeds(typed(tuple[int, ...], values.get("seeds", [0]), "seeds"))
-    stored |= {key: _compared(group) for key, group in groups.items()}
-    stored |= {"measures": list(measures), "seeds": list(seeds)}
-    if not measures:
-        defaults.add("measures")
-    defaults |= set(_added(stored))
-    stored = json.loads(json.dumps(stored))
+    stored = {group: one.stored(chosen[group]) for group, one in keys.items() if one.types}
+    for group in ("data", "net", "optim"):
+        stored[group] = {"name": parts[group].name} | stored.get(group, {})
+    used = [
+        *(one.part for one in keys.values() if one.part is not None),
+        *(_find("measure", name) for name in measures),
+    ]
     return Config(
         **parts,
-        **groups,
-        layer=layer,
+        **{group: keys[group].made(_GROUPS[group], chosen[group]) for group in _GROUPS},
         measures=measures,
         seeds=seeds,
-        stored=stored,
-        defaults=frozenset(defaults),
+        stored=json.loads(json.dumps({**stored, "measures": measures, "seeds": seeds})),
+        defaults=frozenset(
+            [f"{group}.{key}" for group in stored for key in keys[group].left_out(stored[group])]
+            + ([] if measures else ["measures"])
+        ),
         origins=tuple(
             {"kind": part.kind, "name": part.name, **dataclasses.asdict(part.origin)}
             for part in used
@@ -321,32 +298,28 @@ def from_record(record: Mapping[str, Any]) -> Config:
     Raises:
         InputError: where it does not have the form of a configuration.
     """
-    stored = record.get("config")
-    _require_group(stored, "config")
-    assert isinstance(stored, Mapping)
-    groups = {
-        key: build(kind, _known(kind, stored.get(key), key), f"{key}.") for key, kind in _GROUPS.items()
-    }
-    parts = {group: _as_stored(group, stored.get(group)) for group in PARTS}
-    if not isinstance(getattr(parts["net"], "kernel_size", None), int):
+    stored = _group(record.get("config"), "config")
+    groups = {}
+    for group, kind in _GROUPS.items():
+        keys, values = _keys(group), _group(stored.get(group), group)
+        known = {key: value for key, value in values.items() if key in keys.types}  # later versions have more
+        groups[group] = keys.made(kind, keys.checked(known))
+    parts = {group: _as_stored(group, stored.get(group)) for group in PARTS if group != "layer"}
+    net = parts["net"]
+    if not isinstance(getattr(net, "kernel_size", None), int):
         raise InputError("net.kernel_size must be int")
-    layer = getattr(parts["net"], "layer", "standard")
-    if getattr(parts["net"], "separable", False) is True:
-        layer = "separable"
-    defaults = record.get("defaults", [])
-    if not isinstance(defaults, list) or not all(isinstance(key, str) for key in defaults):
-        raise InputError("defaults must be a list of keys")
+    layer = "separable" if getattr(net, "separable", False) is True else getattr(net, "layer", "standard")
+    parts["layer"] = _as_stored("layer", {"name": layer, **_group(stored.get("layer", {}), "layer")})
     origins = record.get("parts", [])
     if not isinstance(origins, list) or not all(isinstance(one, Mapping) for one in origins):
         raise InputError("parts must be a list of groups")
     return Config(
         **parts,
         **groups,
-        layer=_as_stored("layer", {"name": layer, **_group(stored.get("layer", {}), "layer")}),
         measures=typed(tuple[str, ...], stored.get("measures", []), "measures"),
         seeds=_seeds(typed(tuple[int, ...], stored.get("seeds"), "seeds")),
         stored=stored,
-        defaults=frozenset(defaults),
+        defaults=frozenset(typed(tuple[str, ...], record.get("defaults", []), "defaults")),
         origins=tuple(origins),
     )
 
@@ -372,7 +345,7 @@ def choose(group: str, **values: Any) -> PartConfig:
     """A part and its options, checked: `choose("net", name="context", width=8)`.
 
     Args:
-        group: data, net or optim.
+        group: data, net, optim or layer.
         values: `name`, and options; missing ones take their default.
 
     Raises:
@@ -381,26 +354,13 @@ def choose(group: str, **values: Any) -> PartConfig:
     name = typed(str, values.pop("name", PARTS[group][1]), f"{group}.name")
     if group == "data" and not name:
         raise InputError("data.name is empty: name a data set, such as data.name=cifar10 ('hdc data list')")
-    part = registered(group, name)
+    keys = _keys(group, name)
     if group == "net":
         _take_separable(values)
-    types = _types_of(group, part)
-    first = _FIRST[group] if _is_first(group, name) else {}
-    for key, value in dict(values).items():
-        if key in types:
-            continue
-        if key not in first:
-            raise InputError(unknown("key", f"{group}.{key}", [f"{group}.{one}" for one in types]))
-        if value != first[key]:
+    for key in [key for key in values if key in keys.first and key not in keys.types]:
+        if values.pop(key) != keys.first[key]:
             raise InputError(f"{group}.{key} has no effect with {group}={name}: leave it out")
-        del values[key]
-    chosen = _defaults_of(group, part) | {
-        key: typed(types[key], value, f"{group}.{key}") for key, value in values.items()
-    }
-    with _placed(group, name):
-        for kind in (_KEYS[group], part.options):
-            kind(**{one.name: chosen[one.name] for one in dataclasses.fields(kind) if one.name in chosen})
-    return PartConfig(name, tuple(chosen.items()))
+    return PartConfig(name, tuple(keys.checked(values).items()))
 
 
 def options(group: str, chosen: PartConfig) -> Any:
@@ -410,42 +370,51 @@ def options(group: str, chosen: PartConfig) -> Any:
         InputError: for a part that is not registered, and for options that it does not have today.
     """
     part = registered(group, chosen.name)
-    types = _types(part.options)
-    values = {key: value for key, value in (("name", chosen.name), *chosen.items) if key in types}
-    with _placed(group, chosen.name):
-        return part.options(**values)
+    return _keys(group, chosen.name).made(part.options, {"name": chosen.name, **dict(chosen.items)})
 
 
-def schema() -> tuple[Any, dict[str, dict[str, Any]]]:
-    """The types of a command line as OmegaConf nodes for Hydra: the whole, and by group each part.
+def schema() -> tuple[type, dict[str, dict[str, type]]]:
+    """The types of a command line as dataclasses for Hydra: the whole, and by group each part.
 
-    OmegaConf makes frozen dataclasses read-only, which would refuse every override, so the flag
-    is cleared; `from_dict` makes the frozen, checked object in the end.
+    They are not frozen, or OmegaConf would refuse every override; `from_dict` makes the frozen, checked
+    object in the end.
     """
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, type]] = {}
+    layers: dict[str, Any] = {}
     for group, (kind, _) in PARTS.items():
-        groups[group] = {}
         for name in registry_names(kind):
-            part = _find(kind, name)
+            keys = _keys(group, name)
+            if group == "layer":
+                layers |= {
+                    key: of | None if layers.get(key, of) in (of, of | None) else Any
+                    for key, of in keys.types.items()
+                }
+                continue
             fields: list[tuple[str, Any, Any]] = [("name", str, "" if name == _OTHER_DATA else name)]
             if group == "net":
                 fields.append(("separable", bool | None, None))  # the first version's word for a layer
-            defaults = _defaults_of(group, part)
-            fields += [
-                (key, of, defaults[key]) for key, of in _types_of(group, part).items() if key != "name"
-            ]
-            groups[group][name] = _node(name, fields)
-    layers: dict[str, Any] = {}
-    for name in registry_names("layer"):
-        for key, of in _types(_find("layer", name).options).items():
-            layers[key] = of | None if layers.get(key, of) in (of, of | None) else Any
-    whole = [(group, Any, None) for group in PARTS]
-    whole += [("layer", Any, _node("layer", [(key, of, None) for key, of in layers.items()]))]
-    whole += [(key, kind, kind()) for key, kind in _GROUPS.items()]
+            groups.setdefault(group, {})[name] = _settable(name, [*fields, *keys.fields()])
+    inner = {"layer": _settable("layer", [(key, of, None) for key, of in layers.items()])}
+    inner |= {group: _settable(group, _keys(group).fields()) for group in _GROUPS}
+    whole = [(group, Any, None) for group in groups]
+    whole += [(group, Any if group == "layer" else kind, kind) for group, kind in inner.items()]
     whole += [("measures", tuple[str, ...], ()), ("seeds", tuple[int, ...], (0,))]
     whole += [("name", str, "default"), ("results", str, "results"), ("retry_failed", bool, False)]
     whole += [("checkpoint_seconds", float, 30.0)]
-    return _node("train", whole), groups
+    return _settable("train", whole), groups
+
+
+def _settable(name: str, fields: list[tuple[str, Any, Any]]) -> type:
+    """A dataclass of these keys with their types and defaults: values, or the classes of inner groups."""
+
+    def default(value: Any) -> Any:
+        if isinstance(value, type):
+            return field(default_factory=value)
+        if isinstance(value, tuple):
+            return field(default_factory=lambda: list(value))
+        return field(default=value)
+
+    return dataclasses.make_dataclass(name, [(key, of, default(value)) for key, of, value in fields])
 
 
 def registry_names(kind: "Kind") -> list[str]:
@@ -454,14 +423,109 @@ def registry_names(kind: "Kind") -> list[str]:
     return registry.names(kind)
 
 
-def build(kind: type, values: Any, place: str) -> Any:
-    """A checked dataclass of plain values; `place` names them in messages, such as `train.`."""
-    _require_group(values, place.rstrip(".") or "the configuration")
-    types = _types(kind)
-    for key in values:
-        if key not in types:
-            raise InputError(unknown("key", f"{place}{key}", [f"{place}{name}" for name in types]))
-    return kind(**{key: typed(types[key], value, f"{place}{key}") for key, value in values.items()})
+def registered(group: str, name: str) -> "Part":
+    """The part of that name in data, net, optim or layer; other data sets are those of tensorflow-datasets.
+
+    Raises:
+        InputError: where there is none.
+    """
+    if group == "data" and name not in registry_names("dataset"):
+        name = _OTHER_DATA
+    return _find(PARTS[group][0], name)
+
+
+def _find(kind: "Kind", name: str) -> "Part":
+    _import_ours()
+    return registry.find(kind, name)
+
+
+@cache
+def _import_ours() -> None:
+    import hdc.lab.data.earth
+    import hdc.lab.data.offsets
+    import hdc.lab.data.sets
+    import hdc.lab.optimizers
+    import hdc.networks  # noqa: F401
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The keys of one group, and how their values are checked and stored.
+
+    Attributes:
+        group: its name.
+        classes: the dataclasses that have the keys as fields. Where two have the same key, the default is the
+            later one's.
+        part: whose options they are; None for a group of our own.
+        first: the keys that the first version's records have, with their defaults.
+    """
+
+    group: str
+    classes: tuple[type, ...]
+    part: "Part | None"
+    first: Mapping[str, Any]
+
+    @cached_property
+    def types(self) -> dict[str, Any]:
+        return {key: of for kind in self.classes for key, of in _types(kind).items() if key != "name"}
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        found = {key: value for kind in self.classes for key, value in vars(kind()).items() if key != "name"}
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+
+    def fields(self) -> list[tuple[str, Any, Any]]:
+        """Name, type and default of every key."""
+        return [(key, of, self.defaults[key]) for key, of in self.types.items()]
+
+    def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of all keys, lists as tuples; InputError for one that is not allowed."""
+        places = {key: f"{self.group}.{key}" for key in self.types}
+        for key in given:
+            if key not in places:
+                raise InputError(unknown("key", f"{self.group}.{key}", places.values()))
+        chosen = self.defaults | {
+            key: typed(self.types[key], value, places[key]) for key, value in given.items()
+        }
+        for kind in self.classes:
+            self.made(kind, chosen)
+        return chosen
+
+    def made(self, kind: type, chosen: Mapping[str, Any]) -> Any:
+        """An instance of one of the classes, whose own checks name the key without its group."""
+        names = {one.name for one in dataclasses.fields(kind)}
+        try:
+            return kind(**{key: value for key, value in chosen.items() if key in names})
+        except ValueError as error:
+            named = any(str(error).startswith((f"{key} ", f"{key}=")) for key in self.types)
+            place = f"{self.group}." if named else f"{self.part}: " if self.part else ""
+            raise InputError(f"{place}{error}") from None
+        except Exception as error:  # whatever the code of anybody raises
+            raise InputError(f"{self.part}: {type(error).__name__}: {error}") from None
+
+    def stored(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """The values as records keep them."""
+        hidden = {one.name for kind in self.classes for one in dataclasses.fields(kind) if not one.compare}
+        values = {key: value for key, value in {**self.first, **chosen}.items() if key not in hidden}
+        if "separable" in self.first and chosen["layer"] == "separable":
+            del values["layer"]
+            values["separable"] = True
+        return values
+
+    def left_out(self, stored: Mapping[str, Any]) -> list[str]:
+        """The keys that are not in the run_id, since they came later and have their default."""
+        later = (key for key in self.defaults if key in stored and key not in self.first)
+        return [key for key in later if stored[key] == self.defaults[key]]
+
+
+def _keys(group: str, name: str = "") -> _Keys:
+    """The keys of a group of our own, or of the part of that name."""
+    if group in _GROUPS:
+        return _Keys(group, (_GROUPS[group],), None, _FIRST[group])
+    part = registered(group, name)
+    is_first = part.origin is None and part.name in _FIRST_PARTS
+    classes = (*_COMMON.get(group, ()), part.options)
+    return _Keys(group, classes, part, _FIRST[group] if is_first else {})
 
 
 def typed(kind: Any, value: Any, place: str) -> Any:
@@ -479,98 +543,22 @@ def typed(kind: Any, value: Any, place: str) -> Any:
     return value
 
 
-@cache
-def _import_ours() -> None:
-    import hdc.lab.data.sets
-    import hdc.lab.optimizers
-    import hdc.networks  # noqa: F401
-
-
-def _find(kind: "Kind", name: str) -> "Part":
-    _import_ours()
-    return registry.find(kind, name)
-
-
-def registered(group: str, name: str) -> "Part":
-    """The part of that name in data, net, optim or layer; other data sets are those of tensorflow-datasets.
-
-    Raises:
-        InputError: where there is none.
-    """
-    kind = "layer" if group == "layer" else PARTS[group][0]
-    if group == "data" and name not in registry_names("dataset"):
-        name = _OTHER_DATA
-    return _find(kind, name)
-
-
-def _is_first(group: str, name: str) -> bool:
-    """Whether the first version had this part."""
-    return name in _FIRST_PARTS[group] or (group == "data" and registered(group, name).name == _OTHER_DATA)
-
-
 def _take_separable(values: dict[str, Any]) -> None:
     """`net.separable=true`, as the first version had it, is `net.layer=separable`."""
     given = values.pop("separable", None)
-    if given is None:
-        return
-    if typed(bool, given, "net.separable"):
+    if given is not None and typed(bool, given, "net.separable"):
         if values.get("layer", "standard") not in ("standard", "separable"):
             raise InputError(f"net.separable=true and net.layer={values['layer']}: give one of them")
         values["layer"] = "separable"
 
 
-def _types_of(group: str, part: "Part") -> dict[str, Any]:
-    """The types of the keys of a part: those that all of its kind have, then its own."""
-    return {key: of for key, of in (_types(_KEYS[group]) | _types(part.options)).items() if key != "name"}
-
-
-def _defaults_of(group: str, part: "Part") -> dict[str, Any]:
-    """The defaults of these keys; a part may have its own for a key that all have."""
-    found = vars(_KEYS[group]()) | vars(part.options())
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in found.items() if key != "name"}
-
-
-def _stored(group: str, part: PartConfig) -> tuple[dict[str, Any], set[str]]:
-    """A part as records keep it, and which of its keys are not in the run_id."""
-    values, first = part.to_dict(), _FIRST[group]
-    plain = _defaults_of(group, registered(group, part.name))
-    if not _is_first(group, part.name):
-        return values, {key for key, value in plain.items() if _same(values[key], value)}
-    if group == "net":
-        values["separable"] = part.layer == "separable"
-        if part.layer == "separable":
-            del values["layer"]
-    left_out = {key for key, value in plain.items() if key not in first and _same(values.get(key), value)}
-    return {"name": part.name} | first | values, left_out
-
-
-def _added(stored: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of our own groups that came after the first version, where they have their default."""
-    for group, kind in _GROUPS.items():
-        for one in dataclasses.fields(kind):
-            later = one.name in stored[group] and one.name not in _FIRST_KEYS[group]
-            if later and stored[group][one.name] == one.default:
-                yield f"{group}.{one.name}"
-
-
-def _layer(name: str, values: Any) -> PartConfig:
+def _layer(name: str, values: Mapping[str, Any]) -> PartConfig:
     """The kind of the dilated layers with its options; what is null was not given."""
-    part = _find("layer", name)
-    _require_group(values, "layer")
-    types = _types(part.options)
     given = {key: value for key, value in values.items() if value is not None}
-    for key in given:
-        if key not in types:
-            has = ", ".join(f"layer.{one}" for one in types) or "none"
-            raise InputError(f"layer.{key} is not an option of net.layer={name} (there are: {has})")
-    given = {
-        key: typed(types[key], value, f"layer.{key}") for key, value in given.items() if value is not None
-    }
-    with _placed("layer", name):
-        chosen = part.options(**given)
-    return PartConfig(
-        name, tuple((one.name, getattr(chosen, one.name)) for one in dataclasses.fields(chosen))
-    )
+    for key in given.keys() - (has := _keys("layer", name).types).keys():
+        known = ", ".join(f"layer.{one}" for one in has) or "none"
+        raise InputError(f"layer.{key} is not an option of net.layer={name} (there are: {known})")
+    return choose("layer", name=name, **given)
 
 
 def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -584,58 +572,25 @@ def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
-class _placed:
-    """Name the group in the errors that a part's options raise of their own keys."""
-
-    def __init__(self, group: str, name: str):
-        self._group, self._name = group, name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Exception):
-            return
-        part = registered(self._group, self._name)
-        if not isinstance(error, ValueError):
-            raise InputError(f"{part}: {type(error).__name__}: {error}") from None
-        text = str(error)
-        keys = _types(part.options) | _types(_KEYS.get(self._group, registry.NoOptions))
-        named = any(text.startswith((f"{key} ", f"{key}=")) for key in keys)
-        raise InputError(f"{self._group}.{text}" if named else f"{part}: {text}") from None
-
-
 def _as_stored(group: str, values: Any) -> PartConfig:
     """A part as a record has it."""
-    values = dict(_group(values, group))
-    name = values.pop("name", None)
-    if not isinstance(name, str):
-        raise InputError(f"{group}.name must be str, got {name!r}")
-    items = []
-    for key, value in values.items():
+    items = dict(_group(values, group))
+    name = typed(str, items.pop("name", None), f"{group}.name")
+    for key, value in items.items():
         inner = value if isinstance(value, list) else [value]
         if not all(one is None or isinstance(one, bool | int | float | str) for one in inner):
             raise InputError(f"{group}.{key} must be a value or a list of them, got {value!r}")
-        items.append((key, tuple(value) if isinstance(value, list) else value))
-    return PartConfig(name, tuple(items))
+    return PartConfig(name, tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in items.items()))
 
 
 def _group(values: Any, place: str) -> Mapping[str, Any]:
-    _require_group(values, place)
+    if not isinstance(values, Mapping):
+        raise InputError(f"{place} must be a group of keys, got {values!r}")
     return values
 
 
-def _require_group(values: Any, place: str) -> None:
-    if not isinstance(values, Mapping):
-        raise InputError(f"{place} must be a group of keys, got {values!r}")
-
-
-def _known(kind: type, values: Any, place: str) -> dict[str, Any]:
-    """The keys of a stored group that today's code knows; later versions may have added others."""
-    return {key: value for key, value in _group(values, place).items() if key in _types(kind)}
-
-
 def _without(values: Mapping[str, Any], keys: frozenset[str], place: str = "") -> dict[str, Any]:
+    """Nested groups without these dotted keys, and without groups that are empty then."""
     found = {}
     for key, value in values.items():
         if f"{place}{key}" in keys:
@@ -649,33 +604,3 @@ def _without(values: Mapping[str, Any], keys: frozenset[str], place: str = "") -
 @cache
 def _types(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
-
-
-def _compared(group: Any) -> dict[str, Any]:
-    return {item.name: getattr(group, item.name) for item in dataclasses.fields(group) if item.compare}
-
-
-def _same(value: Any, default: Any) -> bool:
-    return (tuple(value) if isinstance(value, list) else value) == default
-
-
-def _node(name: str, fields: list[tuple[str, Any, Any]]) -> Any:
-    """An OmegaConf node of these keys, with their types and defaults, that can be overridden."""
-    from omegaconf import DictConfig, OmegaConf
-
-    def default(value: Any) -> Any:
-        # Each configuration gets its own instances, lists and nodes.
-        plain = value is None or isinstance(value, bool | int | float | str)
-        made = list(value) if isinstance(value, tuple) else value
-        return field(default=value) if plain else field(default_factory=lambda: copy.deepcopy(made))
-
-    def thaw(node: DictConfig) -> DictConfig:
-        OmegaConf.set_readonly(node, None)
-        for key in node:
-            child = node._get_node(key)
-            if isinstance(child, DictConfig):
-                thaw(child)
-        return node
-
-    kind = dataclasses.make_dataclass(name, [(key, of, default(value)) for key, of, value in fields])
-    return thaw(OmegaConf.structured(kind))

@@ -9,6 +9,7 @@ from hdc import registry
 from hdc.errors import InputError
 from hdc.lab.commands.command import Parser
 from hdc.lab.commands.output import console
+from hdc.lab.config import registry_names
 
 # The sets that do not come with hdc's own dependencies, and how they are downloaded.
 _PREPARED = {"mnist": "needed", "mnist10k": "by hand", "fashion_mnist": "needed", "scenes": "needed"}
@@ -42,11 +43,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _list(_: argparse.Namespace) -> None:
-    import hdc.lab.data.sets  # noqa: F401  # which registers ours
     from hdc.lab.data import idx
 
     table = Table("data", "what", "download", "here", box=None)
-    for name in registry.names("dataset"):
+    for name in registry_names("dataset"):
         if name == "tfds":
             continue
         # scenes are made from fashion_mnist
@@ -58,11 +58,10 @@ def _list(_: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    import hdc.lab.data.sets  # noqa: F401  # which registers ours
 
     if args.source is not None and args.name not in _PREPARED:
         raise InputError(f"--from is for {', '.join(_PREPARED)}, not for {args.name}")
-    if args.name not in _PREPARED and args.name in registry.names("dataset"):
+    if args.name not in _PREPARED and args.name in registry_names("dataset"):
         print(f"{args.name} is installed with hdc and needs no preparing")
         return
     name = "fashion_mnist" if args.name == "scenes" else args.name

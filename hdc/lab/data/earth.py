@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hdc.errors import InputError
+from hdc import registry
+from hdc.errors import InputError, at_least
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
 from hdc.lab.store import sha256
@@ -80,14 +81,44 @@ _SURFACE = _Source(
 )
 
 
-def dataset(name: str, tile: int, downsample: int) -> Dataset:
-    """`terrain`, `terrain_patches` or `coast`, in tiles of `tile` x `tile` pixels.
+@dataclass(frozen=True)
+class EarthOptions:
+    """Of the sets made of satellite imagery.
 
-    The image is first averaged over squares of `downsample` x `downsample` pixels.
-
-    Raises:
-        InputError: if the tile or the downsampling does not fit the blocks.
+    Attributes:
+        tile: pixels per side of a tile.
+        downsample: pixels of the source, per axis, that make one.
+        flips: axes along which training images are mirrored at random.
     """
+
+    tile: int = 64
+    downsample: int = 1
+    flips: tuple[str, ...] = ("horizontal", "vertical")
+
+    def __post_init__(self) -> None:
+        at_least("tile", self.tile, 8)
+        at_least("downsample", self.downsample, 1)
+
+
+@registry.dataset("terrain", EarthOptions)
+def terrain(options: EarthOptions) -> Dataset:
+    """The climate group of each pixel on satellite imagery, 6 classes."""
+    return _dataset("terrain", options.tile, options.downsample)
+
+
+@registry.dataset("terrain_patches", EarthOptions)
+def terrain_patches(options: EarthOptions) -> Dataset:
+    """The same tiles, one climate group each."""
+    return _dataset("terrain_patches", options.tile, options.downsample)
+
+
+@registry.dataset("coast", EarthOptions)
+def coast(options: EarthOptions) -> Dataset:
+    """Land, water or lake for each pixel: thin and small things."""
+    return _dataset("coast", options.tile, options.downsample)
+
+
+def _dataset(name: str, tile: int, downsample: int) -> Dataset:
     width = IMAGE_SIZE[1]
     block = DEGREES_PER_BLOCK * width // 360
     if block % downsample:

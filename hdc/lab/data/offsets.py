@@ -4,9 +4,12 @@ A network whose support does not contain the offset can only guess, and is right
 support contains it can be right everywhere.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from hdc.errors import InputError
+from hdc import registry
+from hdc.errors import InputError, at_least
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import IGNORE, Dataset, Split
 
@@ -15,24 +18,42 @@ SEED = 2016
 MAX_TILE = 256  # pixels per side, since images and labels are held in memory
 
 
-def dataset(tile: int, offset: int, flips: tuple[str, ...]) -> Dataset:
+@dataclass(frozen=True)
+class OffsetsOptions:
     """Images of `tile` x `tile` fair coins; the label of pixel (y, x) is the coin at (y, x + `offset`).
 
     If that is outside the image, the label is `IGNORE`. The images are the same for every offset.
 
-    Raises:
-        InputError: if the tile is too large, the offset leaves no label, or there are flips.
+    Attributes:
+        tile: pixels per side of an image.
+        offset: how many pixels to the right of its pixel a label is taken from.
+        flips: none: a mirrored image has another offset.
     """
-    if tile > MAX_TILE:
-        raise InputError(f"data.tile={tile} is too large for offsets, at most {MAX_TILE} is allowed")
-    if offset >= tile:
-        raise InputError(f"data.offset={offset} must be less than data.tile={tile}: no pixel has a label")
-    if flips:
-        raise InputError(
-            f"data.flips must be [] for offsets, got {list(flips)}: a mirrored image has another offset"
-        )
-    key = {"name": "offsets", "builder": 1, "tile": tile, "offset": offset, "items": ITEMS, "seed": SEED}
-    return cached(key, lambda: _make(tile, offset))
+
+    tile: int = 32
+    offset: int = 1
+    flips: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        at_least("tile", self.tile, 8)
+        at_least("offset", self.offset, 0)
+        if self.tile > MAX_TILE:
+            raise InputError(f"tile={self.tile} is too large for offsets, at most {MAX_TILE} is allowed")
+        if self.offset >= self.tile:
+            raise InputError(
+                f"offset={self.offset} must be less than data.tile={self.tile}: no pixel has a label"
+            )
+        if self.flips:
+            raise InputError(
+                f"flips must be [] for offsets, got {list(self.flips)}: a mirrored image has another offset"
+            )
+
+
+@registry.dataset("offsets", OffsetsOptions)
+def offsets(options: OffsetsOptions) -> Dataset:
+    """Noise; the label is the pixel at an offset: the positive control."""
+    key = {"name": "offsets", "builder": 1, "tile": options.tile, "offset": options.offset}
+    return cached(key | {"items": ITEMS, "seed": SEED}, lambda: _make(options.tile, options.offset))
 
 
 def _make(tile: int, offset: int) -> Dataset:

@@ -31,8 +31,8 @@ from hdc.lab.config import Config, from_record
 from hdc.lab.locks import Lock, Taken, live_owner
 from hdc.lab.records import packed as findings
 from hdc.lab.records.names import flatten, plain
-from hdc.lab.records.run import METRICS, Run, State, check_info, check_metrics
-from hdc.lab.store import line, naming, read, read_arrays, read_json, sha256, to_json, write
+from hdc.lab.records.run import METRICS, Run, State, check_info, check_metrics, content, digests_in
+from hdc.lab.store import line, naming, read_arrays, read_json, sha256, to_json, write
 
 
 def study_folder(results: str | Path, study: str) -> Path:
@@ -117,40 +117,25 @@ class RunFolder:
     def lines(self) -> bytes:
         """The whole lines of `metrics.jsonl`; InputError as `artifact`."""
         there = (self.folder / "metrics.jsonl").exists() or self.state == "done"
-        content = self._content("metrics.jsonl") if there else b""
-        return content[: content.rfind(b"\n") + 1]
+        found = self._content("metrics.jsonl") if there else b""
+        return found[: found.rfind(b"\n") + 1]
 
     def artifact(self, name: str, seed: int) -> dict[str, np.ndarray]:
         """The arrays saved under `name` for one seed; InputError where they are not there or damaged."""
-        path = self.folder / "artifacts" / f"{name}-seed{seed}.npz"
-        content = self._content(f"artifacts/{path.name}")
+        file = f"artifacts/{name}-seed{seed}.npz"
+        found = self._content(file)
         try:
-            return read_arrays(content)
+            return read_arrays(found)
         except Exception as error:  # zip, zlib and NumPy each raise their own
-            raise InputError(f"{path} is damaged: {line(error)}") from None
+            raise InputError(f"{self.folder / file} is damaged: {line(error)}") from None
 
     def _content(self, name: str) -> bytes:
-        """A file's content; InputError where it is not there, or not as it was when the run was done."""
-        path = self.folder / name
-        try:
-            content = read(path)
-        except FileNotFoundError:
-            raise InputError(f"{path} is not there: the run is {self.state}") from None
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {line(error)}") from None
-        digests = self._digests if self.state == "done" else {}
-        if digests and digests.get(name) != sha256(content):
-            raise InputError(f"{path} is damaged: it is not as it was when the run was done, by its SHA-256")
-        return content
-
-    @property
-    def _digests(self) -> dict[str, str]:
-        """Of a run that is done, by file; empty where an older version wrote none."""
-        path = self.folder / "done.json"
-        digests = _having(path, "finished").get("files", {})
-        if not isinstance(digests, dict):
-            raise InputError(f"{path} is damaged: its files are no group of digests")
-        return digests
+        digests = {}
+        if self.state == "done":
+            done = self.folder / "done.json"
+            digests = digests_in(done, _having(done, "finished"))
+        when, missing = "when the run was done", f": the run is {self.state}"
+        return content(self.folder, name, digests, when, missing)
 
     def weights(self, seed: int) -> Path:
         """The file with the trained network of one seed; InputError where it is not there or damaged."""

@@ -19,21 +19,14 @@ import polars as pl
 
 from hdc.errors import InputError
 from hdc.lab.config import Config, from_record
-from hdc.lab.records.run import METRICS, TIMES, Run, State, check_info, check_metrics
-from hdc.lab.store import line, read, read_arrays, read_json, sha256, to_json, write_all
+from hdc.lab.records.run import METRICS, TIMES, Run, State, check_info, check_metrics, content, digests_in
+from hdc.lab.store import line, read_arrays, read_json, sha256, to_json, write_all
 
 MANIFEST, METRICS_FILE, SECONDS_FILE = "manifest.json", "metrics.csv", "seconds.csv"
 TIMES_FILE, ARTIFACTS_FILE = "times.csv", "artifacts.npz"
 
-_BOOKKEEPING = {
-    "run_id",
-    "config",
-    "defaults",
-    "parts",
-    "planned",
-    "started",
-    "resumed",
-}  # of run.json, not of interest here
+_PACKED = "packed"
+_BOOKKEEPING = {"run_id", "config", "defaults", "parts", "planned", "started", "resumed"}  # of run.json
 _WALL = pl.col("metric") == "seconds"
 # What a run's part of the manifest must be like.
 _FORMS: dict[str, Callable[[Any], bool]] = {
@@ -92,7 +85,7 @@ def load(folder: Path) -> list[Run]:
         InputError: where a file is missing or damaged.
     """
     manifest = read_json(folder / MANIFEST)
-    digests = _digests(folder, manifest)
+    digests = digests_in(folder / MANIFEST, manifest)
     frames = [read_csv(folder / name, METRICS, digests) for name in (METRICS_FILE, SECONDS_FILE)]
     measured = pl.concat(frames).partition_by("run_id", as_dict=True)
     try:
@@ -103,36 +96,16 @@ def load(folder: Path) -> list[Run]:
 
 def read_times(folder: Path) -> pl.DataFrame:
     """The times of a study, packed or not; InputError where they are damaged."""
-    digests = _digests(folder, read_json(folder / MANIFEST)) if is_packed(folder) else {}
+    manifest = folder / MANIFEST
+    digests = digests_in(manifest, read_json(manifest)) if is_packed(folder) else {}
     return read_csv(folder / TIMES_FILE, TIMES, digests)
-
-
-def _digests(folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    """Of the files beside the manifest, by name; empty where an older version wrote none."""
-    digests = manifest.get("files", {})
-    if not isinstance(digests, dict):
-        raise InputError(f"{folder / MANIFEST} is damaged: its files are no group of digests")
-    return digests
-
-
-def _content(path: Path, digests: Mapping[str, str]) -> bytes:
-    """A file of a packed study; InputError where it cannot be read, or is not as it was packed."""
-    try:
-        content = read(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {line(error)}") from None
-    if digests and digests.get(path.name) != sha256(content):
-        raise InputError(f"{path} is damaged: it is not as it was packed, by its SHA-256")
-    return content
 
 
 def read_csv(path: Path, schema: Mapping[str, Any], digests: Mapping[str, str]) -> pl.DataFrame:
     """A table of numbers; InputError where the file is missing, damaged or has other columns."""
-    content = _content(path, digests)
+    whole = content(path.parent, path.name, digests, _PACKED)
     try:
-        found = pl.read_csv(io.BytesIO(content), schema_overrides=dict(schema))
+        found = pl.read_csv(io.BytesIO(whole), schema_overrides=dict(schema))
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path} cannot be read: {line(error)}") from None
     if found.columns != list(schema):
@@ -170,9 +143,9 @@ class _PackedRun:
         if kept is None:
             there = ", ".join(self._artifacts) or "none"
             raise InputError(f"{self._archive} has no {name}-seed{seed} of run {self.run_id}, only: {there}")
-        content = _content(self._archive, self._digests)
+        whole = content(self._archive.parent, self._archive.name, self._digests, _PACKED)
         try:
-            arrays = read_arrays(content, set(kept.values()))
+            arrays = read_arrays(whole, set(kept.values()))
             if changed := [name for name, array in arrays.items() if _content_name(array) != name]:
                 raise ValueError(f"array {changed[0]} is not as it was packed")
             return {key: arrays[stored] for key, stored in kept.items()}

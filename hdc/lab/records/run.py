@@ -9,6 +9,7 @@ import polars as pl
 
 from hdc.errors import InputError
 from hdc.lab.config import Config
+from hdc.lab.store import line, read, sha256
 
 State = Literal["planned", "running", "interrupted", "failed", "done"]
 
@@ -75,6 +76,38 @@ class Run(Protocol):
     def weights(self, seed: int) -> Path:
         """The file with the trained network of one seed; InputError where it is not there."""
         ...
+
+
+def content(folder: Path, name: str, digests: Any, as_it_was: str, missing: str = "") -> bytes:
+    """The content of a file of a run or of a packed study.
+
+    Args:
+        folder, name: of the file.
+        digests: the SHA-256 of each file by name; empty where an older version wrote none.
+        as_it_was: when the digests were written, for the message.
+        missing: what a missing file means, for the message.
+
+    Raises:
+        InputError: where it is not there, cannot be read, or is not as it was.
+    """
+    path = folder / name
+    try:
+        found = read(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there{missing}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {line(error)}") from None
+    if digests and digests.get(name) != sha256(found):
+        raise InputError(f"{path} is damaged: it is not as it was {as_it_was}, by its SHA-256")
+    return found
+
+
+def digests_in(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
+    """By file, the SHA-256 that `path` keeps among its `values`; empty where an older version wrote none."""
+    digests = values.get("files", {})
+    if not isinstance(digests, dict):
+        raise InputError(f"{path} is damaged: its files are no group of digests")
+    return digests
 
 
 def check_info(path: Path, values: dict[str, Any]) -> dict[str, Any]:

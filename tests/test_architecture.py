@@ -16,9 +16,9 @@ LIBRARY = [
     ["fields"],
     ["search", "plots"],
     ["advice", "published"],
-    ["ops", "equations"],
+    ["ops"],
     ["layers"],
-    ["networks"],
+    ["networks", "equations"],
     ["receptive", "cost"],
     ["gridding"],
 ]

@@ -12,11 +12,14 @@ from jax.extend import core
 from hdc import equations
 from hdc.equations import Function, Parameters, Scan
 from hdc.errors import InputError
-from hdc.ops import backend
+from hdc.receptive.rules import RULES
+from hdc.receptive.rules.base import Rule
 from hdc.receptive.rules.pointwise import POINTWISE
 from hdc.receptive.steps import Step, Trace, Value
 
 MAX_STEPS = 100_000
+
+_UNKNOWN = Rule()
 
 # Every entry of the result is one entry of the operand: where that is a parameter, none is masked out.
 _KEEPS_ENTRIES = frozenset(
@@ -31,17 +34,8 @@ def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
     Raises:
         InputError: for a model that does not take the shape, or whose result is not one array.
     """
-    graph, state = nnx.split(
-        nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
-    )
-    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), state)
-    image = jax.ShapeDtypeStruct(input_shape, jnp.float32)
     try:
-        with backend("lax"):  # in which every convolution is one operation
-            closed, result = jax.make_jaxpr(
-                lambda state, x: nnx.merge(graph, state)(x),  # type: ignore[operator]
-                return_shape=True,
-            )(abstract, image)
+        closed, result, state = equations.program(model, input_shape)
     except Exception as error:  # whatever a model of anybody's raises
         reason = next((line for line in str(error).splitlines() if line.strip()), "no message")
         raise InputError(
@@ -64,7 +58,7 @@ def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
             Value(leaf.shape, leaf.dtype, constant=concrete, parameter=_dotted(path), unmasked=trained)
         )
     flat = _Flat()
-    entry = Value(input_shape, image.dtype, depends=True)
+    entry = Value(input_shape, jnp.float32, depends=True)
     (output,) = flat.inline(Function.of(closed), [*arguments, entry])
     return Trace(entry, output, flat.steps)
 
@@ -166,7 +160,7 @@ class _Flat:
         primitive: Any = None,
     ) -> list[Value]:
         """A new step's outputs; what does not depend on the input is computed only where it is needed."""
-        step = Step(name, Parameters(name, params), given, primitive=primitive)
+        step = Step(name, Parameters(name, params), RULES.get(name, _UNKNOWN), given, primitive=primitive)
         first = next((value for value in given if value.parameter), None)
         for shape, dtype in shapes:
             value = Value(shape, dtype, step=step)

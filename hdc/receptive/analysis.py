@@ -350,7 +350,7 @@ def _chosen(layer: Layer, axis: int) -> bool:
 
 
 def _is_branch(number: int, last: int, numbers: Sequence[int], before: Sequence[set[int]]) -> bool:
-    """Whether another layer also goes on from `last`, beside this one."""
+    """Whether another layer also takes its input from `last`, beside this one."""
     return any(
         last in before[other] and number not in before[other] and other not in before[number]
         for other in numbers

@@ -113,7 +113,7 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
     for first in range(0, len(middles), _AT_ONCE):
         some = middles[first : first + _AT_ONCE]
         found = count_paths(traced, annotation, some, beyond=True)
-        # Counts are of no use that go on beyond some maps and end at the edges of others.
+        # Counts are of no use if they continue beyond some maps and end at the edges of others.
         bounded = [row for row, (_, _, within_edges) in enumerate(found) if within_edges]
         if bounded:
             inside = count_paths(traced, annotation, [some[row] for row in bounded], beyond=False)

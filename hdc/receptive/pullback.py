@@ -28,7 +28,7 @@ class Pullback:
 
     Attributes:
         sources: the arrays that a run of pointwise operations starts from, by its last array.
-        beyond: whether windows go on beyond the edge of a map, as if it had none, wherever an operation
+        beyond: whether windows continue beyond the edge of a map, as if it had none, wherever an operation
             allows that; otherwise every map ends where it ends and paths through the padding are lost.
         bounded: `[outputs]`, whether the edge of some map took part even so: a head over the whole map.
     """

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     finally:
-        sys.argv, sys.unraisablehook = before  # a script or a test may go on
+        sys.argv, sys.unraisablehook = before  # the script or test that called may continue
 
 
 def _without_command(arguments: list[str]) -> int:

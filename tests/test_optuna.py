@@ -235,7 +235,7 @@ def flipped(folder):
         (lambda folder: damaged(folder, b"no database" * 100), "cannot be used as the storage of a search"),
         (flipped, "cannot be used as the storage of a search"),
         (lambda folder: begun_elsewhere(folder, ["minimize"]), "is of a search to minimize, not to maximize"),
-        (lambda folder: begun_elsewhere(folder, search_file.DIRECTIONS), "was begun with"),
+        (lambda folder: begun_elsewhere(folder, search_file.DIRECTIONS), "was started with"),
         (lambda folder: (folder / search_file.FILE).mkdir(parents=True), "cannot be used as the storage of"),
     ],
     ids=["damaged", "flipped", "directions", "another", "folder"],
@@ -255,5 +255,5 @@ def test_a_search_for_something_else_is_refused(tmp_path):
     with search_file.opened(tmp_path / "s") as study:
         search_file.refuse_another(study, begun, tmp_path)
         search_file.refuse_another(study, dict(begun), tmp_path)
-        with pytest.raises(InputError, match=r"begun with train\.epochs=1, now it is 2"):
+        with pytest.raises(InputError, match=r"started with train\.epochs=1, now it is 2"):
             search_file.refuse_another(study, begun | {"train.epochs": 2}, tmp_path)

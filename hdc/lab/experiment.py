@@ -151,14 +151,14 @@ class _Session:
 
         def use(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Snapshot:
             snapshot = self._trainer.snapshot(about["training"], arrays)
-            self._writer.go_on(about["records"])
+            self._writer.resume(about["records"])
             return snapshot
 
         snapshot = self._checkpoints.restore(use, self._say)
         if snapshot is None:
-            if self._writer.begun:
+            if self._writer.was_started:
                 self._say("restarting: no usable checkpoint was found")
-            self._writer.begin_anew()
+            self._writer.restart()
             return None
         seeds = ", ".join(map(str, snapshot.seeds))
         self._say(f"resuming with seed {seeds} at epoch {snapshot.epoch}, step {snapshot.step}")

@@ -202,8 +202,7 @@ class _Session:
                 f"seed {epoch.seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}"
             )
             if epoch.number == config.train.epochs:
-                tested = self._test(epoch.seed, epoch.state, evaluate(epoch.state, dataset.test))
-                writer.log(**where, split="test", metrics=tested)
+                self._test(where, epoch.state, evaluate(epoch.state, dataset.test))
                 about = {**config.record(), **dataset.about, "seed": epoch.seed}
                 writer.weights(epoch.seed, trained.export(epoch.state, about, trainer.normalise))
             if epoch.after is not None and (epoch.number, epoch.seed) != (
@@ -212,15 +211,16 @@ class _Session:
             ):
                 self._save(epoch.after)
 
-    def _test(self, seed: int, state: nnx.State, final: metrics.Evaluation) -> dict[str, float]:
-        """All that is measured of a trained network on the test split; maps and predictions are kept."""
-        trainer, test = self.trainer, self.trainer.dataset.test
+    def _test(self, where: Mapping[str, int], state: nnx.State, final: metrics.Evaluation) -> None:
+        """Record all that is measured of a trained network on the test split."""
+        trainer, test, seed = self.trainer, self.trainer.dataset.test, where["seed"]
         asked = trainer.config.gridding
         images, samples = test.images[spread(len(test), asked.images)], spread(len(test), SAMPLES)
         with threadpool_limits(1, user_api="blas"):  # its idle threads would slow XLA's
             measured = gridding.measure(trainer.graph, state, trainer.normalise, images, asked.max_period)
         numbers = {**final.summary(), **measured.metrics}
         own = _own_measures(trainer, seed, state, images, numbers)
+        self.writer.log(**where, split="test", metrics={**numbers, **own})
         self.writer.artifact("gridding", seed, measured.arrays)
         predictions = {
             "images": test.images[samples],
@@ -230,7 +230,6 @@ class _Session:
             "classes": np.array(trainer.dataset.classes),
         }
         self.writer.artifact("predictions", seed, predictions)
-        return {**numbers, **own}
 
 
 def check(config: Config) -> None:

@@ -21,14 +21,14 @@ def measure(args):
     return rows
 
 
-def compiled_step(name, images, labels, backend):
+def compiled_step(name, images, labels, backend, dtype="float32"):
     """Our step, as a call that waits for its end."""
     import jax
     import jax.numpy as jnp
 
     from hdc import ops
 
-    step, state = ours(name)
+    step, state = ours(name, dtype)
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     kept = [state]
     with ops.backend(backend):

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Literal
 
 from hdc.fields import Field
-from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, padding_share
+from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, first_gap, padding_share
 from hdc.search import WORK, Found, Target, best, count, work
 
 _WORK = WORK / 100  # the most `work` for a better schedule, so that the answer comes at once
@@ -193,37 +193,26 @@ def _holes(layers: Sequence[AxisOfLayer], coverage: float, parallel: bool) -> It
     if coverage == 1:
         return
     message = f"{share(1 - coverage)} of the receptive field along an axis is never seen"
-    culprit = _first_gap(layers, [layer.step for layer in layers])
+    taps = [layer.kernel_size for layer in layers]
+    gap = first_gap([layer.step for layer in layers], taps)
     if parallel:
         fix = _ADD_BRANCHES
-    elif culprit is None:
+    elif gap is None:
         fix = "widen the field before the large rates, or add branches at rates between"
     else:
-        layer, reach = culprit
+        layer, reach = layers[gap[0]], gap[1]
         most = math.floor(reach / layer.spacing)
         if layer.is_pool or most < 1:
             fix = f"before {layer.name}, widen the kernels or lower the strides"
         else:
             fix = f"first lower the rate of {layer.name} to at most {most}, or add layers of smaller rates"
-        if layer.spacing > 1 and _first_gap(layers, [Fraction(layer.rate) for layer in layers]) is None:
+        if layer.spacing > 1 and first_gap([layer.rate for layer in layers], taps) is None:
             stride = (
                 f"rate {layer.rate} at output stride {layer.spacing} steps over {layer.step} input pixels, "
                 f"and the layers of smaller steps see {reach} in one piece"
             )
             yield Finding("output stride", layer.name, stride, fix, True)
     yield Finding("holes", "", message, fix, True)
-
-
-def _first_gap(
-    layers: Sequence[AxisOfLayer], steps: Sequence[Fraction]
-) -> tuple[AxisOfLayer, Fraction] | None:
-    """By ascending step, the first layer whose step is larger than what the layers before it see."""
-    reach = Fraction(1)
-    for step, layer in sorted(zip(steps, layers, strict=True), key=lambda pair: pair[0]):
-        if step > reach:
-            return layer, reach
-        reach += (layer.kernel_size - 1) * step
-    return None
 
 
 def _common_factor(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:

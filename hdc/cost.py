@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.extend import core
 
 from hdc import equations
-from hdc.ops import backend
 
 
 def count_parameters(model: nnx.Module) -> int:
@@ -38,13 +36,7 @@ def per_image(model: nnx.Module, image_shape: tuple[int, int, int]) -> Cost:
 
     The model may be abstract (shapes in place of values); only its evaluation is traced.
     """
-    graph, state = nnx.split(
-        nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
-    )
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    with backend("lax"):  # in which every convolution is one operation
-        jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))(state, image)  # type: ignore[operator]
-    operations = list(_operations(jaxpr.jaxpr))
+    operations = list(_operations(equations.program(model, (1, *image_shape))[0].jaxpr))
     return Cost(2 * sum(adds for adds, _ in operations), sum(size for _, size in operations))
 
 

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
 from jax.extend import core
 
 from hdc.errors import InputError
+from hdc.layers import evaluation
+from hdc.ops import backend
 
 # Primitives that call one function, with the parameters under which they may hold it.
 _CALLS = frozenset(
@@ -54,6 +58,22 @@ class Scan:
     carried: int
     length: int
     reverse: bool
+
+
+def program(model: nnx.Module, input_shape: Sequence[int]) -> tuple[core.ClosedJaxpr, Any, nnx.State]:
+    """A model's evaluation for an image of that shape, the shapes that it returns, and the state it takes.
+
+    Models may be abstract, with shapes in place of values. Every convolution is one operation.
+    """
+    graph, state = nnx.split(evaluation(model))
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), state)
+    image = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
+
+    def evaluate(state: nnx.State, x: jax.Array) -> Any:
+        return nnx.merge(graph, state)(x)  # type: ignore[operator]
+
+    with backend("lax"):
+        return *jax.make_jaxpr(evaluate, return_shape=True)(abstract, image), state
 
 
 def parameters(equation: Any) -> Parameters:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hdc.errors import InputError
-from hdc.schedules import DilationSchedule, Gridding, coprime, first_largest, padding_share, parse
+from hdc.schedules import DilationSchedule, Gridding, coprime, first_largest, padding_share, parse, widened
 
 MAX_PIXELS = 2**24  # of a map of path counts
 _LEAST = 1e-150
@@ -70,8 +70,8 @@ class PathCounts:
             total = np.zeros([length + before + after for length in counts.shape])
             for rate in rates:
                 branch = counts
-                for axis in range(axes):
-                    branch = _tapped(branch, axis, rate, kernel_size)
+                for axis in range(axes if rate else 0):  # a 1x1 convolution has one tap
+                    branch = widened(branch, rate, kernel_size, axis)
                 # All branches of a layer have the same centre.
                 low = before - (kernel_size - 1) * rate // 2
                 total[tuple(slice(low, low + length) for length in branch.shape)] += branch
@@ -156,17 +156,6 @@ class PathCounts:
 
 def _others(axes: int, axis: int) -> tuple[int, ...]:
     return tuple(other for other in range(axes) if other != axis)
-
-
-def _tapped(counts: np.ndarray, axis: int, rate: int, kernel_size: int) -> np.ndarray:
-    """The counts after one more kernel of that rate along `axis`."""
-    if rate == 0:
-        return counts
-    lines = np.moveaxis(counts, axis, 0)
-    wider = np.zeros((len(lines) + (kernel_size - 1) * rate, *lines.shape[1:]))
-    for tap in range(kernel_size):
-        wider[tap * rate : tap * rate + len(lines)] += lines
-    return np.moveaxis(wider, 0, axis)
 
 
 @dataclass(frozen=True)

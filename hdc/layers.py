@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax.numpy as jnp
 from flax import nnx
@@ -16,6 +16,14 @@ from hdc.ops.convolution import Pair, check_groups, pair
 
 _initializer = nnx.initializers.he_normal()
 _chosen: ContextVar[tuple[str, Any]] = ContextVar("layer", default=("standard", None))
+
+
+class Geometry(TypedDict, total=False):
+    """Where a layer's taps lie, with the defaults of `Conv`."""
+
+    rate: Pair
+    strides: Pair
+    padding: Padding
 
 
 class Conv(nnx.Module):
@@ -79,22 +87,12 @@ class DepthwiseConv(Conv):
         features: int,
         kernel_size: Pair = 3,
         *,
-        rate: Pair = 1,
-        strides: Pair = 1,
-        padding: Padding = "SAME",
         use_bias: bool = True,
         rngs: nnx.Rngs,
+        **geometry: Unpack[Geometry],
     ):
         super().__init__(
-            features,
-            features,
-            kernel_size,
-            rate=rate,
-            groups=features,
-            strides=strides,
-            padding=padding,
-            use_bias=use_bias,
-            rngs=rngs,
+            features, features, kernel_size, groups=features, use_bias=use_bias, rngs=rngs, **geometry
         )
 
 
@@ -122,21 +120,11 @@ class SeparableConv(nnx.Module):
         out_features: int,
         kernel_size: Pair = 3,
         *,
-        rate: Pair = 1,
-        strides: Pair = 1,
-        padding: Padding = "SAME",
         use_bias: bool = True,
         rngs: nnx.Rngs,
+        **geometry: Unpack[Geometry],
     ):
-        self.depthwise = DepthwiseConv(
-            in_features,
-            kernel_size,
-            rate=rate,
-            strides=strides,
-            padding=padding,
-            use_bias=False,
-            rngs=rngs,
-        )
+        self.depthwise = DepthwiseConv(in_features, kernel_size, use_bias=False, rngs=rngs, **geometry)
         self.pointwise = PointwiseConv(in_features, out_features, use_bias=use_bias, rngs=rngs)
 
     def __call__(self, x: Array, *, relu: bool = False) -> Array:
@@ -155,19 +143,15 @@ class SeparableConv(nnx.Module):
 
 
 @registry.layer("standard")
-def standard(
-    options: registry.NoOptions, in_features: int, features: int, *, kernel_size: Pair, **keywords: Any
-) -> nnx.Module:
+def standard(options: registry.NoOptions, *features: int, **keywords: Any) -> nnx.Module:
     """A dense convolution, `Conv`."""
-    return Conv(in_features, features, kernel_size, **keywords)
+    return Conv(*features, **keywords)
 
 
 @registry.layer("separable")
-def separable(
-    options: registry.NoOptions, in_features: int, features: int, *, kernel_size: Pair, **keywords: Any
-) -> nnx.Module:
+def separable(options: registry.NoOptions, *features: int, **keywords: Any) -> nnx.Module:
     """A depthwise separable convolution, `SeparableConv`."""
-    return SeparableConv(in_features, features, kernel_size, **keywords)
+    return SeparableConv(*features, **keywords)
 
 
 @contextmanager

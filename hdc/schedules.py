@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, cached_property
 from typing import Literal
 
@@ -160,10 +161,7 @@ class DilationSchedule:
         exact = self.kernel_size ** len(self)
         counts = np.ones(1, dtype=np.int64 if exact < 2**63 else object)
         for rate in self.layer_rates:
-            wider = np.zeros(len(counts) + (self.kernel_size - 1) * rate, dtype=counts.dtype)
-            for tap in range(self.kernel_size):
-                wider[tap * rate : tap * rate + len(counts)] += counts
-            counts = wider
+            counts = widened(counts, rate, self.kernel_size)
         return counts
 
     @property
@@ -179,12 +177,8 @@ class DilationSchedule:
         1 + (K - 1) sum_{j<i} r_(j). The first rate above that bound leaves a hole at the bound itself.
         The order of the layers does not matter.
         """
-        reach = 1
-        for rate in sorted(self.layer_rates):
-            if rate > reach:
-                return reach
-            reach += (self.kernel_size - 1) * rate
-        return None
+        gap = first_gap(self.layer_rates, [self.kernel_size] * len(self))
+        return None if gap is None else int(gap[1])
 
     @property
     def gap_free(self) -> bool:
@@ -236,6 +230,25 @@ class DilationSchedule:
         m2 = maximum if len(rates) > 1 else None
         factor = math.gcd(*rates)
         return HdcRule(m2, factor, accepts=factor == 1 and (m2 is None or m2 <= self.kernel_size))
+
+
+def first_gap(steps: Sequence[Fraction | int], taps: Sequence[int]) -> tuple[int, Fraction | int] | None:
+    """By ascending step between taps, the first layer that skips pixels, and the reach of those before it."""
+    reach: Fraction | int = 1
+    for layer in sorted(range(len(steps)), key=steps.__getitem__):
+        if steps[layer] > reach:
+            return layer, reach
+        reach += (taps[layer] - 1) * steps[layer]
+    return None
+
+
+def widened(counts: np.ndarray, rate: int, kernel_size: int, axis: int = 0) -> np.ndarray:
+    """Path counts after one more layer of that rate along an axis: the sum of a shifted copy for each tap."""
+    lines = np.moveaxis(counts, axis, 0)
+    wider = np.zeros((len(lines) + (kernel_size - 1) * rate, *lines.shape[1:]), dtype=counts.dtype)
+    for tap in range(kernel_size):
+        wider[tap * rate : tap * rate + len(lines)] += lines
+    return np.moveaxis(wider, 0, axis)
 
 
 @cache

@@ -16,9 +16,9 @@ LIBRARY = [
     ["fields"],
     ["search", "plots"],
     ["advice", "published"],
-    ["ops", "equations"],
+    ["ops"],
     ["layers"],
-    ["networks"],
+    ["networks", "equations"],
     ["receptive", "cost"],
     ["gridding"],
 ]
@@ -103,4 +103,12 @@ def test_the_library_loads_none_of_the_lab_and_nothing_that_one_system_lacks() -
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert out.stdout.split() == [], out.stderr
+    assert out.returncode == 0, out.stderr
+
+
+def test_training_needs_no_hydra_no_records_and_no_data_sets() -> None:
+    """Training and what it stands on run where only JAX, Flax and Optax are installed."""
+    absent = ("polars", "omegaconf", "hydra", "tensorflow_datasets")
+    program = f"import sys; [sys.modules.__setitem__(m, None) for m in {absent!r}]; import hdc.lab.training"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr

@@ -32,8 +32,11 @@ def program(folder: Path, *arguments: str, path: tuple[Path, ...] = (ROOT,)):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
+    return installed(tmp_path_factory.mktemp("new") / "spots")
+
+
+def installed(folder: Path) -> Path:
     """A package as it is after `pip install -e`."""
-    folder = tmp_path_factory.mktemp("new") / "spots"
     assert main(["new", str(folder)]) == 0
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     about = folder / f"{project['name']}-{project['version']}.dist-info"
@@ -100,6 +103,14 @@ def test_its_study_is_trained_and_tabled(package, tmp_path):
     # Without the package its study is gone, and the table is still there.
     assert program(tmp_path, hdc, "train", "study=mine").returncode == 2
     assert program(tmp_path, hdc, "table", "study=mine", "format=csv").stdout == table.stdout
+
+
+def test_a_study_of_two_packages_is_refused(package, tmp_path):
+    other = installed(tmp_path / "rings")
+    out = program(tmp_path, "hdc.lab.commands.main", "train", "study=mine", path=(ROOT, package, other))
+    assert out.returncode == 2
+    both = "the package rings and the package spots each have a mine.yaml"
+    assert out.stderr == f"hdc train: error: study=mine is not clear: {both}\n"
 
 
 REFUSED = {

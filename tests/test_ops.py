@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hdc.errors import InputError
-from hdc.ops import backend, conv2d, max_pool, native_build, separable_conv2d
+from hdc.ops import backend, backends, conv2d, max_pool, native_build, pure, separable_conv2d, triton, xla
 from hdc.ops.backends import Choice, Geometry, choose
 
 TOLERANCE = 1e-5
@@ -572,13 +572,97 @@ def test_the_rule(changes: dict, auto: str, pure: str, monkeypatch) -> None:
         assert choose(geometry(**changes)).backend == "lax"
     monkeypatch.setattr(native_build, "unavailable", lambda: "there is no C++ compiler")
     assert choose(geometry(**changes)).backend == pure
+
+
+@pytest.mark.parametrize(
+    ("changes", "auto", "pure"),
+    [
+        ({}, "lax", "lax"),
+        ({"rate": (2, 1)}, "jax", "jax"),
+        ({"rate": (2, 2), "dtypes": frozenset(["bfloat16"])}, "jax", "jax"),
+        ({"rate": (2, 2), "dtypes": frozenset(["float64"])}, "lax", "lax"),
+        ({"rate": (2, 2), "strides": (2, 2)}, "lax", "lax"),
+        ({"groups": 4, "kernel": (3, 3, 1, 4)}, "triton", "jax"),
+        ({"groups": 4, "kernel": (3, 3, 1, 4), "dtypes": frozenset(["bfloat16"])}, "triton", "lax"),
+        ({"groups": 4, "kernel": (3, 3, 1, 4), "strides": (2, 2)}, "lax", "lax"),
+        ({"groups": 4, "kernel": (9, 9, 1, 4)}, "lax", "jax"),
+        ({"groups": 4, "kernel": (3, 3, 1, 4), "x": (2**10, 2**10, 2**10, 4)}, "lax", "jax"),
+        ({"groups": 2, "kernel": (3, 3, 2, 6)}, "lax", "lax"),
+    ],
+)
+def test_the_rule_on_a_gpu(changes: dict, auto: str, pure: str, monkeypatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert choose(geometry(**changes)) == Choice("lax", "XLA's own kernels on gpu")
+    monkeypatch.setattr(backends, "_nvidia", lambda: True)
+    assert choose(geometry(**changes)).backend == auto
+    with backend("jax"):
+        assert choose(geometry(**changes)).backend == pure
+    with backend("lax"):
+        assert choose(geometry(**changes)) == Choice("lax", "requested")
+    monkeypatch.setattr(backends, "_nvidia", lambda: False)
+    assert choose(geometry(**changes)).backend == ("lax" if auto == "triton" else auto)
+    with pytest.raises(InputError, match="'triton' needs an NVIDIA GPU, JAX runs on gpu here"):
+        backend("triton").__enter__()
+
+
+GPU_CASES = [
+    # maps, kernel size, rate, padding (before, after) per axis
+    ((2, 9, 11, 16), (3, 3), (2, 2), ((2, 2), (2, 2))),
+    ((1, 7, 5, 3), (5, 1), (1, 3), ((2, 2), (0, 0))),
+    ((2, 6, 9, 40), (3, 3), (9, 9), ((9, 9), (9, 9))),
+    ((1, 12, 9, 4), (3, 2), (1, 2), ((0, 0), (0, 0))),
+    ((1, 6, 3, 4), (2, 2), (3, 2), ((9, 0), (0, 7))),
+]
+
+
+@pytest.mark.parametrize(("shape", "size", "rate", "pads"), GPU_CASES)
+@pytest.mark.parametrize("kind", ["triton", "dilated"])
+def test_what_runs_on_gpus_equals_the_loops(kind: str, shape, size, rate, pads) -> None:
+    """The Triton kernels in Pallas's interpreter; both ways as `conv2d` calls them."""
+    rng = np.random.default_rng(0)
+    x = draw(rng, *shape)
+    kernel = draw(rng, *size, 1, shape[3]) if kind == "triton" else draw(rng, *size, shape[3], 5)
+    options = {"rate": rate, "padding": pads, "groups": shape[3] if kind == "triton" else 1}
+    operation = triton.depthwise if kind == "triton" else pure.dilated
+    y, pullback = jax.vjp(lambda x, k: operation(x, k, rate, pads), jnp.asarray(x), jnp.asarray(kernel))
+    assert_close(y, reference.conv2d(x, kernel, **options), reference.conv2d(abs(x), abs(kernel), **options))
+    dy = draw(rng, *y.shape)
+    expected = reference.conv2d_gradients(x, kernel, dy, **options)
+    sizes = reference.conv2d_gradients(abs(x), abs(kernel), abs(dy), **options)
+    for found, right, magnitude in zip(pullback(jnp.asarray(dy)), expected, sizes, strict=True):
+        assert_close(found, right, magnitude)
+
+
+def test_the_triton_kernel_has_second_derivatives_batches_and_short_floats() -> None:
+    rng = np.random.default_rng(0)
+    x, kernel = jnp.asarray(draw(rng, 2, 3, 2, 4)), jnp.asarray(draw(rng, 2, 1, 1, 4))
+    pads = ((1, 1), (0, 0))
+
+    def twice(operation):
+        def gradients(x, kernel):
+            found = jax.grad(lambda *a: jnp.sin(operation(*a)).sum(), (0, 1))(x, kernel)
+            return sum(jnp.sin(g).sum() for g in found)
+
+        return jax.grad(gradients, (0, 1))(x, kernel)
+
+    def ours(x, kernel):
+        return triton.depthwise(x, kernel, (2, 2), pads)
+
+    def theirs(x, kernel):
+        return xla.conv2d(x, kernel, None, False, (2, 2), pads, groups=4)
+
+    for one, other in zip(twice(ours), twice(theirs), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-4)
+    several = jax.vmap(ours, (None, 0))(x, jnp.stack([kernel, 2 * kernel]))
+    np.testing.assert_allclose(several[1], 2 * several[0], rtol=1e-5)
+    np.testing.assert_allclose(several[0], theirs(x, kernel), atol=1e-4)
+    short = ours(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    assert short.dtype == jnp.bfloat16
+    np.testing.assert_allclose(short.astype(np.float32), theirs(x, kernel), atol=0.15)
 
 
 def test_a_backend_that_is_not_there_is_refused_with_the_reason(monkeypatch) -> None:
     with (
-        pytest.raises(InputError, match="backend must be one of auto, lax, jax, native, got 'cuda'"),
+        pytest.raises(InputError, match="backend must be one of auto, lax, jax, native, triton, got 'cuda'"),
         backend("cuda"),
     ):
         pass
@@ -600,7 +684,7 @@ def test_without_a_compiler_it_says_so_in_one_line(tmp_path) -> None:
 def test_smaller_instruction_sets_compute_the_same(instructions: str) -> None:
     program = """
 import jax, jax.numpy as jnp, numpy as np
-from hdc.ops import backend, conv2d, max_pool, native_build, separable_conv2d
+from hdc.ops import backend, backends, conv2d, max_pool, native_build, pure, separable_conv2d, triton, xla
 assert native_build.unavailable() == ""
 rng = np.random.default_rng(0)
 few = [(1, 1, 24), (1, 3, 8), (1, 3, 20), (1, 4, 16)]

@@ -1,5 +1,6 @@
 """The search with Optuna: what it asks for, what it keeps, and that a kill costs nothing."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -35,24 +36,6 @@ SEARCH = [
     "schedule.repeat=range(1,3)",
 ]
 TRIALS = 4
-
-# Runs the command, and kills it without a warning at the n-th call of a function.
-KILLED = """
-import os, signal, sys
-from importlib import import_module
-module, owner, name, count = sys.argv.pop(1).split(",")
-kind = getattr(import_module(module), owner)
-inner, calls = getattr(kind, name), 0
-def counted(*args, **kwargs):
-    global calls
-    calls += 1
-    if calls == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return inner(*args, **kwargs)
-setattr(kind, name, counted)
-from hdc.lab.commands.main import main
-sys.exit(main(["train", *sys.argv[1:]]))
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +76,8 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(tmp_path, capsys, 
     # In the third run before it is done, and then between a run and what Optuna is told of it.
     for place in ("hdc.lab.records.live,Writer,done,3", "optuna,Study,tell,1"):
         killed = subprocess.run(
-            [sys.executable, "-c", KILLED, place, *arguments, f"results={tmp_path}/killed"],
+            [sys.executable, "tests/killed.py", place, "train", *arguments, f"results={tmp_path}/killed"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300},
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -251,7 +235,7 @@ def flipped(folder):
         (lambda folder: damaged(folder, b"no database" * 100), "cannot be used as the storage of a search"),
         (flipped, "cannot be used as the storage of a search"),
         (lambda folder: begun_elsewhere(folder, ["minimize"]), "is of a search to minimize, not to maximize"),
-        (lambda folder: begun_elsewhere(folder, search_file.DIRECTIONS), "was begun with"),
+        (lambda folder: begun_elsewhere(folder, search_file.DIRECTIONS), "was started with"),
         (lambda folder: (folder / search_file.FILE).mkdir(parents=True), "cannot be used as the storage of"),
     ],
     ids=["damaged", "flipped", "directions", "another", "folder"],
@@ -271,5 +255,5 @@ def test_a_search_for_something_else_is_refused(tmp_path):
     with search_file.opened(tmp_path / "s") as study:
         search_file.refuse_another(study, begun, tmp_path)
         search_file.refuse_another(study, dict(begun), tmp_path)
-        with pytest.raises(InputError, match=r"begun with train\.epochs=1, now it is 2"):
+        with pytest.raises(InputError, match=r"started with train\.epochs=1, now it is 2"):
             search_file.refuse_another(study, begun | {"train.epochs": 2}, tmp_path)

@@ -64,7 +64,7 @@ def test_failed_run_keeps_what_it_measured_and_starts_anew(tmp_path):
     assert run.metrics().height == 1
     with run.start({}) as writer:
         assert run.metrics().height == 1
-        writer.begin_anew()
+        writer.restart()
     assert run.state == "interrupted"
     assert run.metrics().height == 0
     with pytest.raises(InputError, match="is not there"):
@@ -269,15 +269,15 @@ def test_a_run_that_another_process_has_taken_over_is_left_to_it(tmp_path):
         lambda: first.log(seed=1, step=1, epoch=1, split="test", metrics={"loss": 2.0}),
         lambda: first.artifact("gridding", 0, {"erf": np.ones(2)}),
         lambda: first.weights(0, b""),
-        first.begin_anew,
-        lambda: first.go_on({"metrics": 0, "seconds": 0.0}),
+        first.restart,
+        lambda: first.resume({"metrics": 0, "seconds": 0.0}),
         first.position,
         lambda: first.failed(ValueError(), "Traceback"),
         first.done,
     ):
         with pytest.raises(records.Superseded, match="by another process"):
             write()
-    second.begin_anew()
+    second.restart()
     second.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 3.0})
     second.done()
     assert run.state == "done"
@@ -334,7 +334,7 @@ def test_a_process_stopped_before_it_writes_is_not_taken_over(tmp_path, monkeypa
     process.send_signal(signal.SIGCONT)
     assert process.stdout.readline() == "written\n"
     with run.start({}) as second:
-        second.begin_anew()
+        second.restart()
         second.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 3.0})
         out, _ = process.communicate("x")
     assert out == "superseded\n"
@@ -365,13 +365,13 @@ def test_what_changed_between_start_and_end_is_kept_and_told(tmp_path):
     assert json.loads((run.folder / "run.json").read_text())["resumed"]
 
 
-def test_what_is_begun_anew_has_no_past(tmp_path):
+def test_what_is_restarted_has_no_past(tmp_path):
     run = planned(tmp_path)
     with run.start({"versions": {"jax": "1"}}):
         pass
     with run.start({"versions": {"jax": "2"}}) as writer:
-        assert writer.begun
-        writer.begin_anew()
+        assert writer.was_started
+        writer.restart()
     values = json.loads((run.folder / "run.json").read_text())
     assert values["versions"] == {"jax": "2"}
     assert not {"resumed", "changed"} & set(values)
@@ -419,7 +419,7 @@ def test_measurements_that_are_gone_are_missed(tmp_path):
         run.metrics()
     (run.folder / "run.json").unlink()
     (run.folder / "done.json").rename(run.folder / "failed.json")
-    with pytest.raises(InputError, match=r"a run was begun there, and its run.json is gone"):
+    with pytest.raises(InputError, match=r"a run was started there, and its run.json is gone"):
         records.load("study", tmp_path)
 
 
@@ -483,11 +483,11 @@ def test_a_run_goes_on_only_from_what_it_wrote(tmp_path):
         position = writer.position()
         writer.log(seed=0, step=2, epoch=2, split="test", metrics={"loss": 2.5})
     with run.start({}) as writer:
-        writer.go_on(position)
+        writer.resume(position)
         assert run.metrics()["value"].to_list() == [1.5]
     flip(run.folder / "metrics.jsonl", b"1.5", b"1.6")
     with run.start({}) as writer, pytest.raises(ValueError, match=r"metrics.jsonl is not as it was then"):
-        writer.go_on(position)
+        writer.resume(position)
 
 
 def test_what_was_measured_after_a_position_is_gone_once_it_goes_on_from_there(tmp_path):
@@ -499,7 +499,7 @@ def test_what_was_measured_after_a_position_is_gone_once_it_goes_on_from_there(t
         writer.artifact("gridding", 1, {"erf": np.ones(2)})
         writer.weights(1, b"")
     with run.start({}) as writer:
-        writer.go_on(position)
+        writer.resume(position)
         assert writer.position()["files"] == position["files"]
     assert [path.name for path in (run.folder / "artifacts").iterdir()] == ["gridding-seed0.npz"]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -124,10 +125,15 @@ def install(folder: Path, code: str, name: str = "mylab") -> Path:
     return module
 
 
-def train(tmp_path: Path, *arguments: str, path: Path | None = None, module: str = "train"):
+def train(
+    tmp_path: Path,
+    *arguments: str,
+    path: Path | None = None,
+    program: tuple[str, ...] = ("-m", "experiments.train"),
+):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *([str(path)] if path else [])])}
     return subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=tmp_path,
         env={**environment, "COLUMNS": "200"},
         capture_output=True,
@@ -140,7 +146,7 @@ TINY = [
     *("net=tower", "data=cells", "optim=lion", "net.layer=smoothed", "layer.share=0.25"),
     *(
         "measures=[lattice]",
-        "train.epochs=1",
+        "train.epochs=4",
         "gridding.images=2",
         "schedule.rates=[1,2]",
         "schedule.repeat=1",
@@ -186,9 +192,26 @@ def test_launched_again_nothing_is_trained(trained):
     assert out.stdout.count("skipped") == 2
 
 
+def test_killed_and_resumed_its_run_ends_with_the_same_bits(trained):
+    folder, _ = trained
+    arguments = [*TINY, "net.depth=2", "checkpoint_seconds=0", "results=killed"]
+    killed = (str(ROOT / "tests" / "killed.py"), "hdc.lab.checkpoints,Checkpoints,save,3", "train")
+    out = train(folder, *arguments, path=folder / "site", program=killed)
+    assert out.returncode == -signal.SIGKILL, out.stderr
+    out = train(folder, *arguments, path=folder / "site")
+    assert out.returncode == 0, out.stderr
+    assert "resuming with seed 0 at epoch" in out.stdout
+    (resumed,) = records.load("mine", folder / "killed")
+    whole = records.load("mine", folder / "results")[1]
+    assert (resumed.state, resumed.run_id) == ("done", whole.run_id)
+    frames = [run.metrics().filter(run.metrics()["metric"] != "seconds") for run in (resumed, whole)]
+    assert "lattice_share" in set(frames[0]["metric"]) and frames[0].equals(frames[1])
+    assert resumed.weights(0).read_bytes() == whole.weights(0).read_bytes()
+
+
 def test_without_the_package_its_table_is_printed_and_its_networks_are_named(trained):
     folder, printed = trained
-    out = train(folder, "study=mine", module="table")
+    out = train(folder, "study=mine", program=("-m", "experiments.table"))
     assert out.returncode == 0, out.stderr
     assert out.stdout.splitlines()[-1] in printed and "lattice share" in out.stdout
     out = train(folder, "net=tower")

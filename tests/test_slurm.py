@@ -139,7 +139,7 @@ def test_jobs_outlive_an_interrupted_launch(enter, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines() == [
-        f"hdc train: the jobs go on, scancel {job} would end them",
+        f"hdc train: the jobs keep running, 'scancel {job}' ends them",
         "hdc train: interrupted",
     ]
     until(lambda: states("left", tmp_path) == {"plain": "done"})

@@ -250,6 +250,7 @@ def test_help_names_groups_and_examples():
         "Exit code",
     ):
         assert text in out.stdout
+    assert "\nfigure:" not in out.stdout and "\ntable:" not in out.stdout  # no run has them
     for module in ("table", "figure"):
         out = command(module, "--help")
         assert out.returncode == 0
@@ -358,6 +359,10 @@ def test_a_users_own_folder_of_configurations(tmp_path, capsys, monkeypatch):
     labels = {run.config.dilation.label for run in records.load("own", tmp_path / "out")}
     assert labels == {"1-9", "1x6"}
     assert main(["train", "study=own"]) == 2
+    (tmp_path / "own" / "schedule" / "hdc.yaml").write_text("rates: [1, 3]\n")
+    capsys.readouterr()
+    assert main(["train", "--config-dir", "own", "--cfg", "job"]) == 2
+    assert "schedule=hdc is not clear: --config-dir and hdc each have a hdc.yaml" in capsys.readouterr().err
 
 
 def test_the_configurations_of_a_sweep_are_printed_and_nothing_runs(tmp_path, capsys, monkeypatch):

@@ -53,7 +53,7 @@ class Checkpoints:
         """Begin to write a checkpoint once the one before is on disk; the arrays may change afterwards.
 
         Raises:
-            Unwritable: if the one before could not be written; this one is begun nevertheless.
+            Unwritable: if the one before could not be written; this one is started nevertheless.
         """
         failed = None
         try:
@@ -73,7 +73,7 @@ class Checkpoints:
                 self._path(old).unlink()
 
     def wait(self) -> None:
-        """Return when the checkpoint that was begun is on disk.
+        """Return when the checkpoint that was started is on disk.
 
         Raises:
             Unwritable: if it could not be written.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_EPOCHS, MAX_PERIOD = 10**6, 4096
 
 FLIPS = ("horizontal", "vertical")
-BACKENDS = ("auto", "lax", "jax", "native")  # those of `hdc.ops`, which would import JAX
+BACKENDS = ("auto", "lax", "jax", "native", "triton")  # those of `hdc.ops`, which would import JAX
 
 # Of each group with a part: its kind, and the part that is taken where none is named.
 PARTS: dict[str, tuple["Kind", str]] = {

@@ -148,14 +148,14 @@ class _Session:
 
         def use(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Snapshot:
             snapshot = self.trainer.snapshot(about["training"], arrays)
-            self.writer.go_on(about["records"])
+            self.writer.resume(about["records"])
             return snapshot
 
         snapshot = self._checkpoints.restore(use, self.say)
         if snapshot is None:
-            if self.writer.begun:
+            if self.writer.was_started:
                 self.say("restarting: no usable checkpoint was found")
-            self.writer.begin_anew()
+            self.writer.restart()
             return None
         seeds = ", ".join(map(str, snapshot.seeds))
         self.say(f"resuming with seed {seeds} at epoch {snapshot.epoch}, step {snapshot.step}")

@@ -129,7 +129,7 @@ def live_owner(folder: Path, name: str = FILE) -> dict[str, Any] | None:
         return None
     here = _here()
     if owner.get("machine") == here["machine"]:
-        alive = isinstance(owner.get("pid"), int) and _begun(owner["pid"]) == owner.get("begun") is not None
+        alive = isinstance(owner.get("pid"), int) and _started(owner["pid"]) == owner.get("begun") is not None
         return owner if alive else None
     try:
         age = _now(folder) - path.stat().st_mtime
@@ -155,10 +155,10 @@ def _here() -> dict[str, Any]:
             machine.append(str(Path(path).readlink()) if "ns" in path else Path(path).read_text().strip())
     pid = os.getpid()
     host = socket.gethostname()
-    return {"host": host, "machine": " ".join(machine) or host, "pid": pid, "begun": _begun(pid)}
+    return {"host": host, "machine": " ".join(machine) or host, "pid": pid, "begun": _started(pid)}
 
 
-def _begun(pid: int) -> str | None:
+def _started(pid: int) -> str | None:
     """When a process began, in clock ticks; None if it is gone. It tells reused process numbers apart."""
     try:
         # The name, in parentheses, can hold anything. A zombie (Z) is dead.

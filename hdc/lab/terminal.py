@@ -35,11 +35,15 @@ class Rows:
     words: Sequence[str] = ()
     title: str = ""
 
+    def is_words(self, name: str) -> bool:
+        """Whether a column is left-aligned."""
+        return name == self.head[0] or name in self.words
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         head, *body = ([printable(cell) for cell in cells] for cells in (self.head, *self.body))
         columns = list(zip(head, *body, strict=True))
         most = [max(map(cell_len, column)) for column in columns]
-        is_words = [not place or name in self.words for place, name in enumerate(self.head)]
+        is_words = list(map(self.is_words, self.head))
         least = [
             min(longest, max(_WORDS, longest // 4))
             if words

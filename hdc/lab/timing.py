@@ -50,10 +50,10 @@ def measure(runs: Sequence[Run], repeats: int) -> pl.DataFrame:
 
 def _seconds(step: Step, count: int) -> float:
     """Mean seconds of `count` consecutive steps."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(count):
         step.take()
-    return (time.perf_counter() - begun) / count
+    return (time.perf_counter() - start) / count
 
 
 def _few(config: Config) -> Dataset:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +13,12 @@ from jax import Array
 from hdc.errors import InputError
 from hdc.lab import parts
 from hdc.lab.config import Config, again, from_record
-from hdc.lab.records import Run
 from hdc.lab.store import line, read_safetensors, to_safetensors
 from hdc.layers import evaluation
 from hdc.registry import Images, Task
+
+if TYPE_CHECKING:
+    from hdc.lab.records import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ class Trained:
         return self.model(self.normalise(images))  # type: ignore[operator]
 
 
-def load(source: Run | str | Path, seed: int | None = None) -> Trained:
+def load(source: "Run | str | Path", seed: int | None = None) -> Trained:
     """The trained network of a run, or of a safetensors file that a run has exported.
 
     Args:

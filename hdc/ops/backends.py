@@ -11,9 +11,11 @@ from jax.sharding import AxisType
 
 from hdc.errors import InputError
 
-BACKENDS = ("auto", "lax", "jax", "native")
+BACKENDS = ("auto", "lax", "jax", "native", "triton")
 
 _COMPILED = "compiled for this CPU"
+_FLOATS = {"float32", "bfloat16", "float16"}  # of the backends for GPUs
+_TAPS = 49  # a Triton kernel holds a weight of every tap in registers
 _PADDED, _SMALL = 16, 2**12  # the other backends take maps that padding enlarges up to 16 times + 4096 pixels
 
 _asked: ContextVar[str] = ContextVar("backend", default="auto")
@@ -78,11 +80,11 @@ def backend(name: str) -> Iterator[None]:
     """Use one backend for every convolution traced in the block that it can compute.
 
     Args:
-        name: `auto` (the fastest), `lax` (XLA's own convolution), `jax` (equivalent array operations) or
-            `native` (C++ compiled for this CPU).
+        name: `auto` (the fastest), `lax` (XLA's own convolution), `jax` (equivalent array operations),
+            `native` (C++ compiled for this CPU) or `triton` (kernels for NVIDIA GPUs).
 
     Raises:
-        InputError: for another name, or if `native` is not available, with the reason.
+        InputError: for another name, or if `native` or `triton` is not available, with the reason.
     """
     if name not in BACKENDS:
         raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
@@ -91,6 +93,11 @@ def backend(name: str) -> Iterator[None]:
 
         if reason := native_build.unavailable():
             raise InputError(f"backend 'native' is not available here: {reason}; there are auto, lax and jax")
+    if name == "triton" and not _nvidia():
+        raise InputError(
+            f"backend 'triton' needs an NVIDIA GPU, JAX runs on {jax.default_backend()} here; "
+            "there are auto, lax and jax"
+        )
     token = _asked.set(name)
     try:
         yield
@@ -132,6 +139,8 @@ def _described(geometry: Geometry) -> str:
 
 
 def _choice(geometry: Geometry) -> Choice:
+    if jax.default_backend() == "gpu" and _asked.get() != "lax" and (choice := _on_gpu(geometry)):
+        return choice
     if early := _elsewhere(geometry.dtypes, 0 in geometry.x or 0 in geometry.kernel):
         return early
     if geometry.strides != (1, 1):
@@ -161,15 +170,45 @@ def _elsewhere(dtypes: Set[str], empty: bool) -> Choice | None:
     """XLA's own backend if it is requested or the only one possible, else None."""
     if _asked.get() == "lax":
         return Choice("lax", "requested")
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" and _asked.get() != "jax":
         return Choice("lax", f"XLA's own kernels on {jax.default_backend()}")
     if dtypes != {"float32"}:
         return Choice("lax", "the others need float32")
     return Choice("lax", "nothing to compute") if empty else None
 
 
+def _nvidia() -> bool:
+    return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower()
+
+
+def _on_gpu(geometry: Geometry) -> Choice | None:
+    """The backend on a GPU where it is not XLA's own."""
+    reached = [n + sum(pad) for n, pad in zip(geometry.x[1:3], geometry.pads, strict=True)]
+    if (
+        geometry.strides != (1, 1)
+        or 0 in geometry.x
+        or 0 in geometry.kernel
+        or len(geometry.dtypes) > 1
+        or not geometry.dtypes <= _FLOATS
+    ):
+        return None
+    if geometry.groups == 1 and geometry.rate != (1, 1) and _asked.get() in ("auto", "jax"):
+        return Choice("jax", "kernel gradient as a matrix product a tap")
+    if (
+        geometry.depthwise
+        and geometry.groups > 1
+        and _asked.get() in ("auto", "triton")
+        and math.prod(geometry.kernel[:2]) <= _TAPS
+        and geometry.x[0] * math.prod(reached) * geometry.x[3] < 2**31
+        and _nvidia()
+        and not _divided()
+    ):
+        return Choice("triton", "compiled for this GPU")
+    return None
+
+
 def _native() -> bool:
-    if _asked.get() == "jax" or _divided():
+    if _asked.get() == "jax" or _divided() or jax.default_backend() != "cpu":
         return False
     from hdc.ops import native_build
 

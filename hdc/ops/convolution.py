@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Sequence
 
+import jax
 from jax import Array
 
 from hdc.errors import InputError
@@ -65,10 +66,16 @@ def _convolve(
             from hdc.ops import native
 
             return native.conv2d(x, kernel, bias, relu, rates, pads)
+        case "triton":
+            from hdc.ops import triton
+
+            return xla.finish(triton.depthwise(x, kernel, rates, pads), bias, relu)
         case "jax" if geometry.depthwise and groups > 1:
             return xla.finish(pure.depthwise(x, kernel, rates, pads), bias, relu)
         case "jax" if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
             return xla.finish(pure.pointwise(x, kernel), bias, relu)
+        case "jax" if jax.default_backend() == "gpu":
+            return xla.finish(pure.dilated(x, kernel, rates, pads), bias, relu)
         case "jax":
             return xla.finish(pure.dense(x, kernel, rates, pads), bias, relu)
         case _:

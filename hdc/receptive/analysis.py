@@ -21,7 +21,7 @@ from hdc.errors import InputError
 from hdc.fields import PathCounts
 from hdc.receptive.annotate import annotate
 from hdc.receptive.axes import Annotation
-from hdc.receptive.layers import Layer, count_paths, find_layers, spatial_axes
+from hdc.receptive.layers import Layer, Seen, count_paths, find_layers, spatial_axes
 from hdc.receptive.steps import Step, Trace, Value
 from hdc.receptive.trace import trace
 from hdc.schedules import Gridding
@@ -34,7 +34,7 @@ MAX_PIXELS = 2**24  # counts of all of them, as doubles, take 128 MiB
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Analysis:
+class Analysis(Seen):
     """What one output of a model sees. `print` it; every number is exact.
 
     A path is a choice of one tap in each layer and one operand of each addition or concatenation.
@@ -75,26 +75,6 @@ class Analysis:
     couplings: tuple[str, ...]
     layers: tuple[Layer, ...]
     findings: tuple[Finding, ...] = field(default=())
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """The receptive field per axis, in input pixels."""
-        return self.paths.size
-
-    @property
-    def holes(self) -> np.ndarray:
-        """Which pixels of the receptive field are not seen: bool of the shape `size`."""
-        return self.paths.holes
-
-    @property
-    def gap_free(self) -> bool:
-        """Whether the receptive field has no hole."""
-        return self.paths.gap_free
-
-    @property
-    def coverage(self) -> float:
-        """The share of the receptive field's pixels that is seen."""
-        return self.paths.coverage
 
     @cached_property
     def path_counts(self) -> np.ndarray:
@@ -370,7 +350,7 @@ def _chosen(layer: Layer, axis: int) -> bool:
 
 
 def _is_branch(number: int, last: int, numbers: Sequence[int], before: Sequence[set[int]]) -> bool:
-    """Whether another layer also goes on from `last`, beside this one."""
+    """Whether another layer also takes its input from `last`, beside this one."""
     return any(
         last in before[other] and number not in before[other] and other not in before[number]
         for other in numbers

@@ -1,6 +1,7 @@
 """From the input on, step by step: what each axis of each array stands for, and what is masked out."""
 
 import math
+from collections.abc import Iterable
 from functools import cache
 
 import jax
@@ -9,12 +10,14 @@ import numpy as np
 
 from hdc.receptive.axes import CHANNEL, Annotation, Axes, Axis
 from hdc.receptive.masks import LOW, MOST, NONE, NOTHING, Masked, small
-from hdc.receptive.rules import rule_of
+from hdc.receptive.pullback import Sources
 from hdc.receptive.rules.layout import Movement
-from hdc.receptive.rules.pointwise import MASKING, Pointwise
+from hdc.receptive.rules.pointwise import MASKING, POINTWISE, Pointwise
+from hdc.receptive.rules.taps import REDUCTIONS
 from hdc.receptive.steps import Trace, Value
 
 _FEW = 2**12  # entries of a mask that are found at once
+_LONGEST = 64  # arrays that a run of pointwise operations starts from
 
 
 def annotate(trace: Trace) -> Annotation:
@@ -28,7 +31,7 @@ def annotate(trace: Trace) -> Annotation:
     found.axes[trace.input] = (Axis("batch"), *(Axis("space", k) for k in range(spaces)), CHANNEL)
     found.spread[trace.input] = 1
     for step in trace.steps:
-        rule = rule_of(step)
+        rule = step.rule
         spread = max(found.spread[value] for value in step.inputs if value.depends)
         before = found.axes.get(step.inputs[0])
         if before is not None:
@@ -60,7 +63,7 @@ def _find_masks(trace: Trace) -> dict[Value, Masked]:
     def entries(value: Value) -> np.ndarray | None:
         """Of a constant; None where there are too many. What is repeated is held once."""
         step, size = value.step, math.prod(value.shape)
-        rule = rule_of(step) if step is not None else None
+        rule = step.rule if step is not None else None
         if step is None or size <= _FEW or not isinstance(rule, Movement | Pointwise):
             return np.asarray(value.value) if size <= MOST else None
         given = [known for one in step.inputs if (known := entries(one)) is not None]
@@ -81,7 +84,44 @@ def _find_masks(trace: Trace) -> dict[Value, Masked]:
     for step in trace.steps:
         if step.name in MASKING or any(value in found for value in step.inputs):
             given = [found.get(value, NOTHING) if value.depends else constant(value) for value in step.inputs]
-            masked = rule_of(step).masked(step, given)
+            masked = step.rule.masked(step, given)
             if masked.zero.any() or masked.low.any():
                 found[step.outputs[0]] = masked.stretched(step.outputs[0].shape)
     return found
+
+
+def find_sources(trace: Trace, annotation: Annotation) -> Sources:
+    """The arrays that a run of pointwise operations starts from, each once.
+
+    So `x * sigmoid(x)`, or GELU written out, is one path and not several; and so is a normalisation
+    over the channels of each pixel, whose statistics are of the array that is normalised.
+    """
+    sources: Sources = {}
+    statistics: Sources = {}  # of each pixel's channels, and of what
+    for step in trace.steps:
+        given = [v for v in step.inputs if v.depends and (step, v) not in annotation.couplings]
+        known = [sources.get(value, {value: None}) for value in given]
+        # A recurrence may go on for thousands of turns: a run is then cut in two.
+        own = [
+            some if len(some) <= _LONGEST else {value: None} for value, some in zip(given, known, strict=True)
+        ]
+        if step.name in POINTWISE:
+            pairs = list(zip(given, own, strict=True))
+            direct = _joined(some for value, some in pairs if value not in statistics)
+            apart = [
+                some for value, some in pairs if not statistics.get(value, direct).keys() <= direct.keys()
+            ]
+            sources[step.outputs[0]] = _joined([direct, *apart])
+            if given and all(value in statistics for value in given):
+                statistics[step.outputs[0]] = _joined(statistics[value] for value in given)
+        elif step.name in REDUCTIONS:
+            axes = annotation.axes[step.inputs[0]]
+            if all(axes[axis].kind == "channel" for axis in step.params["axes"]):
+                statistics[step.outputs[0]] = _joined(own)
+        elif step.name in ("broadcast_in_dim", "reshape") and given and given[0] in statistics:
+            statistics[step.outputs[0]] = statistics[given[0]]
+    return sources
+
+
+def _joined(some: Iterable[dict[Value, None]]) -> dict[Value, None]:
+    return {value: None for one in some for value in one}

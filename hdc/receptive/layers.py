@@ -9,9 +9,9 @@ from fractions import Fraction
 import numpy as np
 
 from hdc.fields import PathCounts
+from hdc.receptive.annotate import find_sources
 from hdc.receptive.axes import Annotation
 from hdc.receptive.pullback import Pullback
-from hdc.receptive.rules import rule_of
 from hdc.receptive.steps import Step, Trace, Value
 from hdc.schedules import Gridding
 
@@ -19,8 +19,34 @@ from hdc.schedules import Gridding
 _AT_ONCE = 16
 
 
+class Seen:
+    """What follows from the path counts of an output."""
+
+    paths: PathCounts
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The receptive field per axis, in input pixels."""
+        return self.paths.size
+
+    @property
+    def holes(self) -> np.ndarray:
+        """Which pixels of the receptive field are not seen: bool of the shape `size`."""
+        return self.paths.holes
+
+    @property
+    def gap_free(self) -> bool:
+        """Whether the receptive field has no hole."""
+        return self.paths.gap_free
+
+    @property
+    def coverage(self) -> float:
+        """The share of the receptive field's pixels that is seen."""
+        return self.paths.coverage
+
+
 @dataclass(frozen=True)
-class Layer:
+class Layer(Seen):
     """One convolution or pooling, and what its output sees of the input.
 
     Per axis, in the order of the input's spatial axes.
@@ -59,16 +85,6 @@ class Layer:
         """The share of its taps that fall outside the map."""
         return 1 - math.prod(1 - lost for lost in self.lost)
 
-    @property
-    def size(self) -> tuple[int, ...]:
-        """The receptive field of its output, in input pixels."""
-        return self.paths.size
-
-    @property
-    def coverage(self) -> float:
-        """The share of that field that is seen."""
-        return self.paths.coverage
-
 
 def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...], tuple[set[int], ...]]:
     """The layers, and for each the numbers of those that it reads from, directly or not."""
@@ -79,7 +95,7 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
         read = set[int]().union(*(sources[value] for value in step.inputs if value.depends))
         own = set[int]()
         operand, output = step.inputs[0], step.outputs[0]
-        kind = rule_of(step).kind(step) if operand.depends else ""
+        kind = step.rule.kind(step) if operand.depends else ""
         before, after = (_by_space(value, annotation) if kind else {} for value in (operand, output))
         if len(before) == len(after) == len(spaces):
             by_axis = _geometry(step)
@@ -97,7 +113,7 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
     for first in range(0, len(middles), _AT_ONCE):
         some = middles[first : first + _AT_ONCE]
         found = count_paths(traced, annotation, some, beyond=True)
-        # Counts are of no use that go on beyond some maps and end at the edges of others.
+        # Counts are of no use if they continue beyond some maps and end at the edges of others.
         bounded = [row for row, (_, _, within_edges) in enumerate(found) if within_edges]
         if bounded:
             inside = count_paths(traced, annotation, [some[row] for row in bounded], beyond=False)
@@ -140,7 +156,7 @@ def count_paths(
     traced: Trace, annotation: Annotation, places: Sequence[tuple[Value, dict[int, int]]], *, beyond: bool
 ) -> list[tuple[np.ndarray, tuple[int, ...], bool]]:
     """For each place: counts over the input's spatial axes, where they start, whether an edge took part."""
-    pullback = Pullback(traced, annotation, beyond=beyond)
+    pullback = Pullback(traced, annotation, find_sources(traced, annotation), beyond=beyond)
     window = pullback.run(places)
     *space, channels = traced.input.shape[1:]
     window = window.summed(0, traced.input.shape[0]).summed(len(space) + 1, channels)
@@ -177,7 +193,7 @@ def _geometry(step: Step) -> dict[int, _Axis]:
     """The taps of a convolution or pooling, by axis of its operand."""
     found = {}
     added = _added(step.inputs[0])
-    for taps in rule_of(step).taps(step):
+    for taps in step.rule.taps(step):
         before, after, length = added.get(taps.axis, (0, 0, step.inputs[0].shape[taps.axis]))
         first = np.arange(step.outputs[0].shape[taps.place]) * taps.stride - taps.low - before * taps.apart
         reads = np.add.outer(first, np.arange(taps.count) * taps.rate)
@@ -194,7 +210,7 @@ def _added(value: Value) -> dict[int, tuple[int, int, int]]:
     Causal, circular and reflecting padding, and padding by hand, are such steps.
     """
     found: dict[int, tuple[int, int, int]] = {}
-    while value.step is not None and (padded := rule_of(value.step).added(value.step)) is not None:
+    while value.step is not None and (padded := value.step.rule.added(value.step)) is not None:
         value, sides = padded
         for axis, (low, high) in sides.items():
             before, after, _ = found.get(axis, (0, 0, 0))

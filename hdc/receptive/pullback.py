@@ -8,20 +8,17 @@ negative, so none cancel, and what is zero at the end is out of sight.
 Maps are kept as windows that may reach beyond the array, as the theoretical receptive field does.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hdc.receptive.axes import Annotation
 from hdc.receptive.masks import NOTHING, Masked, small
-from hdc.receptive.rules import rule_of
-from hdc.receptive.rules.pointwise import POINTWISE
-from hdc.receptive.rules.taps import REDUCTIONS
 from hdc.receptive.steps import Step, Trace, Value
 from hdc.receptive.window import Window, mass
 
-_LONGEST = 64  # arrays that a run of pointwise operations starts from
+Sources = dict[Value, dict[Value, None]]
+
 _LEAST = 1e-300
 _MOST = 1e200  # counts beyond it are scaled down, before a double would overflow
 
@@ -30,13 +27,14 @@ class Pullback:
     """Path counts from chosen outputs of a trace to its input.
 
     Attributes:
-        beyond: whether windows go on beyond the edge of a map, as if it had none, wherever an operation
+        sources: the arrays that a run of pointwise operations starts from, by its last array.
+        beyond: whether windows continue beyond the edge of a map, as if it had none, wherever an operation
             allows that; otherwise every map ends where it ends and paths through the padding are lost.
         bounded: `[outputs]`, whether the edge of some map took part even so: a head over the whole map.
     """
 
-    def __init__(self, trace: Trace, annotation: Annotation, *, beyond: bool):
-        self.trace, self.annotation, self.beyond = trace, annotation, beyond
+    def __init__(self, trace: Trace, annotation: Annotation, sources: Sources, *, beyond: bool):
+        self.trace, self.annotation, self.sources, self.beyond = trace, annotation, sources, beyond
         self.bounded = np.zeros(0, bool)
         self._windows: dict[Value, Window] = {}
         self._most = np.zeros(0)  # `[outputs]`, the largest count so far
@@ -69,7 +67,7 @@ class Pullback:
         for step in reversed(self.trace.steps):
             for number, window in enumerate([self._windows.pop(output, None) for output in step.outputs]):
                 if window is not None:
-                    rule_of(step).pull(step, number, window, self)
+                    step.rule.pull(step, number, window, self)
             if self._most.max() > _MOST:
                 # Only the ratios within a row matter, in all that it has reached.
                 self._scaled = True
@@ -84,40 +82,6 @@ class Pullback:
     def is_coupling(self, step: Step, value: Value) -> bool:
         """Whether a summary returns to the map by this operand of a step; such paths are left out."""
         return (step, value) in self.annotation.couplings
-
-    @cached_property
-    def sources(self) -> dict[Value, dict[Value, None]]:
-        """The arrays that a run of pointwise operations starts from, each once.
-
-        So `x * sigmoid(x)`, or GELU written out, is one path and not several; and so is a normalisation
-        over the channels of each pixel, whose statistics are of the array that is normalised.
-        """
-        sources: dict[Value, dict[Value, None]] = {}
-        statistics: dict[Value, dict[Value, None]] = {}  # of each pixel's channels, and of what
-        for step in self.trace.steps:
-            given = [v for v in step.inputs if v.depends and not self.is_coupling(step, v)]
-            known = [sources.get(value, {value: None}) for value in given]
-            # A recurrence may go on for thousands of turns: a run is then cut in two.
-            own = [
-                some if len(some) <= _LONGEST else {value: None}
-                for value, some in zip(given, known, strict=True)
-            ]
-            if step.name in POINTWISE:
-                pairs = list(zip(given, own, strict=True))
-                direct = _joined(some for value, some in pairs if value not in statistics)
-                apart = [
-                    some for value, some in pairs if not statistics.get(value, direct).keys() <= direct.keys()
-                ]
-                sources[step.outputs[0]] = _joined([direct, *apart])
-                if given and all(value in statistics for value in given):
-                    statistics[step.outputs[0]] = _joined(statistics[value] for value in given)
-            elif step.name in REDUCTIONS:
-                axes = self.annotation.axes[step.inputs[0]]
-                if all(axes[axis].kind == "channel" for axis in step.params["axes"]):
-                    statistics[step.outputs[0]] = _joined(own)
-            elif step.name in ("broadcast_in_dim", "reshape") and given and given[0] in statistics:
-                statistics[step.outputs[0]] = statistics[given[0]]
-        return sources
 
     def add(self, value: Value, window: Window) -> None:
         if not value.depends:
@@ -180,7 +144,3 @@ class Pullback:
             if stride != 0:
                 window = self.inside(window, axis, masked.shape[axis])
         return window.scaled(~small(masked))
-
-
-def _joined(some: Iterable[dict[Value, None]]) -> dict[Value, None]:
-    return {value: None for one in some for value in one}

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from hdc.equations import Parameters
 from hdc.errors import InputError
+
+if TYPE_CHECKING:
+    from hdc.receptive.rules.base import Rule
 
 
 @dataclass(eq=False)
@@ -88,10 +91,11 @@ class Value:
 
 @dataclass(eq=False)
 class Step:
-    """One operation: a primitive of JAX by name, with its parameters."""
+    """One operation: a primitive of JAX by name, with its parameters and what analyse knows about it."""
 
     name: str
     params: Parameters
+    rule: "Rule"
     inputs: list[Value]
     outputs: list[Value] = field(default_factory=list)
     primitive: Any = None

@@ -12,11 +12,14 @@ from jax.extend import core
 from hdc import equations
 from hdc.equations import Function, Parameters, Scan
 from hdc.errors import InputError
-from hdc.ops import backend
+from hdc.receptive.rules import RULES
+from hdc.receptive.rules.base import Rule
 from hdc.receptive.rules.pointwise import POINTWISE
 from hdc.receptive.steps import Step, Trace, Value
 
 MAX_STEPS = 100_000
+
+_UNKNOWN = Rule()
 
 # Every entry of the result is one entry of the operand: where that is a parameter, none is masked out.
 _KEEPS_ENTRIES = frozenset(
@@ -31,17 +34,8 @@ def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
     Raises:
         InputError: for a model that does not take the shape, or whose result is not one array.
     """
-    graph, state = nnx.split(
-        nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
-    )
-    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), state)
-    image = jax.ShapeDtypeStruct(input_shape, jnp.float32)
     try:
-        with backend("lax"):  # in which every convolution is one operation
-            closed, result = jax.make_jaxpr(
-                lambda state, x: nnx.merge(graph, state)(x),  # type: ignore[operator]
-                return_shape=True,
-            )(abstract, image)
+        closed, result, state = equations.program(model, input_shape)
     except Exception as error:  # whatever a model of anybody's raises
         reason = next((line for line in str(error).splitlines() if line.strip()), "no message")
         raise InputError(
@@ -53,26 +47,16 @@ def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
             f"{type(model).__name__} returns {len(jax.tree.leaves(result))} arrays, analyse takes a model "
             "that returns one: wrap it in a module whose __call__ returns the array in question"
         )
-    variables = dict(nnx.to_flat_state(state))
     arguments = []
-    for (path, leaf), kind in zip(
-        jax.tree_util.tree_flatten_with_path(state)[0], variables.values(), strict=True
-    ):
-        trained = isinstance(kind, nnx.Param) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    for (path, variable), leaf in zip(nnx.to_flat_state(state), jax.tree.leaves(state), strict=True):
+        trained = isinstance(variable, nnx.Param) and jnp.issubdtype(leaf.dtype, jnp.floating)
         concrete = None if trained or isinstance(leaf, jax.ShapeDtypeStruct) else leaf
-        arguments.append(
-            Value(leaf.shape, leaf.dtype, constant=concrete, parameter=_dotted(path), unmasked=trained)
-        )
+        name = ".".join(map(str, path))  # such as stem.conv.kernel
+        arguments.append(Value(leaf.shape, leaf.dtype, constant=concrete, parameter=name, unmasked=trained))
     flat = _Flat()
-    entry = Value(input_shape, image.dtype, depends=True)
+    entry = Value(input_shape, jnp.float32, depends=True)
     (output,) = flat.inline(Function.of(closed), [*arguments, entry])
     return Trace(entry, output, flat.steps)
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    """`stem.conv.kernel` for the key path of a parameter in the state."""
-    names = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
-    return ".".join(names[:-1] if names[-1] == "value" else names)
 
 
 class _Flat:
@@ -143,7 +127,8 @@ class _Flat:
         turns = range(scan.length)
         collected: dict[int, list[Value]] = {}
         for turn in reversed(turns) if scan.reverse else turns:
-            now = [self._row(row, turn, carried=scan.carried > 0) for row in rows]
+            params = {"position": turn, "carried": scan.carried > 0}
+            now = [self._add("scan_row", params, [r], [(r.shape[1:], r.dtype)])[0] for r in rows]
             ends = self.inline(scan.body, [*constants, *carry, *now])
             carry, collected[turn] = ends[: scan.carried], ends[scan.carried :]
         stacked = []
@@ -151,11 +136,6 @@ class _Flat:
             shape = (len(column), *column[0].shape)
             stacked += self._add("stack", {"axis": 0, "rows": rows}, list(column), [(shape, column[0].dtype)])
         return [*carry, *stacked]
-
-    def _row(self, rows: Value, position: int, *, carried: bool) -> Value:
-        """One entry of a stack, as each turn of a scan gets it."""
-        params = {"position": position, "carried": carried}
-        return self._add("scan_row", params, [rows], [(rows.shape[1:], rows.dtype)])[0]
 
     def _add(
         self,
@@ -166,7 +146,7 @@ class _Flat:
         primitive: Any = None,
     ) -> list[Value]:
         """A new step's outputs; what does not depend on the input is computed only where it is needed."""
-        step = Step(name, Parameters(name, params), given, primitive=primitive)
+        step = Step(name, Parameters(name, params), RULES.get(name, _UNKNOWN), given, primitive=primitive)
         first = next((value for value in given if value.parameter), None)
         for shape, dtype in shapes:
             value = Value(shape, dtype, step=step)

@@ -86,18 +86,17 @@ def _hydra(words: list[str], word: str) -> list[str]:
     from hydra._internal.utils import get_args_parser
 
     from hdc.lab.commands import compose
+    from hdc.lab.commands.options import OWN
 
     if word.startswith("-"):
-        options = _options(get_args_parser() if words[0] == "train" else _ops(), [])
-        return ["--retry-failed", *options] if words[0] == "train" else options
+        if words[0] == "ops":
+            from hdc.lab.commands import ops
+
+            return _options(ops.parser(), [])
+        return ["--retry-failed", *_options(get_args_parser(), [])]
     compose.register_schema()
     with compose.initialized() as loader:
         given = " ".join(one for one in words[1:] if not one.startswith("-"))
         found = BashCompletion(loader)._query("config", f"{given} {word}".lstrip())
-    return [one for one in found if not one.startswith("hydra") or word.startswith("h")]
-
-
-def _ops() -> argparse.ArgumentParser:
-    from hdc.lab.commands import ops
-
-    return ops.parser()
+    hidden = tuple(f"{group}=" for group in OWN) + (() if word.startswith("h") else ("hydra",))
+    return [one for one in found if not one.startswith(hidden)]

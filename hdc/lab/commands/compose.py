@@ -2,12 +2,13 @@
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from string import Template
 from typing import Any, ClassVar, NoReturn, get_type_hints
 
 from hydra import compose, initialize_config_dir
@@ -26,7 +27,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from hdc import registry
 from hdc.errors import InputError, unknown
-from hdc.lab.commands.options import CONF, refuse_long_numbers
+from hdc.lab.commands.options import CONF, OWN, refuse_long_numbers
 from hdc.lab.config import PARTS, Config, schema
 from hdc.lab.launchers import joblib, optuna, ray
 from hdc.lab.launchers.launch import checked
@@ -82,10 +83,11 @@ class _OtherFolders(SearchPathPlugin):
         if self.given is not None:
             search_path.append("--config-dir", f"file://{self.given.resolve()}")
         for plugin in entry_points(group="hdc.plugins"):
-            spec = find_spec(plugin.module.partition(".")[0])
+            name = plugin.module.partition(".")[0]
+            spec = find_spec(name)
             for package in (spec and spec.submodule_search_locations) or ():
                 if (folder := Path(package, "conf")).is_dir():
-                    search_path.append(plugin.name, f"file://{folder.resolve()}")
+                    search_path.append(f"the package {name}", f"file://{folder.resolve()}")
 
 
 def parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
@@ -154,20 +156,33 @@ def shown(kind: str, overrides: list[str], multirun: bool, resolve: bool) -> str
         documents = []
         for whole in [_composed(job) for job in jobs] or [single]:
             checked(whole)
-            part = whole
-            if kind == "hydra":
-                part = OmegaConf.masked_copy(whole, ["hydra"])
-            elif kind == "job":
-                part = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])  # type: ignore[arg-type]
-            part._set_parent(whole)
-            documents.append(OmegaConf.to_yaml(part, resolve=resolve))
+            documents.append(_yaml(whole, kind, resolve))
     return "---\n".join(dict.fromkeys(documents))
+
+
+def help_text(overrides: list[str], resolve: bool) -> str:
+    """The help of `hdc train`: the groups that a run is chosen from, and its configuration."""
+    with initialized():
+        whole = _composed(overrides)
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        groups = hydra.format_config_groups(lambda name: name.partition("/")[0] not in ("hydra", *OWN))
+        template = Template(whole.hydra.help.template)
+        return template.substitute(APP_CONFIG_GROUPS=groups, CONFIG=_yaml(whole, "job", resolve))
+
+
+def _yaml(whole: DictConfig, kind: str, resolve: bool) -> str:
+    """A configuration, or the part of it that `--cfg` names."""
+    keys = [key for key in whole if kind == "all" or (key == "hydra") == (kind == "hydra")]
+    part = OmegaConf.masked_copy(whole, keys)  # type: ignore[arg-type]
+    part._set_parent(whole)
+    return OmegaConf.to_yaml(part, resolve=resolve)
 
 
 @contextmanager
 def initialized() -> Iterator[ConfigLoader]:
     """Hydra, ready to compose configurations."""
-    with initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3", job_name="train"):
         yield GlobalHydra.instance().config_loader()
 
 
@@ -234,7 +249,21 @@ def _composed(overrides: list[str]) -> DictConfig:
         text = " ".join(overrides)
         raise InputError(f"{text} cannot be composed: {str(error) or type(error).__name__}") from None
     _refuse_hydra_keys(whole.hydra)
+    _refuse_ambiguous(whole.hydra.runtime.choices)
     return whole
+
+
+def _refuse_ambiguous(choices: Mapping[str, str | None]) -> None:
+    """Raise InputError for a choice that several folders have, of which Hydra would take the first."""
+    folders = {
+        Path(one.path.removeprefix("file://")): {"main": "hdc"}.get(one.provider, one.provider)
+        for one in GlobalHydra.instance().config_loader().get_search_path().get_path()
+    }
+    for group, choice in choices.items():
+        file = f"{choice}.yaml"
+        found = sorted(who for folder, who in folders.items() if (folder / group / file).is_file())
+        if len(found) > 1:
+            raise InputError(f"{group}={choice} is not clear: {' and '.join(found)} each have a {file}")
 
 
 def _refuse_hydra_keys(node: DictConfig) -> None:

@@ -17,6 +17,7 @@ T = TypeVar("T")
 PACKAGE = Path(hdc.__file__).parent
 # A wheel holds the configuration in the package; in a clone it lies beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+OWN = ("figure", "table")  # groups of CONF for the commands of these names, not for a run
 
 
 def of_study(group: str, study: str) -> list[str]:

@@ -40,7 +40,10 @@ def run(arguments: list[str]) -> int:
         arguments = [one for one in arguments if one != "--retry-failed"] + ["retry_failed=true"]
     args = compose.parsed(get_args_parser(), arguments)
     sys.argv = ["hdc train", *arguments]  # Hydra reads them from there, and run.json keeps them
-    if args.help or args.hydra_help:
+    if args.help:
+        print(compose.help_text(args.overrides, args.resolve))
+        return 0
+    if args.hydra_help:
         _task()
         return 0
     if args.cfg:
@@ -85,7 +88,7 @@ def run(arguments: list[str]) -> int:
 
 def _task() -> None:
     """Have Hydra launch the runs, here or in other processes. A run that fails is recorded as failed, and the
-    other runs of a sweep go on."""
+    other runs of a sweep continue."""
     modules = [module for module in registry.imported() if module != "__main__"]
 
     @hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="config")

@@ -88,7 +88,7 @@ class _WithoutTensorFlow:
 
     def _split_generators(self, dl_manager: Any) -> Any:
         expected = PAYLOADS[self.name]
-        # One after the other: several at once would go on writing after one of them has failed.
+        # One after the other: several at once would keep writing after one of them has failed.
         files = self.files or {stem: dl_manager.download(self.url(stem)) for stem in expected}
         payloads = {stem: _payload(Path(files[stem]), digest) for stem, digest in expected.items()}
         return {

@@ -92,7 +92,7 @@ class OptunaSweeper(Sweeper):
         asked, folder = self._checked()
         with trials.opened(folder) as study:
             trials.refuse_another(study, asked, folder / trials.FILE)
-            self._go_on(study, folder)
+            self._resume(study, folder)
 
     def _parsed(self, arguments: list[str]) -> tuple[list[str], "Space"]:
         """The overrides that all runs share, and the space to search. The command line overrules `params`."""
@@ -137,7 +137,7 @@ class OptunaSweeper(Sweeper):
             del config["hydra"]
         return checked(config)
 
-    def _go_on(self, study: "Study", folder: Path) -> None:
+    def _resume(self, study: "Study", folder: Path) -> None:
         from optuna.trial import TrialState
 
         # First what a kill has left, so that the search continues as it would have.

@@ -111,7 +111,7 @@ def _result_or_line(job: SlurmJob) -> list[Any]:
         return [JobReturn(status=JobStatus.COMPLETED)]
     except KeyboardInterrupt:
         array, _, _ = job.job_id.partition("_")
-        print(f"hdc train: the jobs go on, scancel {array} would end them", file=sys.stderr)
+        print(f"hdc train: the jobs keep running, 'scancel {array}' ends them", file=sys.stderr)
         raise
 
 

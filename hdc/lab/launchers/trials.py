@@ -82,15 +82,16 @@ def refuse_another(study: "Study", asked: dict[str, Any], path: Path) -> None:
     Raises:
         InputError: names the key that differs.
     """
-    begun = study.user_attrs.get("asked")
-    if begun is None and not study.get_trials(deepcopy=False):
+    first = study.user_attrs.get("asked")
+    if first is None and not study.get_trials(deepcopy=False):
         study.set_user_attr("asked", asked)
         return
-    begun = begun or {}
-    for key in dict.fromkeys([*begun, *asked]):
-        if begun.get(key) != asked.get(key):
+    first = first or {}
+    for key in dict.fromkeys([*first, *asked]):
+        if first.get(key) != asked.get(key):
             raise InputError(
-                f"{path} was begun with {key}={begun.get(key)}, now it is {asked.get(key)}: give another name"
+                f"{path} was started with {key}={first.get(key)}, now it is {asked.get(key)}: "
+                "give another name"
             )
 
 

@@ -178,14 +178,14 @@ class Writer:
     `Unwritable` where the disk is full or broken, or the run's folder has been deleted.
 
     Attributes:
-        begun: whether the run was started before.
+        was_started: whether the run was started before.
         changed: what is not as it was then or when it was last resumed, `[before, now]` by name.
     """
 
     def __init__(self, folder: Path, config: Config, about: Mapping[str, Any], lock: Lock):
         self._folder, self._config, self._about, self._lock = folder, config, about, lock
         self._metrics = folder / "metrics.jsonl"
-        self._seconds, self._begun = 0.0, time.perf_counter()
+        self._seconds, self._since = 0.0, time.perf_counter()
         for path in (folder, self._metrics, folder / "artifacts", folder / "checkpoints"):
             if path.is_symlink():  # who planted it would have this process write elsewhere
                 raise InputError(f"{path} is a symbolic link: a run is written into a folder of its own")
@@ -194,10 +194,10 @@ class Writer:
                 with suppress(OSError):  # of another program, such as .ipynb_checkpoints
                     left.unlink()
         before = read_json(folder / "run.json")
-        self.begun = "started" in before
-        self.changed = _changed(before, about) if self.begun else {}
+        self.was_started = "started" in before
+        self.changed = _changed(before, about) if self.was_started else {}
         times: dict[str, Any] = {"started": before.get("started", _now())}
-        if self.begun:
+        if self.was_started:
             times["resumed"] = [*before.get("resumed", []), _now()]
         # What a table has to say of a run that is not of one machine or version: the first, and the last.
         changed = dict(before.get("changed", {}))
@@ -227,21 +227,21 @@ class Writer:
                 raise Superseded(self._folder)
             yield
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """Drop all that was measured before."""
         with self._ours():
             write(self._metrics, b"")
             shutil.rmtree(self._folder / "artifacts", ignore_errors=True)
             _write_run(self._folder, self._config, {**self._about, "started": _now()})
-        self._seconds, self._begun = 0.0, time.perf_counter()
+        self._seconds, self._since = 0.0, time.perf_counter()
 
     def position(self) -> dict[str, Any]:
-        """What is on disk now, to `go_on` from."""
+        """What is on disk now, to `resume` from."""
         with self._ours():
             with naming(self._metrics), self._metrics.open("rb") as lines:
                 os.fsync(lines.fileno())
                 size = os.fstat(lines.fileno()).st_size
-            seconds = self._seconds + time.perf_counter() - self._begun
+            seconds = self._seconds + time.perf_counter() - self._since
             return {"metrics": size, "seconds": seconds, "files": self._digests(size)}
 
     def _digests(self, size: int) -> dict[str, str]:
@@ -252,7 +252,7 @@ class Writer:
             digests[f"artifacts/{path.name}"] = sha256(path.read_bytes())
         return digests
 
-    def go_on(self, position: Mapping[str, Any]) -> None:
+    def resume(self, position: Mapping[str, Any]) -> None:
         """Go on from a position: what was measured after it will be measured again.
 
         Raises:
@@ -385,7 +385,7 @@ def _runs(folder: Path) -> Iterator[RunFolder]:
     marks = ("metrics.jsonl", "failed.json", "done.json")
     for run_folder in sorted({path.parent for mark in marks for path in folder.glob(f"*/{mark}")}):
         if not (run_folder / "run.json").exists():
-            raise InputError(f"{run_folder} is damaged: a run was begun there, and its run.json is gone")
+            raise InputError(f"{run_folder} is damaged: a run was started there, and its run.json is gone")
     found = [(path, read_json(path)) for path in folder.glob("*/run.json")]
     for path, values in sorted(found, key=lambda one: (str(one[1].get("planned", "")), one[0])):
         try:

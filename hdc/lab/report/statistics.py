@@ -19,7 +19,6 @@ ALPHA = 0.05  # two-sided
 POWER = 0.8
 
 _RESAMPLES = 2**16  # assignments of signs to try; up to 16 pairs these are all
-_BOOTSTRAPPED = 9999  # resamples
 _AT_ONCE = 2**22  # numbers held in memory at a time
 _SIMULATED = 13  # up to so many pairs the detectable difference of the sign-flip test is simulated ...
 _SAMPLES = 2000  # ... with so many samples
@@ -83,26 +82,24 @@ class Paired:
 
     @classmethod
     def of_each(cls, cells: Sequence[Sequence[float]]) -> list["Paired"]:
-        """Like `of`, for many samples; those of equal length are computed together, with the same results."""
-        found: dict[int, Paired] = {}
-        alike: dict[int, list[int]] = {}
-        for place, cell in enumerate(cells):
-            mean = float(np.mean(cell)) if len(cell) else math.nan
-            if len(cell) < 2 or not math.isfinite(mean):
-                found[place] = cls(len(cell), mean, math.nan, math.nan, math.nan, math.nan)
-            else:
-                alike.setdefault(len(cell), []).append(place)
-        for n, places in alike.items():
-            values = np.array([cells[place] for place in places], float)
-            columns = (
-                values.mean(axis=1),
-                *_by_parts(_bca_of_means, values, len(_resamples(n)[1]) * n),
-                *_by_parts(_sign_flip_p, values, min(2**n, _RESAMPLES)),
-                values.std(axis=1, ddof=1),
+        """Like `of`, for many samples; those of equal length are tested together, with the same results."""
+        known = [len(cell) > 1 and math.isfinite(np.mean(cell)) for cell in cells]
+        p = dict.fromkeys(range(len(cells)), math.nan)
+        for n in {len(cell) for cell, one in zip(cells, known, strict=True) if one}:
+            places = [i for i, cell in enumerate(cells) if known[i] and len(cell) == n]
+            rows = _batch(min(2**n, _RESAMPLES))
+            for some in (places[start : start + rows] for start in range(0, len(places), rows)):
+                p |= zip(some, _sign_flip_p(np.array([cells[i] for i in some], float)), strict=True)
+        return [
+            cls(
+                len(cell),
+                float(np.mean(cell)) if len(cell) else math.nan,
+                *(_bootstrap((np.asarray(cell, float),), np.mean) if known[i] else (math.nan, math.nan)),
+                p[i],
+                float(np.std(cell, ddof=1)) if known[i] else math.nan,
             )
-            for place, *numbers in zip(places, *(column.tolist() for column in columns), strict=True):
-                found[place] = cls(n, *numbers)
-        return [found[place] for place in range(len(cells))]
+            for i, cell in enumerate(cells)
+        ]
 
     def resolvable(self, tests: int = 1) -> bool:
         """Whether n pairs can make one of `tests` tests significant after Holm's correction."""
@@ -127,16 +124,7 @@ class Paired:
         return _noncentrality(self.n, tests) * self.deviation / math.sqrt(self.n)
 
 
-def _by_parts(
-    of: Callable[[np.ndarray], tuple[np.ndarray, ...]], values: np.ndarray, numbers: int
-) -> list[np.ndarray]:
-    """Apply `of` to blocks of rows of `values`; each row needs room for `numbers` numbers."""
-    rows = max(1, _AT_ONCE // numbers)
-    parts = [of(values[start : start + rows]) for start in range(0, len(values), rows)]
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
-def _sign_flip_p(values: np.ndarray) -> tuple[np.ndarray]:
+def _sign_flip_p(values: np.ndarray) -> list[float]:
     """For each row, the p of the sign-flip test of its mean."""
     test = stats.permutation_test(
         (values,),
@@ -148,42 +136,7 @@ def _sign_flip_p(values: np.ndarray) -> tuple[np.ndarray]:
         batch=_batch(values.size),
         rng=np.random.default_rng(_SEED),
     )
-    return (np.asarray(test.pvalue),)
-
-
-@cache
-def _resamples(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct resamples of n values that `scipy.stats.bootstrap` draws, and how often each was drawn.
-
-    They are positions `[resamples, n]`; a small n has few distinct ones."""
-    drawn = np.random.default_rng(_SEED).integers(0, n, (_BOOTSTRAPPED, n))
-    return np.unique(drawn, axis=0, return_counts=True)
-
-
-def _bca_of_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row, the interval that `_bootstrap` gives for its mean, to the last digit."""
-    n = values.shape[1]
-    places, counts = _resamples(n)
-    mean = values.mean(axis=1, keepdims=True)
-    means = np.take(values, places, axis=1).mean(axis=-1)
-    below = ((means < mean) * counts).sum(axis=1) + ((means <= mean) * counts).sum(axis=1)
-    bias = special.ndtri(below / (2 * _BOOTSTRAPPED))
-    others = np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)
-    left_out = np.take(values, others, axis=1).mean(axis=-1)
-    influence = (n - 1) * (left_out.mean(axis=-1, keepdims=True) - left_out)
-    cubes, squares = ((influence**power).sum(axis=-1) / float(n) ** power for power in (3, 2))
-    tail = (1 - CONFIDENCE) / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # One by one: NumPy rounds the power of an array differently from that of a number.
-        acceleration = 1 / 6 * cubes / np.array([square ** (3 / 2) for square in squares])
-        levels = []
-        for quantile in (special.ndtri(tail), -special.ndtri(tail)):
-            shifted = bias + quantile
-            levels.append(special.ndtr(bias + shifted / (1 - acceleration * shifted)))
-    shares = np.stack(levels, axis=-1)
-    shares[~np.isfinite(shares).all(axis=1)] = tail, 1 - tail  # BCa is undefined
-    found = stats.quantile(means, shares, axis=-1, weights=counts)
-    return found[:, 0], found[:, 1]
+    return np.asarray(test.pvalue).tolist()
 
 
 @cache
@@ -259,7 +212,7 @@ class Correlation:
             batch=_batch(len(x)),
             rng=np.random.default_rng(_SEED),
         )
-        low, high = _bootstrap(data)
+        low, high = _bootstrap(data, _spearman)
         return cls(len(x), float(test.statistic), low, high, float(test.pvalue))
 
     def __str__(self) -> str:
@@ -289,23 +242,23 @@ def _pearson(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _batch(n: int) -> int:
-    """How many resamples of n values to hold at a time; it does not change the numbers."""
+    """How many pieces of n numbers to hold at a time; it does not change the results."""
     return max(1, _AT_ONCE // n)
 
 
-def _bootstrap(data: tuple[np.ndarray, ...]) -> tuple[float, float]:
-    """The 95 % BCa interval of the rank correlation; percentiles where BCa is undefined."""
+def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray]) -> tuple[float, float]:
+    """The 95 % BCa interval of a statistic of paired samples; percentiles where BCa is undefined."""
     low, high = math.nan, math.nan
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             low, high = stats.bootstrap(
                 data,
-                _spearman,
+                statistic,
                 paired=True,
                 vectorized=True,
                 confidence_level=CONFIDENCE,
-                n_resamples=_BOOTSTRAPPED,
+                n_resamples=9999,
                 batch=_batch(len(data[0])),
                 method=method,
                 rng=np.random.default_rng(_SEED),

@@ -2,18 +2,15 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hdc.errors import InputError
 from hdc.receptive.axes import Annotation, Axes
 from hdc.receptive.masks import NOTHING, Given, Masked
+from hdc.receptive.pullback import Pullback
 from hdc.receptive.steps import Step, Value
 from hdc.receptive.window import Window, along
-
-if TYPE_CHECKING:
-    from hdc.receptive.pullback import Pullback
 
 Sides = dict[int, tuple[int, int]]  # by axis: the positions added before and after
 
@@ -96,8 +93,8 @@ class Rule:
     def added(self, step: Step) -> tuple[Value, Sides] | None:
         return None
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         to.add(step.inputs[0], self.back(step, window, to))
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         raise InputError(f"analyse does not know the operation {step.name!r}, which the model uses")

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +11,10 @@ import numpy as np
 from hdc.errors import InputError
 from hdc.receptive.axes import CHANNEL, NEW, STACK, Annotation, Axes, Axis, resampled, scaled, uneven, unified
 from hdc.receptive.masks import NOTHING, Given, Masked
+from hdc.receptive.pullback import Pullback
 from hdc.receptive.rules.base import Rule, Sides
 from hdc.receptive.steps import Step, Value
 from hdc.receptive.window import Window
-
-if TYPE_CHECKING:
-    from hdc.receptive.pullback import Pullback
 
 
 class Movement(Rule):
@@ -52,7 +49,7 @@ class Broadcast(Movement):
             new[place] = found.axes[operand][i] if operand.shape[i] == shape[place] else NEW
         return tuple(new)
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         before, after = step.inputs[0].shape, step.outputs[0].shape
         places = step.params["broadcast_dimensions"]
         kept = {place for i, place in enumerate(places) if before[i] == after[place]}
@@ -67,7 +64,7 @@ class Squeeze(Movement):
         gone = step.params["dimensions"]
         return tuple(axis for i, axis in enumerate(found.axes[step.operand]) if i not in gone)
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         return window.inserted([axis % len(step.inputs[0].shape) for axis in step.params["dimensions"]])
 
 
@@ -78,7 +75,7 @@ class Transpose(Movement):
     def axes(self, step: Step, found: Annotation) -> Axes:
         return tuple(found.axes[step.operand][i] for i in step.params["permutation"])
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         return window.transposed(np.argsort(step.params["permutation"]))
 
 
@@ -104,7 +101,7 @@ class Reshape(Movement):
                 result[j] = axis
         return tuple(result)
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         before, after = step.inputs[0].shape, step.outputs[0].shape
         starts: list[int | None] = [None] * len(before)
         shape = [1] * len(before)
@@ -164,7 +161,7 @@ def _split(axis: Axis, lengths: tuple[int, ...]) -> Axes:
 
 
 class Reverse(Rule):
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         for axis in step.params["dimensions"]:
             if window.starts[axis] is not None:
                 start = step.inputs[0].shape[axis] - window.stop(axis)
@@ -177,7 +174,7 @@ class Tile(Rule):
         columns = zip(found.axes[step.operand], step.operand.shape, step.params["reps"], strict=True)
         return tuple(NEW if length == 1 < times else axis for axis, length, times in columns)
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         for axis, times in enumerate(step.params["reps"]):
             if times > 1:
                 length = step.inputs[0].shape[axis]
@@ -201,7 +198,7 @@ class Concatenate(Rule):
         largest = int(np.argmax(sizes))
         return step.inputs[largest], {axis: (sum(sizes[:largest]), sum(sizes[largest + 1 :]))}
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         axis = step.params["dimension"]
         if to.beyond and self._is_circular(step):
             # Beyond its edge, a map with circular padding continues as any other.
@@ -240,14 +237,14 @@ class Stack(Rule):
         along = next((axis for axis in taken if axis.kind in ("space", "flat")), STACK)
         return (*joined[:place], along, *joined[place:])
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         axis = step.params["axis"]
         for value, part in _parts(window, step, axis, [1] * len(step.inputs), to):
             to.add(value, part.without([axis]))
 
 
 def _parts(
-    window: Window, step: Step, axis: int, sizes: list[int], to: "Pullback"
+    window: Window, step: Step, axis: int, sizes: list[int], to: Pullback
 ) -> Iterator[tuple[Value, Window]]:
     """What each of the joined arrays gets, from the window of the whole."""
     uniform = window.starts[axis] is None
@@ -265,7 +262,7 @@ class Unstack(Rule):
         axes, gone = found.axes[step.operand], step.params["axis"]
         return (*axes[:gone], *axes[gone + 1 :])
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         to.add(step.inputs[0], window.inserted([step.params["axis"]], number))
 
 
@@ -275,14 +272,14 @@ class ScanRow(Rule):
     def axes(self, step: Step, found: Annotation) -> Axes:
         return found.axes[step.operand][1:]
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         if step.params["carried"] and to.annotation.axes[step.inputs[0]][0].kind in ("space", "flat"):
             to.note(window)  # a recurrence begins at the edge of the map
         return window.inserted([0], step.params["position"])
 
 
 class Split(Rule):
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         axis, sizes = step.params["axis"], step.params["sizes"]
         to.add(step.inputs[0], window.expanded(axis, sizes[number]).moved(axis, sum(sizes[:number])))
 
@@ -293,7 +290,7 @@ class Copy(Rule):
     def __init__(self, *data: int):
         self.data = data
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         """Runs the operation once on the entries' own numbers, to see where each goes."""
         operands, moved, total = [], [], 1  # the number 0 is a constant
         for position, value in enumerate(step.inputs):

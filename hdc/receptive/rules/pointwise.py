@@ -1,7 +1,6 @@
 """Operations entry by entry: the output at a place depends on the inputs at that place alone."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +8,10 @@ import numpy as np
 from hdc.errors import InputError
 from hdc.receptive.axes import Annotation, Axes, unified
 from hdc.receptive.masks import MOST, NOTHING, Given, Masked, small
+from hdc.receptive.pullback import Pullback
 from hdc.receptive.rules.base import Rule
 from hdc.receptive.steps import Step, Value
 from hdc.receptive.window import Window
-
-if TYPE_CHECKING:
-    from hdc.receptive.pullback import Pullback
 
 POINTWISE = frozenset(
     """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz
@@ -64,7 +61,7 @@ class Pointwise(Rule):
         operands = [jnp.asarray(one[cut] if one.ndim else one) for one in given]
         return np.broadcast_to(np.asarray(step.primitive.bind(*operands, **step.params)), shape)
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         for value in to.sources[step.outputs[0]]:
             to.add(value, window)
 
@@ -72,7 +69,7 @@ class Pointwise(Rule):
 class Either(Pointwise):
     """One of several arrays, chosen by a condition that does not depend on the model's input."""
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         for value in step.inputs[1:]:
             if not to.is_coupling(step, value):
                 to.add(value, window)

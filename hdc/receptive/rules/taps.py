@@ -6,19 +6,16 @@ Slice and pad are among them: convolutions of one tap.
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hdc.errors import InputError
 from hdc.receptive.axes import CHANNEL, Annotation, Axes, Axis, resampled, scaled, uneven, unified
 from hdc.receptive.masks import NOTHING, Given, Masked, small
+from hdc.receptive.pullback import Pullback
 from hdc.receptive.rules.base import Rule, Sides, Taps
 from hdc.receptive.steps import Step, Value
 from hdc.receptive.window import Window
-
-if TYPE_CHECKING:
-    from hdc.receptive.pullback import Pullback
 
 _Side = tuple[Value, list[int]]  # an operand of a product, and numbers for its axes
 _ROW = 51  # np.einsum's number of the axis of outputs in question; it knows axes 0 to 51
@@ -31,7 +28,7 @@ class Tapped(Rule):
         before = found.axes[step.operand]
         return tuple(scaled(before[taps.axis], taps.step) for taps in self.taps(step))
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         for taps in self.taps(step):
             if not taps.is_identity:
                 window = taps.back(window, taps.axis, step.outputs[0].shape[taps.place])
@@ -47,7 +44,7 @@ class Pooling(Tapped):
     def kind(self, step: Step) -> str:
         return f"{step.name.removeprefix('reduce_window').removeprefix('_')} pool".strip()
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         # Pooling that also returns the places of its values: every output depends on every array.
         for value in step.inputs[: len(step.outputs)]:
             to.add(value, self.back(step, window, to))
@@ -113,7 +110,7 @@ class Convolution(Rule):
             after[taps.place] = scaled(before[taps.axis], taps.step)
         return tuple(after)
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         image, kernel = step.inputs
         if kernel.depends:
             every = window
@@ -125,7 +122,7 @@ class Convolution(Rule):
         if image.depends:
             to.add(image, self.back(step, window, to))
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         image, kernel = step.inputs
         spec, groups = step.params["dimension_numbers"], step.params["feature_group_count"]
         if step.params["batch_group_count"] != 1:
@@ -227,14 +224,14 @@ class Product(Rule):
                 result += [CHANNEL] * len(free)
         return tuple(result)
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         sides = _sides(step)
         for mine, other in (sides, sides[::-1]):
             if mine[0].depends and not to.is_coupling(step, mine[0]):
                 found = self._to_one(step, window, mine, other, to)
                 to.add(mine[0], to.without(found, to.masked(mine[0]).zero))
 
-    def _to_one(self, step: Step, window: Window, one: _Side, beside: _Side, to: "Pullback") -> Window:
+    def _to_one(self, step: Step, window: Window, one: _Side, beside: _Side, to: Pullback) -> Window:
         """What one operand gets."""
         (mine, numbers), (other, theirs) = one, beside
         shape = step.outputs[0].shape
@@ -308,7 +305,7 @@ class Reduction(Rule):
         axes = tuple(int(axis) for axis in step.params["axes"])
         return first.each(lambda mask: np.asarray(mask.all(axis=axes)) if mask.ndim else mask)
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         axes, masked = step.params["axes"], to.masked(step.inputs[0])
         window = window.scaled(to.spread(window, step.inputs[0], axes)).inserted(axes)
         if step.name == "reduce_sum":
@@ -319,7 +316,7 @@ class Reduction(Rule):
 class Cumulative(Rule):
     """Every position reads all before it, or with `reverse` all after it."""
 
-    def back(self, step: Step, window: Window, to: "Pullback") -> Window:
+    def back(self, step: Step, window: Window, to: Pullback) -> Window:
         axis, reverse = step.params["axis"], step.params["reverse"]
         window = to.inside(window, axis, step.inputs[0].shape[axis])
         to.note(window)
@@ -334,7 +331,7 @@ class Mixing(Rule):
     def __init__(self, mixed: Callable[[Step], Iterable[int]]):
         self.mixed = mixed
 
-    def pull(self, step: Step, number: int, window: Window, to: "Pullback") -> None:
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         places = [axis % len(step.outputs[0].shape) for axis in self.mixed(step)]
         for axis in places:
             window = window.summed(axis, step.outputs[0].shape[axis])

@@ -36,8 +36,9 @@ from hdc.lab.report.claims.facts import FACTS
 from hdc.lab.report.statistics import ALPHA, Estimate, Paired, holm, least_pairs
 from hdc.lab.report.tables import correlation, offsets_table
 from hdc.lab.report.tables.columns import column, difference_text, title
-from hdc.lab.report.tables.rendering import Document, Section
+from hdc.lab.report.tables.rendering import Document
 from hdc.lab.report.tables.rows import Row, group
+from hdc.lab.terminal import Rows
 
 Verdict = Literal["exact", "confirmed", "refuted", "not resolved", "not run"]
 
@@ -351,12 +352,12 @@ def document(judged: Sequence[Judged]) -> Document:
         "a claim is confirmed, or exact, if all of its lines are, and refuted if one is",
     )
     sections = (
-        Section("the claims", ("", "claim", "verdict", "lines that hold"), claims, ("claim", "verdict")),
-        Section(
-            "what they rest on",
+        Rows(("", "claim", "verdict", "lines that hold"), claims, ("claim", "verdict"), "the claims"),
+        Rows(
             ("", "line", "n", "found", "p (Holm)", "verdict"),
             lines,
             ("line", "found", "verdict"),
+            "what they rest on",
         ),
     )
     frame = pl.DataFrame(

@@ -15,9 +15,10 @@ import polars as pl
 from hdc.errors import InputError
 from hdc.lab.records.run import Run
 from hdc.lab.report.tables.columns import seen
-from hdc.lab.report.tables.rendering import Document, Section
+from hdc.lab.report.tables.rendering import Document
 from hdc.lab.report.tables.rows import Row, group
 from hdc.lab.report.tables.study import network_notes
+from hdc.lab.terminal import Rows
 
 LEARNT = 0.99
 GUESSED = 0.02  # from 50 %
@@ -117,7 +118,7 @@ def document(study: str, runs: Sequence[Run]) -> Document:
     ).fill_nan(None)
     head = ("schedule", *map(str, offsets))
     title = f"{study}: what is learnt at each offset, in pixels"
-    return Document((Section(title, head, body),), tuple(notes), frame)
+    return Document((Rows(head, body, title=title),), tuple(notes), frame)
 
 
 def _text(cell: Cell | None) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from hdc.lab.report.tables.rendering import Document, Section
+from hdc.lab.report.tables.rendering import Document
+from hdc.lab.terminal import Rows
 from hdc.published import Published, networks
 
 _HEAD = ("network", "field", "seen %", "hole", "G", "overlap", "rule", "published")
@@ -21,17 +22,17 @@ def document() -> Document:
         "(0|6) are parallel branches at rates 0 and 6, where 0 is a 1x1 convolution or a shortcut",
     )
     sections = (
-        Section(
-            "what the published schedules see, in pixels of their own maps",
+        Rows(
             _HEAD,
             tuple(_cells(one) for one in found),
             words=("rule", "published"),
+            title="what the published schedules see, in pixels of their own maps",
         ),
-        Section(
-            "what they are, and where it was read",
+        Rows(
             ("network", "what", "rates", "read"),
             tuple((one.name, f"{one.title}; {one.paper}", _rates(one), one.read) for one in found),
             words=("what", "rates", "read"),
+            title="what they are, and where it was read",
         ),
     )
     return Document(sections, notes, pl.DataFrame([_line(one) for one in found]))

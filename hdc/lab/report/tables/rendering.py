@@ -18,27 +18,6 @@ FORMATS = ("terminal", "markdown", "csv", "latex")
 
 
 @dataclass(frozen=True)
-class Section:
-    """One block of the table as text.
-
-    Attributes:
-        title: its heading.
-        head: column headings.
-        body: lines of cells.
-        words: the headings of columns that hold words and not numbers, beside the first.
-    """
-
-    title: str
-    head: tuple[str, ...]
-    body: tuple[tuple[str, ...], ...]
-    words: tuple[str, ...] = ()
-
-    def is_words(self, name: str) -> bool:
-        """Whether a column is left-aligned."""
-        return name == self.head[0] or name in self.words
-
-
-@dataclass(frozen=True)
 class Document:
     """A whole table.
 
@@ -48,15 +27,14 @@ class Document:
         frame: the same table as data, for CSV.
     """
 
-    sections: tuple[Section, ...]
+    sections: tuple[Rows, ...]
     notes: tuple[str, ...]
     frame: pl.DataFrame
 
 
 def render(document: Document) -> RenderableType:
     """The table for the terminal."""
-    sections = (Rows(one.head, one.body, one.words, one.title) for one in document.sections)
-    return Group(*sections, *(Text(printable(note)) for note in document.notes))
+    return Group(*document.sections, *(Text(printable(note)) for note in document.notes))
 
 
 def to_text(document: Document, kind: str) -> str:

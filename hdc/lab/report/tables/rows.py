@@ -1,7 +1,7 @@
 """Runs to rows: runs that differ only in their seeds share one; runs that do not compare are refused."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -100,7 +100,8 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, name in enumerate(names(runs)):
         groups.setdefault(name, []).append(place)
-    values, tested = _values(runs, [column for column in columns if column not in DESCRIBED])
+    row_of = {place: number for number, places in enumerate(groups.values()) for place in places}
+    values, tested = _values(runs, [column for column in columns if column not in DESCRIBED], row_of)
     keys = settings(runs)
     rows = tuple(
         Row(
@@ -109,10 +110,10 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
             name[1:],
             keys[places[0]],
             tuple(runs[place] for place in places),
-            {column: _merged(of[place] for place in places) for column, of in values.items()},
-            frozenset(seed for place in places for seed in tested[place]),
+            {column: of[number] for column, of in values.items()},
+            frozenset(tested[number]),
         )
-        for name, places in groups.items()
+        for number, (name, places) in enumerate(groups.items())
     )
     for row in rows:
         _refuse_mixed(row)
@@ -128,6 +129,12 @@ def circumstances(run: Run) -> dict[str, str]:
         for key, value in found.items()
         if any(key == name or key.startswith(f"{name}.") for name in _CIRCUMSTANCES)
     }
+
+
+def commits_of(runs: Sequence[Run]) -> list[str]:
+    """The commits of the finished runs, each once."""
+    gits = [git for run in runs if run.state == "done" and (git := run.info.get("git"))]
+    return list(dict.fromkeys(git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in gits))
 
 
 def differing(values: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
@@ -148,21 +155,18 @@ def _refuse_mixed(row: Row) -> None:
             )
 
 
-def _merged(values: Iterable[Mapping[int, float]]) -> dict[int, float]:
-    """The values per seed of several runs; for a seed that two have, the first one's."""
-    merged: dict[int, float] = {}
-    for of_run in values:
-        for seed, number in of_run.items():
-            merged.setdefault(seed, number)
-    return merged
-
-
 def _values(
-    runs: Sequence[Run], columns: Sequence[str]
+    runs: Sequence[Run], columns: Sequence[str], row_of: Mapping[int, int]
 ) -> tuple[dict[str, list[dict[int, float]]], list[set[int]]]:
-    """The value per seed, by column and run, and each run's seeds with a test; none of unfinished runs."""
-    values: dict[str, list[dict[int, float]]] = {column: [{} for _ in runs] for column in columns}
-    tested: list[set[int]] = [set() for _ in runs]
+    """The value per seed, by column and row, and each row's seeds with a test; none of unfinished runs.
+
+    Args:
+        row_of: the row of each run, by its position in `runs`. For a seed that two runs of a row have, the
+            first one's value is taken.
+    """
+    count = len({*row_of.values()})
+    values: dict[str, list[dict[int, float]]] = {column: [{} for _ in range(count)] for column in columns}
+    tested: list[set[int]] = [set() for _ in range(count)]
     done = [place for place, run in enumerate(runs) if run.state == "done"]
     value = pl.col("value").fill_null(float("nan"))
     # An epoch's typical time is the median; of any other metric the last value is the run's.
@@ -171,13 +175,13 @@ def _values(
     for part in records.measurements([runs[place] for place in done]):
         test = part.filter(pl.col("split") == "test")
         for place, seed in test.select("run", "seed").unique().iter_rows():
-            tested[done[place]].add(seed)
+            tested[row_of[done[place]]].add(seed)
         for metric in test["metric"].unique(maintain_order=True):
             if is_plugin(column := f"test/{metric}"):
-                values.setdefault(column, [{} for _ in runs])
+                values.setdefault(column, [{} for _ in range(count)])
         wanted = part.with_columns(column=pl.concat_str("split", pl.lit("/"), "metric"))
         wanted = wanted.filter(pl.col("column").is_in([*values]))
         found = wanted.group_by("run", "column", "seed", maintain_order=True).agg(one)
         for place, column, seed, number in found.iter_rows():
-            values[column][done[place]][seed] = number
+            values[column][row_of[done[place]]].setdefault(seed, number)
     return values, tested

@@ -29,8 +29,9 @@ from hdc.lab.report.tables.columns import (
     is_plugin,
     title,
 )
-from hdc.lab.report.tables.rendering import FORMATS, Document, Section
-from hdc.lab.report.tables.rows import Row, differing, group
+from hdc.lab.report.tables.rendering import FORMATS, Document
+from hdc.lab.report.tables.rows import Row, commits_of, differing, group
+from hdc.lab.terminal import Rows
 from hdc.schedules import Kind
 
 _DIFFERENCE = ("baseline", "pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "mde")
@@ -242,9 +243,9 @@ def document(table: Table) -> Document:
 
     def block(text: str, head: Sequence[str], names: Sequence[str], body: Iterable[tuple[str, ...]]) -> None:
         headings = (title(name, table.dense) for name in names)
-        blocks.append(Section(text, (*head, *headings), tuple(body)))
+        blocks.append(Rows((*head, *headings), tuple(body), title=text))
 
-    blocks: list[Section] = []
+    blocks: list[Rows] = []
     measured, described, compared = table.measured, table.described, table.compared
     results = ((row.label, row.seeds, *map(row.text, measured)) for row in table.rows)
     block(f"{table.config.study}: test split", ("schedule", "seeds"), measured, results)
@@ -271,7 +272,7 @@ def correlation(rows: Sequence[Row], predicted: str, measured: str) -> Correlati
     return Correlation.of([x for x, _ in known], [y for _, y in known])
 
 
-def _correlations(table: Table) -> Section:
+def _correlations(table: Table) -> Rows:
     """Does the prediction predict? One line per measured column, over rows that differ only in schedule."""
     alike: dict[tuple[str, ...], list[Row]] = {}
     for row in table.rows:
@@ -290,7 +291,7 @@ def _correlations(table: Table) -> Section:
         for (others, name), cells in found.items()
     )
     head = ("Spearman with", "rows", *(DESCRIBED[name].title for name in table.config.correlate))
-    return Section("does the prediction predict? rank correlation with the rows' means", head, body)
+    return Rows(head, body, title="does the prediction predict? rank correlation with the rows' means")
 
 
 def _difference_cell(table: Table, row: Row, name: str) -> str:
@@ -316,7 +317,7 @@ def _notes(table: Table) -> Iterator[str]:
         yield f"rank correlations: [{CONFIDENCE:.0%} BCa bootstrap interval over the rows], not corrected"
     if set(NETWORK) & {*table.described, *table.config.correlate}:
         yield from network_notes(table.config.study, table.rows)
-    if len(commits := _commits(table.runs)) > 1:
+    if len(commits := commits_of(table.runs)) > 1:
         yield f"runs of more than one commit: {', '.join(sorted(commits))}"
     asked = any(other.startswith("data.") for row in table.rows for other in row.others)
     for key, others in varying(table.runs).items():
@@ -390,8 +391,3 @@ def _difference_notes(table: Table) -> Iterator[str]:
             f"smallest difference that n = {', '.join(map(str, pairs))} pairs would have shown, in the row "
             f"with the widest spread ({POWER:.0%} power, p < {ALPHA}{over}): {', '.join(smallest)}"
         )
-
-
-def _commits(runs: Sequence[Run]) -> set[str]:
-    found = [run.info.get("git") for run in runs if run.state == "done"]
-    return {git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in found if git}

@@ -186,7 +186,7 @@ def test_ops_says_which_backend_serves_which_layer(capsys) -> None:
         ("width", "width"),
         ("net.widht=3", "did you mean net.width?"),
         ("schedule.rates=[1", "[1"),
-        ("ops.backend=cuda", "ops.backend must be one of auto, lax, jax, native, got 'cuda'"),
+        ("ops.backend=cuda", "ops.backend must be one of auto, lax, jax, native, triton, got 'cuda'"),
         ("net.name=lei2019", "one label per image"),
     ],
 )

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = [
     ["errors", "folders"],
     ["schedules", "registry"],
-    ["fields"],
+    ["fields", "ripple"],
     ["search", "plots"],
     ["advice", "published"],
     ["ops"],

@@ -1,17 +1,17 @@
-"""The predicted ripple: how strong gridding will be in a trained network, in dB, from its layers in their order.
+"""The predicted ripple: how strong gridding will be in a trained network, from its layers in their order.
 
-The ripple of an effective receptive field is the power of its strongest tooth over that of the valleys beside it
-(`hdc.gridding.ripple` measures it). The prediction follows the power spectrum P of mean |dy/dx| along one axis
-through the layers, the first one first, under these assumptions:
+The ripple of an effective receptive field is the power of its strongest tooth over that of the valleys beside
+it (`hdc.gridding.ripple` measures it). The prediction follows the power spectrum P of mean |dy/dx| along one
+axis through the layers, the first one first, under these assumptions:
 
-- Trained kernels keep equal tap energies, as they start with. A layer of kernel size K and rate r then multiplies
-  P(f) by |D(2 pi f r) / K|^2, with D(t) = sin(K t / 2) / sin(t / 2).
+- Trained kernels keep equal tap energies, as they start with. A layer of kernel size K and rate r then
+  multiplies P(f) by |D(2 pi f r) / K|^2, with D(t) = sin(K t / 2) / sin(t / 2).
 - Taps differ by chance, so that nothing is cancelled entirely: e^2 is added to each such factor.
-- In every layer the paths of a finite number of channels and images leave white irregularities of k / (N F), with N
-  the number of layers and F the field so far. Only the layers after it filter them, so the order counts.
+- In every layer the paths of a finite number of channels and images leave white irregularities of k / (N F),
+  with N the number of layers and F the field so far. Only the layers after it filter them: the order counts.
 
-The mechanism and the constants are ours: k and e were chosen on the 28 schedules of `study=schedules` (four layers,
-kernel size 3, rates to 8, after a 3x3 stem, width 16).
+The mechanism and the constants are ours: k and e were chosen on the 28 schedules of `study=schedules` (four
+layers of kernel size 3, rates to 8, after a 3x3 stem, width 16).
 """
 
 from collections.abc import Sequence

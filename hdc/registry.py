@@ -160,7 +160,8 @@ def find(kind: Kind, name: str) -> Part:
 def names(kind: Kind) -> list[str]:
     """The names of all parts of a kind, ours first."""
     load_plugins()
-    return [name for (of, name), part in sorted(_parts.items(), key=_ours_first) if of == kind]
+    found = sorted(_parts.values(), key=lambda part: part.origin is not None)
+    return [part.name for part in found if part.kind == kind]
 
 
 def problems() -> list[str]:
@@ -201,10 +202,6 @@ def load_plugins() -> None:
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:
     return sorted(importlib.metadata.entry_points(group=GROUP), key=lambda one: one.name)
-
-
-def _ours_first(item: tuple[tuple[Kind, str], Part]) -> bool:
-    return item[1].origin is not None
 
 
 def _registering(kind: Kind, name: str, options: type) -> Callable[[F], F]:

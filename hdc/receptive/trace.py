@@ -47,26 +47,16 @@ def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
             f"{type(model).__name__} returns {len(jax.tree.leaves(result))} arrays, analyse takes a model "
             "that returns one: wrap it in a module whose __call__ returns the array in question"
         )
-    variables = dict(nnx.to_flat_state(state))
     arguments = []
-    for (path, leaf), kind in zip(
-        jax.tree_util.tree_flatten_with_path(state)[0], variables.values(), strict=True
-    ):
-        trained = isinstance(kind, nnx.Param) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    for (path, variable), leaf in zip(nnx.to_flat_state(state), jax.tree.leaves(state), strict=True):
+        trained = isinstance(variable, nnx.Param) and jnp.issubdtype(leaf.dtype, jnp.floating)
         concrete = None if trained or isinstance(leaf, jax.ShapeDtypeStruct) else leaf
-        arguments.append(
-            Value(leaf.shape, leaf.dtype, constant=concrete, parameter=_dotted(path), unmasked=trained)
-        )
+        name = ".".join(map(str, path))  # such as stem.conv.kernel
+        arguments.append(Value(leaf.shape, leaf.dtype, constant=concrete, parameter=name, unmasked=trained))
     flat = _Flat()
     entry = Value(input_shape, jnp.float32, depends=True)
     (output,) = flat.inline(Function.of(closed), [*arguments, entry])
     return Trace(entry, output, flat.steps)
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    """`stem.conv.kernel` for the key path of a parameter in the state."""
-    names = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
-    return ".".join(names[:-1] if names[-1] == "value" else names)
 
 
 class _Flat:
@@ -137,7 +127,8 @@ class _Flat:
         turns = range(scan.length)
         collected: dict[int, list[Value]] = {}
         for turn in reversed(turns) if scan.reverse else turns:
-            now = [self._row(row, turn, carried=scan.carried > 0) for row in rows]
+            params = {"position": turn, "carried": scan.carried > 0}
+            now = [self._add("scan_row", params, [r], [(r.shape[1:], r.dtype)])[0] for r in rows]
             ends = self.inline(scan.body, [*constants, *carry, *now])
             carry, collected[turn] = ends[: scan.carried], ends[scan.carried :]
         stacked = []
@@ -145,11 +136,6 @@ class _Flat:
             shape = (len(column), *column[0].shape)
             stacked += self._add("stack", {"axis": 0, "rows": rows}, list(column), [(shape, column[0].dtype)])
         return [*carry, *stacked]
-
-    def _row(self, rows: Value, position: int, *, carried: bool) -> Value:
-        """One entry of a stack, as each turn of a scan gets it."""
-        params = {"position": position, "carried": carried}
-        return self._add("scan_row", params, [rows], [(rows.shape[1:], rows.dtype)])[0]
 
     def _add(
         self,

@@ -16,7 +16,7 @@ from rich.text import Text
 from hdc import advice, published
 from hdc.errors import InputError
 from hdc.fields import Field, Stack
-from hdc.lab.commands.command import Parser
+from hdc.lab.commands.command import Parser, writing
 from hdc.lab.commands.output import console, print_json
 from hdc.lab.terminal import Rows
 from hdc.published import Published
@@ -250,7 +250,5 @@ def _draw(found: Sequence[Field], path: Path) -> None:
     drawn = plots.figure([(title, one.paths) for title, one in zip(titles, found, strict=True)])
     buffer = io.BytesIO()
     drawn.savefig(buffer, format=path.suffix[1:])
-    try:
+    with writing(f"--figure {path}"):
         store.write_out(path, buffer.getvalue())
-    except OSError as error:
-        raise InputError(f"--figure {path} cannot be written: {error.strerror}") from None

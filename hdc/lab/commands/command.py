@@ -73,6 +73,15 @@ def one_line_errors(program: str) -> Iterator[None]:
     raise SystemExit(2)
 
 
+@contextmanager
+def writing(place: object) -> Iterator[None]:
+    """Turn an error of writing a file or folder into InputError, one line that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{place} cannot be written: {error.strerror}") from None
+
+
 def drop_output() -> None:
     """Send what is still to be printed nowhere, or Python would fail again as it flushes at exit."""
     with suppress(OSError):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.commands import options
+from hdc.lab.commands.command import writing
 from hdc.lab.report import figures
 from hdc.lab.report.figures import FigureConfig
 
@@ -25,11 +25,9 @@ def draw(config: FigureConfig, folder: Path) -> list[Path]:
     """
     runs = records.load(config.study, config.results)
     drawn = {name: figures.DRAWINGS[name](config, runs) for name in config.draw}
-    try:
+    with writing(folder):
         return [
             path
             for name, figure in drawn.items()
             for path in figures.save(figure, folder, name, config.formats)
         ]
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from None

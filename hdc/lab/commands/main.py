@@ -24,7 +24,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = f"hdc {arguments[0]}" if arguments and arguments[0] in COMMANDS else "hdc"
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # the encoding may lack bars and dashes
-    signals.install()
     before, sys.unraisablehook = (sys.argv, sys.unraisablehook), _dropped
     try:
         with one_line_errors(program):

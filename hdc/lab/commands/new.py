@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hdc.errors import InputError
-from hdc.lab.commands.command import Parser
+from hdc.lab.commands.command import Parser, writing
 
 TEMPLATE = Path(__file__).parent / "template"
 _NAME = "mylab"  # in the template's paths and texts, where the package's own name goes
@@ -33,10 +33,8 @@ def run(arguments: list[str]) -> int:
     given = parser().parse_args(arguments).folder
     folder = given.absolute()
     check(folder)
-    try:
+    with writing(given):
         write(folder)
-    except OSError as error:
-        raise InputError(f"{given} cannot be written: {error.strerror}") from None
     shown = shlex.quote(str(given))
     print(
         f"{given} is written. Next:",

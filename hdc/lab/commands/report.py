@@ -18,6 +18,7 @@ from hdc.lab.records import packed as findings
 from hdc.lab.records.run import Run
 from hdc.lab.report.figures import FigureConfig
 from hdc.lab.report.tables import TableConfig, rendering
+from hdc.lab.report.tables.rows import commits_of
 
 HOME = options.PACKAGE.parent / "experiments"  # in a clone
 LEDGER = "ledger"
@@ -157,14 +158,12 @@ def _origin(runs: Sequence[Run]) -> list[str]:
     seeds = sum(len(run.config.seeds) for run in done)
     lines = [f"- command: {_code(f'hdc train {command}')}" for command in commands]
     lines.append(f"- cost: {minutes:.1f} minutes for {len(done)} runs with {seeds} seeds in total, measured")
-    gits = [run.info["git"] for run in done if run.info.get("git")]
-    commits = dict.fromkeys(git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in gits)
     machines = dict.fromkeys(run.info["device"]["kind"] for run in done if "device" in run.info)
     versions = dict.fromkeys(
         ", ".join(f"{name} {version}" for name, version in run.info.get("versions", {}).items())
         for run in done
     )
-    for name, values in (("commit", commits), ("device", machines), ("versions", versions)):
+    for name, values in (("commit", commits_of(runs)), ("device", machines), ("versions", versions)):
         if any(values):
             lines.append(f"- {name}: {rendering.markdown('; '.join(values))}")
     return lines

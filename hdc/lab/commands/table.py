@@ -6,6 +6,7 @@ from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab import store as files
 from hdc.lab.commands import options
+from hdc.lab.commands.command import writing
 from hdc.lab.commands.output import console
 from hdc.lab.report import claims, tables
 from hdc.lab.report.claims import ledger
@@ -45,9 +46,7 @@ def run(arguments: list[str]) -> int:
     elif config.out is None:
         print(rendering.to_text(built, config.format), end="")
     else:
-        try:
+        with writing(f"out={config.out}"):
             files.write_out(Path(config.out), rendering.to_text(built, config.format).encode())
-        except OSError as error:
-            raise InputError(f"out={config.out} cannot be written: {error.strerror}") from None
         print(config.out)
     return 0

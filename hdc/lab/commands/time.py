@@ -6,6 +6,7 @@ from hdc.errors import InputError
 from hdc.lab import memory, records
 from hdc.lab import store as files
 from hdc.lab.commands import options
+from hdc.lab.commands.command import writing
 from hdc.lab.commands.output import console
 from hdc.lab.records import packed as findings
 
@@ -43,9 +44,7 @@ def run(arguments: list[str]) -> int:
     experiment.enable_compilation_cache()
     times = timing.measure(runs, config.repeats)
     path = folder / findings.TIMES_FILE
-    try:
+    with writing(path):
         files.write(path, times.write_csv().encode())
-    except files.Unwritable as error:
-        raise InputError(str(error)) from None
     console().print(f"{path}: {times.height} measurements", soft_wrap=True)
     return 0

@@ -131,6 +131,12 @@ def circumstances(run: Run) -> dict[str, str]:
     }
 
 
+def commits_of(runs: Sequence[Run]) -> list[str]:
+    """The commits of the finished runs, each once."""
+    gits = [git for run in runs if run.state == "done" and (git := run.info.get("git"))]
+    return list(dict.fromkeys(git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in gits))
+
+
 def differing(values: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
     """Keys whose values differ, with their distinct values in order ('none' if missing)."""
     keys = sorted({key for one in values for key in one})

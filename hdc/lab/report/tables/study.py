@@ -30,7 +30,7 @@ from hdc.lab.report.tables.columns import (
     title,
 )
 from hdc.lab.report.tables.rendering import FORMATS, Document
-from hdc.lab.report.tables.rows import Row, differing, group
+from hdc.lab.report.tables.rows import Row, commits_of, differing, group
 from hdc.lab.terminal import Rows
 from hdc.schedules import Kind
 
@@ -317,7 +317,7 @@ def _notes(table: Table) -> Iterator[str]:
         yield f"rank correlations: [{CONFIDENCE:.0%} BCa bootstrap interval over the rows], not corrected"
     if set(NETWORK) & {*table.described, *table.config.correlate}:
         yield from network_notes(table.config.study, table.rows)
-    if len(commits := _commits(table.runs)) > 1:
+    if len(commits := commits_of(table.runs)) > 1:
         yield f"runs of more than one commit: {', '.join(sorted(commits))}"
     asked = any(other.startswith("data.") for row in table.rows for other in row.others)
     for key, others in varying(table.runs).items():
@@ -391,8 +391,3 @@ def _difference_notes(table: Table) -> Iterator[str]:
             f"smallest difference that n = {', '.join(map(str, pairs))} pairs would have shown, in the row "
             f"with the widest spread ({POWER:.0%} power, p < {ALPHA}{over}): {', '.join(smallest)}"
         )
-
-
-def _commits(runs: Sequence[Run]) -> set[str]:
-    found = [run.info.get("git") for run in runs if run.state == "done"]
-    return {git["commit"][:10] + (" with changes" if git["dirty"] else "") for git in found if git}

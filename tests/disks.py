@@ -198,7 +198,7 @@ def test_a_failure_that_cannot_be_written_down_is_said(disk: Disk, monkeypatch) 
 
     said = io.StringIO()
     with monkeypatch.context() as patch, pytest.raises(NonFiniteLoss):
-        patch.setattr(experiment, "_seeds", wild)
+        patch.setattr(experiment._Session, "_train", wild)
         experiment.run(run, Console(file=said))
     assert f"{run.folder / 'failed.json'} cannot be written: No space left on device" in said.getvalue()
     assert run.state == "interrupted"

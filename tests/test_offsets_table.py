@@ -27,7 +27,7 @@ def study(folder, schedules, offsets, accuracies, **net):
         from_dict(
             {
                 "schedule": {"rates": rates, "repeat": 1},
-                "data": {"name": "offsets", "offset": offset},
+                "data": {"name": "offsets", "offset": offset, "tile": max(32, max(offsets) + 1)},
                 "net": net,
                 "seeds": [0, 1],
             }

@@ -107,7 +107,7 @@ def test_no_run_begins_after_a_signal(tmp_path, monkeypatch, number, raised, end
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(experiment, "data_of", lambda _: dense_dataset())
-    monkeypatch.setattr(experiment, "_seeds", ends)
+    monkeypatch.setattr(experiment._Session, "_train", ends)
     (run,) = records.plan(tmp_path, [config()])
     with pytest.raises(raised):
         experiment.run(run, Console(quiet=True))

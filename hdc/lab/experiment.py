@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -107,71 +108,67 @@ def run(
             say(f"interrupted: {error}")
 
 
+@dataclass
 class _Session:
     """The work of one process on a run that it has taken."""
 
-    def __init__(
-        self,
-        record: records.RunFolder,
-        writer: records.Writer,
-        trainer: Trainer,
-        asked: signals.Deferred,
-        checkpoint_seconds: float,
-        console: Console,
-        say: Callable[..., None],
-    ):
-        self._record, self._writer, self._trainer = record, writer, trainer
-        self._asked, self._every, self._console, self._say = asked, checkpoint_seconds, console, say
-        self._checkpoints = Checkpoints(record.folder / "checkpoints")
+    record: records.RunFolder
+    writer: records.Writer
+    trainer: Trainer
+    asked: signals.Deferred
+    every: float  # seconds between two checkpoints, at least
+    console: Console
+    say: Callable[..., None]
+
+    def __post_init__(self) -> None:
+        self._checkpoints = Checkpoints(self.record.folder / "checkpoints")
         self._last, self._warned = time.monotonic(), False
 
     def run(self) -> None:
         """Train and measure until the end or a signal. A failure is recorded, then raised."""
         try:
             snapshot = self._resume()
-            with (
-                ops.backend(self._record.config.ops.backend),
-                _progress(self._console, self._record, snapshot) as advance,
-            ):
-                _seeds(self._trainer, self._writer, snapshot, self._save, advance)
-            self._writer.done()
+            progress = _progress(self.console, self.record, snapshot)
+            with ops.backend(self.record.config.ops.backend), progress as advance:
+                self._train(snapshot, advance)
+            self.writer.done()
         except (records.Superseded, records.Unwritable):
             raise
         except Exception as error:
             try:
-                self._writer.failed(error, traceback.format_exc())
+                self.writer.failed(error, traceback.format_exc())
             except records.Unwritable as full:
-                self._say(str(full))
+                self.say(str(full))
             raise
         finally:
-            self._checkpoints.close(clear=self._record.state == "done")
+            self._checkpoints.close(clear=self.record.state == "done")
 
     def _resume(self) -> Snapshot | None:
         """The newest usable checkpoint, with the records set back to it; None to start from the beginning."""
 
         def use(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Snapshot:
-            snapshot = self._trainer.snapshot(about["training"], arrays)
-            self._writer.resume(about["records"])
+            snapshot = self.trainer.snapshot(about["training"], arrays)
+            self.writer.resume(about["records"])
             return snapshot
 
-        snapshot = self._checkpoints.restore(use, self._say)
+        snapshot = self._checkpoints.restore(use, self.say)
         if snapshot is None:
-            if self._writer.was_started:
-                self._say("restarting: no usable checkpoint was found")
-            self._writer.restart()
+            if self.writer.was_started:
+                self.say("restarting: no usable checkpoint was found")
+            self.writer.restart()
             return None
         seeds = ", ".join(map(str, snapshot.seeds))
-        self._say(f"resuming with seed {seeds} at epoch {snapshot.epoch}, step {snapshot.step}")
-        for key, (before, now) in self._writer.changed.items():
-            self._say(f"started with {key}={before}, resuming with {now}", "warning: ")
+        self.say(f"resuming with seed {seeds} at epoch {snapshot.epoch}, step {snapshot.step}")
+        for key, (before, now) in self.writer.changed.items():
+            self.say(f"started with {key}={before}, resuming with {now}", "warning: ")
         return snapshot
 
     def _save(self, snapshot: Snapshot) -> None:
         """Save a checkpoint if it is time to, or if a signal has come, which is then acted on."""
-        signal = self._asked.name
-        if signal is None and time.monotonic() - self._last < self._every:
+        signal = self.asked.name
+        if signal is None and time.monotonic() - self._last < self.every:
             return
-        about = {"training": snapshot.about(), "records": self._writer.position()}
+        about = {"training": snapshot.about(), "records": self.writer.position()}
         saved = "saved"
         try:
             self._checkpoints.save(snapshot.arrays(), about)
@@ -180,12 +177,59 @@ class _Session:
         except records.Unwritable as error:
             saved = "not saved"
             if not self._warned:
-                self._say(f"{error}: training continues, the previous checkpoint is kept", "warning: ")
+                self.say(f"{error}: training continues, the previous checkpoint is kept", "warning: ")
             self._warned = True
         self._last = time.monotonic()
         if signal is not None:
-            self._say(f"{signal}: {saved}; run the same command to resume")
-            self._asked.act()
+            self.say(f"{signal}: {saved}; run the same command to resume")
+            self.asked.act()
+
+    def _train(self, snapshot: Snapshot | None, advance: Callable[[str], None]) -> None:
+        trainer, writer = self.trainer, self.writer
+        config, dataset = trainer.config, trainer.dataset
+        evaluate = metrics.evaluator(
+            trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
+        )
+        for epoch in trainer.fit(config.seeds, resume=snapshot, watch=self._save):
+            where = {"seed": epoch.seed, "step": epoch.step, "epoch": epoch.number}
+            seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
+            writer.log(**where, split="train", metrics=seen)
+            validation = evaluate(epoch.state, dataset.validation).summary()
+            if not math.isfinite(validation["loss"]):  # the last step's update shows only here
+                raise NonFiniteLoss(epoch.seed, epoch.step, validation["loss"])
+            writer.log(**where, split="validation", metrics=validation)
+            advance(
+                f"seed {epoch.seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}"
+            )
+            if epoch.number == config.train.epochs:
+                self._test(where, epoch.state, evaluate(epoch.state, dataset.test))
+                about = {**config.record(), **dataset.about, "seed": epoch.seed}
+                writer.weights(epoch.seed, trained.export(epoch.state, about, trainer.normalise))
+            if epoch.after is not None and (epoch.number, epoch.seed) != (
+                config.train.epochs,
+                config.seeds[-1],
+            ):
+                self._save(epoch.after)
+
+    def _test(self, where: Mapping[str, int], state: nnx.State, final: metrics.Evaluation) -> None:
+        """Record all that is measured of a trained network on the test split."""
+        trainer, test, seed = self.trainer, self.trainer.dataset.test, where["seed"]
+        asked = trainer.config.gridding
+        images, samples = test.images[spread(len(test), asked.images)], spread(len(test), SAMPLES)
+        with threadpool_limits(1, user_api="blas"):  # its idle threads would slow XLA's
+            measured = gridding.measure(trainer.graph, state, trainer.normalise, images, asked.max_period)
+        numbers = {**final.summary(), **measured.metrics}
+        own = _own_measures(trainer, seed, state, images, numbers)
+        self.writer.log(**where, split="test", metrics={**numbers, **own})
+        self.writer.artifact("gridding", seed, measured.arrays)
+        predictions = {
+            "images": test.images[samples],
+            "labels": test.labels[samples],
+            "predictions": final.predictions[samples],
+            "confusion": final.confusion,
+            "classes": np.array(trainer.dataset.classes),
+        }
+        self.writer.artifact("predictions", seed, predictions)
 
 
 def check(config: Config) -> None:
@@ -281,59 +325,6 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
-def _seeds(
-    trainer: Trainer,
-    writer: records.Writer,
-    snapshot: Snapshot | None,
-    keep: Callable[[Snapshot], None],
-    advance: Callable[[str], None],
-) -> None:
-    config, dataset = trainer.config, trainer.dataset
-    evaluate = metrics.evaluator(
-        trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
-    )
-    test = dataset.test
-    chosen = spread(len(test), config.gridding.images)
-    samples = spread(len(test), SAMPLES)
-    about = {
-        **config.record(),
-        "task": dataset.task,
-        "classes": list(dataset.classes),
-        "image_shape": list(dataset.image_shape),
-    }
-    for epoch in trainer.fit(config.seeds, resume=snapshot, watch=keep):
-        seed, state = epoch.seed, epoch.state
-        where = {"seed": seed, "step": epoch.step, "epoch": epoch.number}
-        seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
-        writer.log(**where, split="train", metrics=seen)
-        validation = evaluate(state, dataset.validation).summary()
-        if not math.isfinite(validation["loss"]):  # the last step's update shows only here
-            raise NonFiniteLoss(seed, epoch.step, validation["loss"])
-        writer.log(**where, split="validation", metrics=validation)
-        advance(f"seed {seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}")
-        if epoch.number == config.train.epochs:
-            final = evaluate(state, test)
-            with threadpool_limits(1, user_api="blas"):  # its idle threads would slow XLA's
-                measured = gridding.measure(
-                    trainer.graph, state, trainer.normalise, test.images[chosen], config.gridding.max_period
-                )
-            numbers = {**final.summary(), **measured.metrics}
-            own = _own_measures(trainer, seed, state, test.images[chosen], numbers)
-            writer.log(**where, split="test", metrics={**numbers, **own})
-            writer.artifact("gridding", seed, measured.arrays)
-            predictions = {
-                "images": test.images[samples],
-                "labels": test.labels[samples],
-                "predictions": final.predictions[samples],
-                "confusion": final.confusion,
-                "classes": np.array(dataset.classes),
-            }
-            writer.artifact("predictions", seed, predictions)
-            writer.weights(seed, trained.export(state, {**about, "seed": seed}, trainer.normalise))
-        if epoch.after is not None and (epoch.number, seed) != (config.train.epochs, config.seeds[-1]):
-            keep(epoch.after)
-
-
 def spread(length: int, count: int) -> np.ndarray:
     """`count` positions spread evenly over `length`, or all of them."""
     return np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))
@@ -350,10 +341,8 @@ def _about(trainer: Trainer) -> dict[str, Any]:
             **seen.numbers(trainer.abstract, dataset.image_shape),
         },
         "data": {
-            "task": dataset.task,
-            "classes": list(dataset.classes),
-            "image_shape": list(dataset.image_shape),
-            "items": {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
+            **dataset.about,
+            "items": {name: len(split) for name, split in dataset.splits.items()},
         },
         "versions": {
             "python": platform.python_version(),

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from hdc.lab.config import Config, PartConfig
 from hdc.lab.data.dataset import Dataset, Split
 from hdc.registry import Images, Part
 
+T = TypeVar("T")
+
 
 def dataset(chosen: PartConfig) -> Dataset:
     """The data set that `config.data` names, cut to its `train_size`.
@@ -26,10 +28,7 @@ def dataset(chosen: PartConfig) -> Dataset:
     Raises:
         InputError: for data that has to be prepared and is not, and for a `train_size` beyond the data set.
     """
-    part = configuration.registered("data", chosen.name)
-    made = _called(part, part.make, configuration.options("data", chosen))
-    if not isinstance(made, Dataset):
-        raise InputError(f"{part} returned {_shown(made)}, not an hdc.lab.data.Dataset")
+    made = _made("data", chosen, Dataset, "an hdc.lab.data.Dataset")
     size = chosen.train_size
     if size is None:
         return made
@@ -53,14 +52,8 @@ def network(config: Config, images: Images, *, rngs: nnx.Rngs) -> nnx.Module:
     Raises:
         InputError: where network, schedule, task and images do not fit one another.
     """
-    part = configuration.registered("net", config.net.name)
     with layers.layer(config.layer.name, configuration.options("layer", config.layer)):
-        made = _called(
-            part, part.make, configuration.options("net", config.net), config.dilation, images, rngs=rngs
-        )
-    if not isinstance(made, nnx.Module):
-        raise InputError(f"{part} returned {_shown(made)}, not a Flax NNX module")
-    return made
+        return _made("net", config.net, nnx.Module, "a Flax NNX module", config.dilation, images, rngs=rngs)
 
 
 def optimizer(chosen: PartConfig, steps: int) -> optax.GradientTransformation:
@@ -69,11 +62,8 @@ def optimizer(chosen: PartConfig, steps: int) -> optax.GradientTransformation:
     Raises:
         InputError: where its options do not fit the number of steps.
     """
-    part = configuration.registered("optim", chosen.name)
-    made = _called(part, part.make, configuration.options("optim", chosen), steps)
-    if not isinstance(made, optax.GradientTransformation):
-        raise InputError(f"{part} returned {_shown(made)}, not an optax.GradientTransformation")
-    return made
+    kind = optax.GradientTransformation
+    return _made("optim", chosen, kind, "an optax.GradientTransformation", steps)
 
 
 def measured(names: tuple[str, ...], trained: Any, images: np.ndarray) -> dict[str, float]:
@@ -125,6 +115,15 @@ def output_shape(config: Config, model: nnx.Module, images: Images) -> tuple[int
         found = _shown(logits) if shape is None else list(shape)
         raise InputError(f"{part} returns logits of shape {found} for one image, not {wanted}")
     return shape
+
+
+def _made(group: str, chosen: PartConfig, kind: type[T], what: str, *arguments: Any, **keywords: Any) -> T:
+    """What a part makes of its options and these arguments; InputError where it is not `what`."""
+    part = configuration.registered(group, chosen.name)
+    made = _called(part, part.make, configuration.options(group, chosen), *arguments, **keywords)
+    if not isinstance(made, kind):
+        raise InputError(f"{part} returned {_shown(made)}, not {what}")
+    return made
 
 
 def _called(part: Part, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:

@@ -386,12 +386,11 @@ def _over_counted(logits: Array, labels: Array) -> tuple[Array, Array]:
 
 def _refuse_without_labels(logits: tuple[int, ...], dataset: Dataset) -> None:
     """VALID layers look at the centre of the maps alone, where there may be no label."""
-    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
-    if not any(split.ignores for split in splits.values()):
+    if not any(split.ignores for split in dataset.splits.values()):
         return
     _, height, width, _ = logits
-    for name, split in splits.items():
-        if (crop(split.labels, height, width) == IGNORE).all():
+    for name, split in dataset.splits.items():
+        if (crop(split.labels, height, width) == IGNORE).all():  # type: ignore[arg-type]
             raise InputError(
                 f"net.padding=VALID with these schedule.rates leaves the central {height} x {width} pixels, "
                 f"none of which has a label in the {name} split of {dataset.name}"

@@ -63,8 +63,7 @@ def _read_or_made(path: Path, key: dict[str, Any], make: Callable[[], Dataset]) 
 
 def _write(path: Path, key: dict[str, Any], dataset: Dataset) -> None:
     arrays: dict[str, np.ndarray] = {}
-    for name in SPLITS:
-        split: Split = getattr(dataset, name)
+    for name, split in dataset.splits.items():
         narrow = split.labels.astype(np.uint8)  # a quarter of the bytes, to read and to hash
         labels = narrow if np.array_equal(narrow, split.labels) else split.labels
         arrays |= {f"{name}.images": split.images, f"{name}.labels": labels}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -63,9 +64,20 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.task == "dense" and len(self.classes) > IGNORE:
             raise ValueError(f"{self.name} has {len(self.classes)} classes, at most {IGNORE} are possible")
-        for split in (self.train, self.validation, self.test):
+        for split in self.splits.values():
             if (split.strata is None) != (not self.strata):
                 raise ValueError(f"{self.name}: the strata {self.strata} need a map in every split")
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What records say of the images and labels, as JSON values."""
+        shape = {"image_shape": list(self.image_shape)}
+        return {"task": self.task, "classes": list(self.classes), **shape}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -29,7 +29,7 @@ from tensorflow_datasets.image_classification import mnist as stock
 from hdc.errors import InputError
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
-from hdc.lab.data.tfds import data_dir, is_complete, preparing, read_split
+from hdc.lab.data.tfds import data_dir, is_complete, preparing, read
 from hdc.lab.locks import only_maker
 from hdc.lab.store import PART, Unwritable, sha256, write_all
 
@@ -209,24 +209,15 @@ def _read_prepared(name: str) -> Dataset:
                 f" 'hdc data prepare {name} --from DIR' with the four idx files;"
                 f" data=terrain needs no download ({error})"
             ) from error
-    builder = _BUILDERS[name](data_dir=data_dir())
-    splits = {split: read_split(builder, split, "image", "label") for split in EXAMPLES}
+    found = read(name, _BUILDERS[name](data_dir=data_dir()), "image", "label", VALIDATION)
+    counts = {"train": len(found.train) + len(found.validation), "test": len(found.test)}
     for split, count in EXAMPLES.items():
-        if len(splits[split]) != count:
+        if counts[split] != count:
             raise InputError(
-                f"{_folder(name)} has {len(splits[split])} instead of {count} images in split '{split}':"
+                f"{_folder(name)} has {counts[split]} instead of {count} images in split '{split}':"
                 " delete it and prepare it again"
             )
-    train, features = splits["train"], builder.info.features
-    assert features is not None
-    return Dataset(
-        name=name,
-        task="classification",
-        classes=tuple(features["label"].names),
-        train=Split(train.images[:-VALIDATION], train.labels[:-VALIDATION]),
-        validation=Split(train.images[-VALIDATION:], train.labels[-VALIDATION:]),
-        test=splits["test"],
-    )
+    return found
 
 
 def _read_digits() -> Dataset:

@@ -58,7 +58,7 @@ def dataset(name: str) -> Dataset:
         )
     info = (folder / "dataset_info.json").read_bytes()  # its sizes, shards and features
     key = {"name": builder.info.full_name, "reader": 1, "dataset_info": zlib.crc32(info)}
-    return cached(key, lambda: _read(name, builder, image, label))
+    return cached(key, lambda: read(name, builder, image, label))
 
 
 def prepare(name: str) -> Path:
@@ -172,7 +172,17 @@ def _written(builder: Any, split: str) -> int | None:
     return len(ArrayRecordDataSource([str(path) for path in builder.info.splits[split].filepaths]))
 
 
-def _read(name: str, builder: Any, image: str, label: str) -> Dataset:
+def read(name: str, builder: Any, image: str, label: str, held_out: int | None = None) -> Dataset:
+    """The three splits of a prepared builder, see `dataset`.
+
+    Args:
+        name: of the data set.
+        builder, image, label: as `read_split` has them.
+        held_out: number of training examples to validate with; a tenth if it is None.
+
+    Raises:
+        InputError: as `read_split`, or where a split is missing.
+    """
     splits = set(builder.info.splits)
     test = next((split for split in ("test", "validation") if split in splits), None)
     if "train" not in splits or test is None:
@@ -183,16 +193,12 @@ def _read(name: str, builder: Any, image: str, label: str) -> Dataset:
     if test == "test" and "validation" in splits:
         validation = read_split(builder, "validation", image, label)
     else:
-        kept = len(train) - max(1, len(train) // 10)
+        kept = len(train) - (held_out or max(1, len(train) // 10))
         validation = Split(train.images[kept:], train.labels[kept:])
         train = Split(train.images[:kept], train.labels[:kept])
+    classes = tuple(builder.info.features[label].names)
     return Dataset(
-        name=name,
-        task="classification",
-        classes=tuple(builder.info.features[label].names),
-        train=train,
-        validation=validation,
-        test=read_split(builder, test, image, label),
+        name, "classification", classes, train, validation, read_split(builder, test, image, label)
     )
 
 

@@ -171,7 +171,7 @@ class OptunaSweeper(Sweeper):
         study.sampler = TPESampler(seed=int(seed), constant_liar=self.n_jobs > 1)
         trial = study.ask() if left is None else Trial(study, left._trial_id)
         for key, distribution in self._space.items():
-            _draw(trial, key, distribution)
+            trial._suggest(key, distribution)  # as `ask` does; a value that the trial already has stays
         return trial
 
     def _launch(self, study: "Study", folder: Path, trials: list["Trial"]) -> None:
@@ -254,16 +254,3 @@ def _every_value(space: "Space") -> Iterator[dict[str, Any]]:
     for key, one in space.items():
         for value in _values(one)[1:]:
             yield {**first, key: value}
-
-
-def _draw(trial: "Trial", key: str, distribution: "Distribution") -> None:
-    """Draw a value for the trial; a value that it already has stays."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    if isinstance(distribution, CategoricalDistribution):
-        trial.suggest_categorical(key, distribution.choices)
-    elif isinstance(distribution, FloatDistribution):
-        trial.suggest_float(key, distribution.low, distribution.high, log=distribution.log)
-    else:
-        low, high = distribution.low, distribution.high
-        trial.suggest_int(key, low, high, step=distribution.step, log=distribution.log)

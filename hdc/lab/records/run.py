@@ -1,5 +1,6 @@
 """What a run is to those who read it, wherever it is kept. No JAX."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,6 +12,7 @@ from hdc.errors import InputError
 from hdc.lab.config import Config
 from hdc.lab.store import line, read, sha256
 
+Form = Callable[[Any], bool]  # whether a JSON value is like that
 State = Literal["planned", "running", "interrupted", "failed", "done"]
 
 METRICS = {
@@ -133,19 +135,16 @@ def check_metrics(path: Path, frame: pl.DataFrame, config: Config) -> None:
         raise InputError(f"{path} is damaged: seed {min(foreign)} was not planned")
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_text(value: Any) -> bool:
+def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_any(_: Any) -> bool:
-    return True
+def _number(kind: Any, low: float = -math.inf, high: float = math.inf) -> Form:
+    """Whether a JSON value is a number of that type and not out of these bounds."""
+    return lambda value: isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
 
 
-def _group(has_form: Callable[[Any], bool], **needed: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def _group(has_form: Form, **needed: Form) -> Form:
     """Whether a value is a group of such values, with some that it needs."""
 
     def check(value: Any) -> bool:
@@ -157,44 +156,41 @@ def _group(has_form: Callable[[Any], bool], **needed: Callable[[Any], bool]) -> 
     return check
 
 
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+def _anything(_: Any) -> bool:
+    return True
 
 
-def _is_offset(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _list(has_form: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def _list(has_form: Form) -> Form:
     return lambda value: isinstance(value, list) and bool(value) and all(map(has_form, value))
 
 
+_COUNT, _OFFSET, _SHARE = _number(int, 0), _number(int), _number(int | float, 0, 1)
 _SEEN = _group(
-    _is_any,
-    size=_list(_is_count),
-    origin=_list(_is_offset),
-    coverage=_list(_is_share),
-    gridding=_is_share,
-    frequency=lambda value: value is None or _is_share(value),
-    row=lambda value: value == [] or _list(lambda pair: _list(_is_offset)(pair) and len(pair) == 2)(value),
+    _anything,
+    size=_list(_COUNT),
+    origin=_list(_OFFSET),
+    coverage=_list(_SHARE),
+    gridding=_SHARE,
+    frequency=lambda value: value is None or _SHARE(value),
+    row=lambda value: value == [] or _list(lambda pair: _list(_OFFSET)(pair) and len(pair) == 2)(value),
 )
 
 
 def _is_network(value: Any) -> bool:
     """Counts by name, and what the network sees, see `hdc.lab.seen`."""
-    own = {"seen": lambda value: value is None or _SEEN(value), "unseen": _is_text}
-    return isinstance(value, Mapping) and all(own.get(name, _is_count)(one) for name, one in value.items())
+    own = {"seen": lambda value: value is None or _SEEN(value), "unseen": _text}
+    return isinstance(value, Mapping) and all(own.get(name, _COUNT)(one) for name, one in value.items())
 
 
-_FORMS: dict[str, Callable[[Any], bool]] = {
+_FORMS: dict[str, Form] = {
     "network": _is_network,
-    "data": _group(_is_any, task=lambda value: value in ("dense", "classification")),
-    "versions": _group(_is_text),
-    "device": _group(lambda value: _is_text(value) or _is_count(value), kind=_is_text),
-    "native": _is_text,
+    "data": _group(_anything, task=lambda value: value in ("dense", "classification")),
+    "versions": _group(_text),
+    "device": _group(lambda value: _text(value) or _COUNT(value), kind=_text),
+    "native": _text,
     "git": lambda value: (
-        value is None or _group(_is_any, commit=_is_text, dirty=lambda v: isinstance(v, bool))(value)
+        value is None or _group(_anything, commit=_text, dirty=lambda v: isinstance(v, bool))(value)
     ),
     "changed": _group(lambda value: isinstance(value, list) and len(value) == 2),
-    "command": lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)),
+    "command": _list(_text),
 }

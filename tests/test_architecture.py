@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = [
     ["errors", "folders"],
     ["schedules", "registry"],
-    ["fields", "ripple"],
+    ["ripple"],
+    ["fields"],
     ["search", "plots"],
     ["advice", "published"],
     ["ops"],

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from hdc.errors import InputError
+from hdc.ripple import STEM, PredictedRipple, predict
 from hdc.schedules import DilationSchedule, Gridding, coprime, first_largest, padding_share, parse, widened
 
 MAX_PIXELS = 2**24  # of a map of path counts
+_MAX_RIPPLE_RATE = 1024  # with larger ones the ripple takes seconds
 _LEAST = 1e-150
 
 
@@ -270,6 +272,24 @@ class Field(ABC):
         """The gridding index, of the axis where it is larger."""
         return self.paths.gridding(max(map(max, self._rates_along), default=1))
 
+    def predicted_ripple(self, stem: bool = True) -> PredictedRipple | None:
+        """The ripple to be expected of the trained network, of the axis where it is larger.
+
+        None for parallel branches and for rates above 1024, of which it says nothing.
+
+        Args:
+            stem: whether a 3x3 convolution comes first, as in `net=context`.
+        """
+        if any(len(chains) > 1 for chains in self.chains):
+            return None
+        stacks = [
+            [*([STEM] if stem else []), *((self.kernel_size, rate) for _, rate in chains[0])]
+            for chains in self.chains
+        ]
+        if any(rate > _MAX_RIPPLE_RATE for stack in stacks for _, rate in stack):
+            return None
+        return max((predict(stack) for stack in stacks[: len(self._distinct)]), key=lambda one: one.db)
+
     @property
     def effective_width(self) -> tuple[float, ...]:
         """sigma, the standard deviation of the path counts in pixels, per axis."""
@@ -290,8 +310,12 @@ class Field(ABC):
         """What the rule of Wang et al. 2018 says, and whether it is right."""
         return RuleVerdict(None, None, None)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The values for JSON. A value per axis is a number if the axes are the same, else a list."""
+    def to_dict(self, stem: bool = True) -> dict[str, Any]:
+        """The values for JSON. A value per axis is a number if the axes are the same, else a list.
+
+        `stem` is `predicted_ripple`'s.
+        """
+        ripple = self.predicted_ripple(stem)
 
         def plain(values: Sequence[Any] | None) -> Any:
             return values if values is None else values[0] if len(values) == 1 else list(values)
@@ -306,6 +330,8 @@ class Field(ABC):
             "first_hole": plain(self.first_hole),
             "gridding": self.gridding.index,
             "gridding_frequency": self.gridding.frequency,
+            "ripple": None if ripple is None else ripple.db,
+            "ripple_frequency": None if ripple is None else ripple.frequency,
             "sigma": plain(self.effective_width),
             "neighbour_overlap": plain(self.neighbour_overlap),
             "common_factor": plain(self.common_factor),

@@ -648,3 +648,23 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Correlation of the ranks, ties at the mean of theirs, counted pair by pair."""
     ranks = [[sum(b < a for b in v) + sum(b == a for b in v) / 2 for a in v] for v in (x, y)]
     return float(np.corrcoef(ranks)[0, 1])
+
+
+def predicted_ripple(layers: list[tuple[int, int]]) -> tuple[float, float]:
+    """Ripple in dB and its frequency, by the recursion of `hdc.ripple`, one frequency after the other."""
+
+    def power(frequency: float) -> float:
+        total, field = 1.0, 1
+        for size, rate in layers:
+            field += (size - 1) * rate
+            passed = abs(sum(np.exp(2j * np.pi * frequency * rate * tap) for tap in range(size))) / size
+            total = total * (passed**2 + 0.04) / 1.04 + 0.05 / (len(layers) * field)
+        return total
+
+    found = []
+    for period in range(2, max(8, *(rate for _, rate in layers)) + 1):
+        for m in range(1, period // 2 + 1):
+            if math.gcd(m, period) == 1:
+                valleys = (power((m - 0.5) / period) + power((m + 0.5) / period)) / 2
+                found.append((10 * math.log10(power(m / period) / valleys), m / period))
+    return max(found)

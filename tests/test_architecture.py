@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = [
     ["errors", "folders"],
     ["schedules", "registry"],
+    ["ripple"],
     ["fields"],
     ["search", "plots"],
     ["advice", "published"],

@@ -23,11 +23,12 @@ from hdc.published import Published
 
 _BARS = "▁▂▃▄▅▆▇█"
 _HOLE = "×"
+_UNTRIED = "an extrapolation, tried on 4 layers of kernel size 3 and rates to 8"
 
 
-def to_json(field: Field, size: int | None) -> dict[str, Any]:
+def to_json(field: Field, size: int | None, stem: bool = True) -> dict[str, Any]:
     """The numbers of a schedule; with the side of a map in pixels also each layer's padding, and advice."""
-    values = field.to_dict()
+    values = field.to_dict(stem)
     if size is not None:
         values["size"] = size
         values["padding_share"] = field.padding(size)
@@ -35,17 +36,18 @@ def to_json(field: Field, size: int | None) -> dict[str, Any]:
     return values
 
 
-def report(field: Field, size: int | None) -> RenderableType:
+def report(field: Field, size: int | None, stem: bool = True) -> RenderableType:
     """One schedule in full.
 
     Args:
         field: what the schedule sees.
         size: side of the map in pixels, if it is known.
+        stem: whether a 3x3 convolution comes first, for the predicted ripple.
     """
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, text in _lines(field, size):
+    for name, text in _lines(field, size, stem):
         table.add_row(name, text)
     layers = "1 layer" if field.layers == 1 else f"{field.layers} layers"
     parts = [Text(f"{field.name}, {layers} of kernel size {field.kernel_size}\n"), table]
@@ -54,13 +56,18 @@ def report(field: Field, size: int | None) -> RenderableType:
     return Group(*parts, *pictures, *([Text("")] if found else []), *(Text(f"- {one}") for one in found))
 
 
-def comparison(fields: Sequence[Field], size: int | None) -> RenderableType:
+def comparison(fields: Sequence[Field], size: int | None, stem: bool = True) -> RenderableType:
     """Several schedules, one row each."""
-    head = ["schedule", "K", "n", "field", "seen %", "hole", "G", "sigma", "overlap", "M_2", "rule"]
-    return Rows([*head, *(["padding %"] if size is not None else [])], [_row(one, size) for one in fields])
+    head = ["schedule", "K", "n", "field", "seen %", "hole", "ripple", "G", "sigma", "overlap", "rule"]
+    rows = [_row(one, size, stem) for one in fields]
+    note = f"ripple: predicted, in dB{'' if stem else ', without a stem'}"
+    if any(cell.endswith("?") for row in rows for cell in row):
+        note += f"; ?: {_UNTRIED}"
+    return Group(Rows([*head, *(["padding %"] if size is not None else [])], rows), Text(note))
 
 
-def _row(one: Field, size: int | None) -> list[str]:
+def _row(one: Field, size: int | None, stem: bool) -> list[str]:
+    ripple = one.predicted_ripple(stem)
     cells = [
         one.name,
         str(one.kernel_size),
@@ -68,10 +75,10 @@ def _row(one: Field, size: int | None) -> list[str]:
         _each(one.receptive_field, "{}"),
         f"{100 * one.seen:.1f}",
         "none" if one.first_hole is None else _each(one.first_hole, "{}", ","),
+        "–" if ripple is None else f"{ripple.db:.1f}{'' if ripple.tried else '?'}",
         f"{one.gridding.index:.3f}",
         _each(one.effective_width, "{:.2f}"),
         _each(one.neighbour_overlap, "{:.3f}"),
-        "–" if one.rule.m2 is None else str(one.rule.m2),
         {True: "right", False: "wrong", None: "–"}[one.rule.agrees],
     ]
     return cells if size is None else [*cells, f"{100 * np.mean(one.padding(size)):.1f}"]
@@ -85,7 +92,7 @@ def named(networks: Sequence[Published]) -> RenderableType:
     return Rows(("name", "network", "rates"), body, words=("network", "rates"))
 
 
-def _lines(one: Field, size: int | None) -> Iterator[tuple[str, str]]:
+def _lines(one: Field, size: int | None, stem: bool) -> Iterator[tuple[str, str]]:
     yield "rates", one.rates_text
     if one.gap_free:
         yield "certificate", "gap-free: every pixel of the field is seen"
@@ -100,12 +107,13 @@ def _lines(one: Field, size: int | None) -> Iterator[tuple[str, str]]:
     )
     two = "" if one.coverage_2d is None else f", {advice.share(one.coverage_2d)} in 2-D"
     yield "coverage", " x ".join(map(advice.share, one.coverage)) + two
+    yield "predicted ripple", _ripple(one, stem)
     peak = ""
     if one.gridding.frequency is not None:
         frequency = Fraction(one.gridding.frequency).limit_denominator(8192)
         period = f"{1 / one.gridding.frequency:.4g}"
         peak = f" at {frequency} cycles per pixel, a period of {period} px"
-    yield "gridding G", f"{one.gridding.index:.3f}{peak}; 0 is best, 1 worst"
+    yield "gridding G", f"{one.gridding.index:.3f}{peak}: the ripple of equal weights; 0 is best, 1 worst"
     yield (
         "effective width",
         _each(one.effective_width, "{:.2f}", " x ") + " px (standard deviation of the paths)",
@@ -122,6 +130,15 @@ def _lines(one: Field, size: int | None) -> Iterator[tuple[str, str]]:
         left = [size - field + 1 for field in one.receptive_field]
         text = f"{_each(left, '{}', ' x ')} px would be left" if min(left) > 0 else "nothing would be left"
         yield "with VALID padding", text
+
+
+def _ripple(one: Field, stem: bool) -> str:
+    ripple = one.predicted_ripple(stem)
+    if ripple is None:
+        return "not predicted for parallel branches and rates above 1024"
+    after = "after a 3x3 stem" if stem else "without a stem"
+    tried = "" if ripple.tried else f"; {_UNTRIED}"
+    return f"{ripple.db:.1f} dB when trained, {after}, at a period of {1 / ripple.frequency:.4g} px{tried}"
 
 
 def _hole(one: Field) -> str:
@@ -191,6 +208,9 @@ def parser() -> Parser:
     parser.add_argument(
         "--size", type=int, metavar="N", help="side of the map in pixels: adds its padding and advice"
     )
+    parser.add_argument(
+        "--no-stem", action="store_true", help="predict the ripple without the 3x3 stem of net=context"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: an object, or a list for several")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the fields as png, svg or pdf")
     parser.add_argument("--named", action="store_true", help="list the published networks")
@@ -233,12 +253,12 @@ def run(arguments: list[str]) -> int:
     if args.figure is not None:
         _draw(found, args.figure)
     if args.json:
-        values = [to_json(one, args.size) for one in found]
+        values = [to_json(one, args.size, not args.no_stem) for one in found]
         print_json(values[0] if len(values) == 1 else values)
     elif len(found) == 1:
-        console().print(report(found[0], args.size))
+        console().print(report(found[0], args.size, not args.no_stem))
     else:
-        console().print(comparison(found, args.size))
+        console().print(comparison(found, args.size, not args.no_stem))
     return 0 if all(one.gap_free for one in found) else 1
 
 

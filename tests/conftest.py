@@ -1,4 +1,4 @@
-"""Settings of every test: one throw-away cache folder, strict JAX, repeatable hypothesis, slow tests first.
+"""Settings of every test: one throw-away cache folder, strict JAX, repeatable hypothesis.
 
 The environment is set at import, before any test module imports `hdc` or `jax`, so that programs that a
 test starts have it as well.
@@ -31,25 +31,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["HDC_CACHE_DIR"] = str(_folder / "hdc")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_folder / "jax")
     os.environ["MPLCONFIGDIR"] = str(_folder / "matplotlib")
-
-# The modules with the longest tests, the longest first: at the end, no worker waits long for another.
-SLOW = [
-    *("sweeps", "kills", "slurm", "optuna", "disk", "devices"),
-    *("train", "notebooks", "new", "benchmarks", "registry", "ops"),
-]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    rank = {f"test_{name}.py": number for number, name in enumerate(SLOW)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """A worker that has nothing left takes half of what the other still has."""
-    from xdist.scheduler import WorkStealingScheduling
-
-    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import models, timing
 from benchmarks.epoch import both
 
-# name: (batch, side, channels in, channels out, kernel size, rate)
+# name: (batch, side, channels in, channels out, kernel size, rate, kind)
 LAYERS = {
     **{f"depthwise 128, 3x3 rate {r}": (32, 128, 128, 128, 3, r, "depthwise") for r in (1, 2, 5, 9)},
     **{f"depthwise 128, 5x5 rate {r}": (32, 128, 128, 128, 5, r, "depthwise") for r in (1, 2, 5, 9)},
@@ -93,12 +93,8 @@ def _torch_layer(shape, dtype, given, dy, device):
         ]
         leaves = [leaf.requires_grad_() for leaf in (x, *kernels)]
         forms = {"torch": forward}
-        if (layout, k, rate, kind) == (
-            "nhwc",
-            3,
-            2,
-            "depthwise",
-        ):  # slow to compile, and cuDNN's kernel again
+        # In one row alone: it is slow to compile and calls cuDNN's kernel as well.
+        if layout == "nhwc" and (k, rate, kind) == (3, 2, "depthwise"):
             forms["torch compiled"] = torch.compile(forward, dynamic=False)
         for name, apply in forms.items():
 
@@ -207,7 +203,7 @@ def main():
 
     options = argparse.ArgumentParser(prog="benchmarks.gpu", description=__doc__)
     options.add_argument("--batch", type=int, default=128, help="images a step (q and deeplab: 8)")
-    options.add_argument("--seconds", type=float, default=330, help="no row is begun after these")
+    options.add_argument("--seconds", type=float, default=330, help="start no row after these")
     timing.add_output(options)
     args = options.parse_args()
     if jax.default_backend() != "gpu":

@@ -22,7 +22,7 @@ _WARPS, _EACH = 4, 4  # warps a program, and values of a result's pixels and cha
 _PROGRAMS = 2048  # of a kernel's gradient: each writes its own sums, which are added afterwards
 
 
-class Tile(NamedTuple):
+class _Tile(NamedTuple):
     """What a program computes: `rows` x `columns` results, `rate` apart, each of `pixels` x `channels`."""
 
     rows: int
@@ -43,7 +43,7 @@ class _Shape(NamedTuple):
     start: Pair  # the first tap of result (0, 0) reads source -start
 
 
-def _tile(shape: _Shape, columns: int) -> Tile:
+def _tile(shape: _Shape, columns: int) -> _Tile:
     """As few loads a result as the registers allow, and little beyond the map's edge."""
     rows, columns = (
         min((n for n in (4, 2, 1) if n <= most), key=lambda n: _loads(shape, axis, n))
@@ -51,7 +51,7 @@ def _tile(shape: _Shape, columns: int) -> Tile:
     )
     channels = shape.channels & -shape.channels
     channels = min(channels, 128) if channels >= 16 else min(64, pl.next_power_of_2(shape.channels))
-    return Tile(rows, columns, max(1, 32 * _WARPS * _EACH // channels), channels)
+    return _Tile(rows, columns, max(1, 32 * _WARPS * _EACH // channels), channels)
 
 
 def _loads(shape: _Shape, axis: int, count: int) -> float:
@@ -199,17 +199,17 @@ def _groups(shape: _Shape, axis: int, count: int) -> int:
     return shape.rate[axis] * pl.cdiv(shape.result[axis], shape.rate[axis] * count)
 
 
-def _results(t: Tile) -> list[Pair]:
+def _results(t: _Tile) -> list[Pair]:
     return [(i, j) for i in range(t.rows) for j in range(t.columns)]
 
 
-def _channels(shape: _Shape, t: Tile) -> tuple[Array, Array]:
+def _channels(shape: _Shape, t: _Tile) -> tuple[Array, Array]:
     """The program's channels `[1, t.channels]`, and which of them there are."""
     channel = pl.program_id(1) * t.channels + lax.broadcasted_iota(jnp.int32, (1, t.channels), 1)
     return channel, channel < shape.channels
 
 
-def _place(shape: _Shape, t: Tile, group: Array) -> tuple[Array, Array, Array]:
+def _place(shape: _Shape, t: _Tile, group: Array) -> tuple[Array, Array, Array]:
     """Image, row and column of the first result of each group."""
     found = []
     for axis, count in ((1, t.columns), (0, t.rows)):

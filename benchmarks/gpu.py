@@ -24,6 +24,7 @@ LAYERS = {
     **{f"separable 128-128, 3x3 rate {r}": (32, 128, 128, 128, 3, r, "separable") for r in (1, 5)},
     **{f"dense 128-128, 3x3 rate {r}": (32, 128, 128, 128, 3, r, "dense") for r in (1, 2, 5, 9)},
     "dense 128-128, 5x5 rate 2": (32, 128, 128, 128, 5, 2, "dense"),
+    **{f"dense {c}-{c}, 3x3 rate {r}": (8, 64, c, c, 3, r, "dense") for c in (16, 32) for r in (1, 2)},
 }
 TYPES = ("float32", "bfloat16")
 SEEDS, SEVERAL = (1, 4, 16, 64), ("q", "c")  # numbers of seeds, and models

@@ -15,7 +15,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hdc.errors import InputError
-from hdc.ops import backend, backends, conv2d, max_pool, native_build, pure, separable_conv2d, triton, xla
+from hdc.ops import (
+    backend,
+    backends,
+    conv2d,
+    gpu,
+    max_pool,
+    native_build,
+    separable_conv2d,
+    triton_dense,
+    triton_depthwise,
+    xla,
+)
 from hdc.ops.backends import Choice, Geometry, choose
 
 TOLERANCE = 1e-5
@@ -577,9 +588,16 @@ def test_the_rule(changes: dict, auto: str, pure: str, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("changes", "auto", "pure"),
     [
-        ({}, "lax", "lax"),
-        ({"rate": (2, 1)}, "jax", "jax"),
-        ({"rate": (2, 2), "dtypes": frozenset(["bfloat16"])}, "jax", "jax"),
+        ({}, "triton", "lax"),
+        ({"dtypes": frozenset(["bfloat16"])}, "triton", "lax"),
+        ({"kernel": (3, 3, 4, 64)}, "lax", "lax"),
+        ({"kernel": (7, 7, 4, 4)}, "lax", "lax"),
+        ({"x": (2, 8, 8, 1), "kernel": (3, 3, 1, 4)}, "lax", "lax"),
+        ({"x": (2**10, 2**10, 2**10, 4)}, "lax", "lax"),
+        ({"kernel": (1, 1, 4, 4), "pads": ((0, 0), (0, 0))}, "jax", "jax"),
+        ({"kernel": (1, 1, 4, 4), "pads": ((1, 1), (0, 0))}, "triton", "lax"),
+        ({"kernel": (3, 3, 4, 64), "rate": (2, 1)}, "jax", "jax"),
+        ({"kernel": (3, 3, 4, 64), "rate": (2, 2), "dtypes": frozenset(["bfloat16"])}, "jax", "jax"),
         ({"rate": (2, 2), "dtypes": frozenset(["float64"])}, "lax", "lax"),
         ({"rate": (2, 2), "strides": (2, 2)}, "lax", "lax"),
         ({"groups": 4, "kernel": (3, 3, 1, 4)}, "triton", "jax"),
@@ -608,21 +626,27 @@ GPU_CASES = [
     # maps, kernel size, rate, padding (before, after) per axis
     ((2, 9, 11, 16), (3, 3), (2, 2), ((2, 2), (2, 2))),
     ((1, 7, 5, 3), (5, 1), (1, 3), ((2, 2), (0, 0))),
-    ((2, 6, 9, 40), (3, 3), (9, 9), ((9, 9), (9, 9))),
+    ((2, 6, 9, 20), (3, 3), (9, 9), ((9, 9), (9, 9))),
     ((1, 12, 9, 4), (3, 2), (1, 2), ((0, 0), (0, 0))),
     ((1, 6, 3, 4), (2, 2), (3, 2), ((9, 0), (0, 7))),
+    ((1, 20, 9, 4), (3, 2), (4, 2), ((7, 2), (1, 0))),
 ]
+ON_GPUS = {  # what computes there, and whether it is depthwise
+    "triton depthwise": (triton_depthwise.depthwise, True),
+    "triton dense": (triton_dense.dense, False),
+    "dilated": (gpu.dilated, False),
+}
 
 
 @pytest.mark.parametrize(("shape", "size", "rate", "pads"), GPU_CASES)
-@pytest.mark.parametrize("kind", ["triton", "dilated"])
+@pytest.mark.parametrize("kind", ON_GPUS)
 def test_what_runs_on_gpus_equals_the_loops(kind: str, shape, size, rate, pads) -> None:
-    """The Triton kernels in Pallas's interpreter; both ways as `conv2d` calls them."""
+    """The Triton kernels in Pallas's interpreter; all as `conv2d` calls them."""
     rng = np.random.default_rng(0)
+    operation, depthwise = ON_GPUS[kind]
     x = draw(rng, *shape)
-    kernel = draw(rng, *size, 1, shape[3]) if kind == "triton" else draw(rng, *size, shape[3], 5)
-    options = {"rate": rate, "padding": pads, "groups": shape[3] if kind == "triton" else 1}
-    operation = triton.depthwise if kind == "triton" else pure.dilated
+    kernel = draw(rng, *size, 1, shape[3]) if depthwise else draw(rng, *size, shape[3], 5)
+    options = {"rate": rate, "padding": pads, "groups": shape[3] if depthwise else 1}
     y, pullback = jax.vjp(lambda x, k: operation(x, k, rate, pads), jnp.asarray(x), jnp.asarray(kernel))
     assert_close(y, reference.conv2d(x, kernel, **options), reference.conv2d(abs(x), abs(kernel), **options))
     dy = draw(rng, *y.shape)
@@ -632,32 +656,40 @@ def test_what_runs_on_gpus_equals_the_loops(kind: str, shape, size, rate, pads) 
         assert_close(found, right, magnitude)
 
 
-def test_the_triton_kernel_has_second_derivatives_batches_and_short_floats() -> None:
+@pytest.mark.parametrize("kind", ON_GPUS)
+def test_what_runs_on_gpus_has_second_derivatives_batches_and_short_floats(kind: str) -> None:
     rng = np.random.default_rng(0)
-    x, kernel = jnp.asarray(draw(rng, 2, 3, 2, 4)), jnp.asarray(draw(rng, 2, 1, 1, 4))
+    operation, depthwise = ON_GPUS[kind]
+    x, kernel = jnp.asarray(draw(rng, 2, 3, 2, 4)), jnp.asarray(draw(rng, 2, 1, 1 if depthwise else 4, 4))
     pads = ((1, 1), (0, 0))
 
-    def twice(operation):
-        def gradients(x, kernel):
-            found = jax.grad(lambda *a: jnp.sin(operation(*a)).sum(), (0, 1))(x, kernel)
-            return sum(jnp.sin(g).sum() for g in found)
+    def gradients(operation, x, kernel):
+        return jax.grad(lambda *a: jnp.sin(operation(*a)).sum(), (0, 1))(x, kernel)
 
-        return jax.grad(gradients, (0, 1))(x, kernel)
+    def twice(operation):
+        return jax.grad(lambda *a: sum(jnp.sin(g).sum() for g in gradients(operation, *a)), (0, 1))(x, kernel)
 
     def ours(x, kernel):
-        return triton.depthwise(x, kernel, (2, 2), pads)
+        return operation(x, kernel, (2, 2), pads)
 
     def theirs(x, kernel):
-        return xla.conv2d(x, kernel, None, False, (2, 2), pads, groups=4)
+        return xla.conv2d(x, kernel, None, False, (2, 2), pads, groups=4 if depthwise else 1)
 
     for one, other in zip(twice(ours), twice(theirs), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-4)
-    several = jax.vmap(ours, (None, 0))(x, jnp.stack([kernel, 2 * kernel]))
+    kernels = jnp.stack([kernel, 2 * kernel])
+    several = jax.vmap(ours, (None, 0))(x, kernels)
     np.testing.assert_allclose(several[1], 2 * several[0], rtol=1e-5)
     np.testing.assert_allclose(several[0], theirs(x, kernel), atol=1e-4)
+    side_by_side = jax.vmap(lambda k: gradients(ours, x, k))(kernels)
+    for number, one in enumerate(kernels):
+        for found, right in zip(side_by_side, gradients(theirs, x, one), strict=True):
+            np.testing.assert_allclose(found[number], right, atol=1e-4)
     short = ours(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
     assert short.dtype == jnp.bfloat16
-    np.testing.assert_allclose(short.astype(np.float32), theirs(x, kernel), atol=0.15)
+    np.testing.assert_allclose(short.astype(np.float32), theirs(x, kernel), atol=0.2)
+    _, pullback = jax.vjp(ours, x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    assert {a.dtype.name for a in pullback(short)} == {"bfloat16"}
 
 
 def test_a_backend_that_is_not_there_is_refused_with_the_reason(monkeypatch) -> None:
@@ -684,7 +716,7 @@ def test_without_a_compiler_it_says_so_in_one_line(tmp_path) -> None:
 def test_smaller_instruction_sets_compute_the_same(instructions: str) -> None:
     program = """
 import jax, jax.numpy as jnp, numpy as np
-from hdc.ops import backend, backends, conv2d, max_pool, native_build, pure, separable_conv2d, triton, xla
+from hdc.ops import backend, backends, conv2d, max_pool, native_build, pure, separable_conv2d, xla
 assert native_build.unavailable() == ""
 rng = np.random.default_rng(0)
 few = [(1, 1, 24), (1, 3, 8), (1, 3, 20), (1, 4, 16)]

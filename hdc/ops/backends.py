@@ -15,7 +15,9 @@ BACKENDS = ("auto", "lax", "jax", "native", "triton")
 
 _COMPILED = "compiled for this CPU"
 _FLOATS = {"float32", "bfloat16", "float16"}  # of the backends for GPUs
-_TAPS = 49  # a Triton kernel holds a weight of every tap in registers
+_PRODUCT, _XLA = "1x1 as a matrix product", "XLA's own kernels on {}"
+# What a Triton kernel can hold in registers: a depthwise one, weights; a dense one, sums of all weights.
+_TAPS, _FEW, _FEW_TAPS = 49, 32, 25
 _PADDED, _SMALL = 16, 2**12  # the other backends take maps that padding enlarges up to 16 times + 4096 pixels
 
 _asked: ContextVar[str] = ContextVar("backend", default="auto")
@@ -46,6 +48,11 @@ class Geometry:
     def depthwise(self) -> bool:
         """One filter per channel."""
         return self.groups == self.x[3] == self.kernel[3]
+
+    @property
+    def pointwise(self) -> bool:
+        """1x1 without padding, over all channels."""
+        return self.groups == 1 and self.kernel[:2] == (1, 1) and self.pads == ((0, 0), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -154,8 +161,8 @@ def _choice(geometry: Geometry) -> Choice:
         return Choice("native", _COMPILED)
     if geometry.depthwise and geometry.groups > 1:
         return Choice("jax", "depthwise as shifted multiply-adds")
-    if geometry.kernel[:2] == (1, 1) and geometry.pads == ((0, 0), (0, 0)):
-        return Choice("jax", "1x1 as a matrix product")
+    if geometry.pointwise:
+        return Choice("jax", _PRODUCT)
     if geometry.kernel[3] < 32:
         return Choice("lax", "the fastest without native code for few channels")
     return Choice("jax", "kernel gradient in XLA's fast layout")
@@ -171,7 +178,7 @@ def _elsewhere(dtypes: Set[str], empty: bool) -> Choice | None:
     if _asked.get() == "lax":
         return Choice("lax", "requested")
     if jax.default_backend() != "cpu" and _asked.get() != "jax":
-        return Choice("lax", f"XLA's own kernels on {jax.default_backend()}")
+        return Choice("lax", _XLA.format(jax.default_backend()))
     if dtypes != {"float32"}:
         return Choice("lax", "the others need float32")
     return Choice("lax", "nothing to compute") if empty else None
@@ -192,18 +199,26 @@ def _on_gpu(geometry: Geometry) -> Choice | None:
         or not geometry.dtypes <= _FLOATS
     ):
         return None
-    if geometry.groups == 1 and geometry.rate != (1, 1) and _asked.get() in ("auto", "jax"):
-        return Choice("jax", "kernel gradient as a matrix product a tap")
+    if geometry.pointwise:
+        return Choice("jax", _PRODUCT) if _asked.get() in ("auto", "jax") else None
+    taps, (channels, features) = math.prod(geometry.kernel[:2]), (geometry.x[3], geometry.kernel[3])
+    if geometry.depthwise and geometry.groups > 1:
+        served = taps <= _TAPS
+    else:
+        # One channel: a matrix product of 16 at least is mostly idle, and cuDNN faster.
+        served = geometry.groups == 1 and 1 < channels <= _FEW and features <= _FEW and taps <= _FEW_TAPS
     if (
-        geometry.depthwise
-        and geometry.groups > 1
+        served
         and _asked.get() in ("auto", "triton")
-        and math.prod(geometry.kernel[:2]) <= _TAPS
-        and geometry.x[0] * math.prod(reached) * geometry.x[3] < 2**31
+        and geometry.x[0] * math.prod(reached) * max(channels, features) < 2**31
         and _nvidia()
         and not _divided()
     ):
         return Choice("triton", "compiled for this GPU")
+    if geometry.groups == 1 and _asked.get() in ("auto", "jax"):
+        if geometry.rate != (1, 1):
+            return Choice("jax", "kernel gradient on maps of pixels a rate apart")
+        return Choice("lax", _XLA.format(jax.default_backend()))
     return None
 
 

@@ -7,7 +7,7 @@ import jax
 from jax import Array
 
 from hdc.errors import InputError
-from hdc.ops import pure, xla
+from hdc.ops import gpu, pure, xla
 from hdc.ops.backends import Choice, Geometry, choose
 
 Pair = int | Sequence[int]
@@ -66,16 +66,21 @@ def _convolve(
             from hdc.ops import native
 
             return native.conv2d(x, kernel, bias, relu, rates, pads)
-        case "triton":
-            from hdc.ops import triton
+        case "triton" if geometry.depthwise and groups > 1:
+            from hdc.ops import triton_depthwise
 
-            return xla.finish(triton.depthwise(x, kernel, rates, pads), bias, relu)
+            return xla.finish(triton_depthwise.depthwise(x, kernel, rates, pads), bias, relu)
+        case "triton":
+            from hdc.ops import triton_dense
+
+            return xla.finish(triton_dense.dense(x, kernel, rates, pads), bias, relu)
         case "jax" if geometry.depthwise and groups > 1:
             return xla.finish(pure.depthwise(x, kernel, rates, pads), bias, relu)
-        case "jax" if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
-            return xla.finish(pure.pointwise(x, kernel), bias, relu)
+        case "jax" if geometry.pointwise:
+            pointwise = gpu.pointwise if jax.default_backend() == "gpu" else pure.pointwise
+            return xla.finish(pointwise(x, kernel), bias, relu)
         case "jax" if jax.default_backend() == "gpu":
-            return xla.finish(pure.dilated(x, kernel, rates, pads), bias, relu)
+            return xla.finish(gpu.dilated(x, kernel, rates, pads), bias, relu)
         case "jax":
             return xla.finish(pure.dense(x, kernel, rates, pads), bias, relu)
         case _:

@@ -1,4 +1,4 @@
-"""The operations as array operations that XLA compiles to faster programs; all but `dilated` for CPUs.
+"""The operations as array operations that XLA compiles to faster programs on CPUs.
 
 Depthwise: one shifted multiply-add per tap, forward and for the input's gradient; elementwise sums for the
 kernel's gradient. 1x1: a matrix product; the kernel's gradient is summed image by image. Dense: the kernel's
@@ -152,42 +152,6 @@ def _dense_backward(rate: Pair, pads: Pads, kept: tuple[Array, Array], dy: Array
 
 
 dense.defvjp(_dense_forward, _dense_backward)
-
-
-@partial(custom_vjp, nondiff_argnums=(2, 3))
-def dilated(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
-    """`dense` for GPUs, where XLA's gradient by a dilated kernel is a convolution with dy as the filter."""
-    return xla.conv2d(x, kernel, None, False, rate, pads)
-
-
-def _dilated_forward(x: Array, kernel: Array, rate: Pair, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
-    return dilated(x, kernel, rate, pads), (x, kernel)
-
-
-def _dilated_backward(rate: Pair, pads: Pads, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, kernel = kept
-    _, pullback = jax.vjp(lambda x: xla.conv2d(x, kernel, None, False, rate, pads), x)
-    taps = [
-        _product(x, dy, (i * rate[0] - pads[0][0], j * rate[1] - pads[1][0]))
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
-    ]
-    return *pullback(dy), jnp.stack(taps).reshape(kernel.shape).astype(kernel.dtype)
-
-
-def _product(x: Array, dy: Array, offset: Pair) -> Array:
-    """Sum over the pixels of dy of x, `offset` further, times dy: `[c, f]` in float32."""
-    ends = [(max(0, -o), min(n, m - o)) for o, m, n in zip(offset, x.shape[1:3], dy.shape[1:3], strict=True)]
-    if any(first >= last for first, last in ends):
-        return jnp.zeros((x.shape[3], dy.shape[3]), jnp.float32)
-    (top, bottom), (left, right) = ends
-    seen = x[:, top + offset[0] : bottom + offset[0], left + offset[1] : right + offset[1]]
-    pixels = ((0, 1, 2), (0, 1, 2))
-    given = dy[:, top:bottom, left:right]
-    return lax.dot_general(seen, given, (pixels, ((), ())), preferred_element_type=jnp.float32)
-
-
-dilated.defvjp(_dilated_forward, _dilated_backward)
 
 
 @partial(custom_vjp, nondiff_argnums=(1,))

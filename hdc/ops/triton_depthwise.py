@@ -5,15 +5,15 @@ serves every tap that reads it. Sums are in float32 and their order is fixed: eq
 """
 
 import math
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, custom_vjp, lax
+from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pallas_triton
 
+from hdc.ops.gradients import differentiable
 from hdc.ops.xla import Pads, Pair
 
 # Measured on an H200 with 3x3 and 5x5 kernels in float32 and bfloat16, among 1, 2 and 4 rows and columns,
@@ -60,58 +60,11 @@ def _loads(shape: _Shape, axis: int, count: int) -> float:
     return covered / shape.result[axis] * (count + shape.kernel[axis] - 1) / count
 
 
-@partial(custom_vjp, nondiff_argnums=(2, 3))
-def depthwise(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
-    """`[b, h, w, c]` and `[kh, kw, 1, c]` to `[b, h', w', c]` of x's type; pads as in `xla.conv2d`."""
-    lost = [(k - 1) * r for k, r in zip(kernel.shape[:2], rate, strict=True)]
-    height, width = (n + sum(p) - less for n, p, less in zip(x.shape[1:3], pads, lost, strict=True))
-    return _apply(x, kernel, (height, width), rate, (pads[0][0], pads[1][0]))
-
-
-def _forward(x: Array, kernel: Array, rate: Pair, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
-    return depthwise(x, kernel, rate, pads), (x, kernel)
-
-
-def _backward(rate: Pair, pads: Pads, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, kernel = kept
-    gradient = kernel_gradient(x, dy, kernel.shape[:2], rate, pads)
-    return _transposed(dy, kernel, rate, pads), jnp.asarray(gradient, kernel.dtype)
-
-
-depthwise.defvjp(_forward, _backward)
-
-
-def _transposed(dy: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
-    """The gradient by x: the flipped kernel over dy, padded by what the taps reach beyond."""
-    reach = [(k - 1) * r for k, r in zip(kernel.shape[:2], rate, strict=True)]
-    top, bottom, left, right = (far - pad for far, pads_ in zip(reach, pads, strict=True) for pad in pads_)
-    return depthwise(dy, kernel[::-1, ::-1], rate, ((top, bottom), (left, right)))
-
-
-@partial(custom_vjp, nondiff_argnums=(2, 3, 4))
-def kernel_gradient(x: Array, dy: Array, size: Pair, rate: Pair, pads: Pads) -> Array:
-    """The gradient of `depthwise` by its kernel, `[kh, kw, 1, c]` in float32."""
-    return _sums(x, dy, size, rate, (pads[0][0], pads[1][0]))
-
-
-def _gradient_forward(
-    x: Array, dy: Array, size: Pair, rate: Pair, pads: Pads
-) -> tuple[Array, tuple[Array, Array]]:
-    return kernel_gradient(x, dy, size, rate, pads), (x, dy)
-
-
-def _gradient_backward(
-    size: Pair, rate: Pair, pads: Pads, kept: tuple[Array, Array], cotangent: Array
-) -> tuple[Array, Array]:
-    x, dy = kept
-    return _transposed(dy, cotangent, rate, pads), depthwise(x, cotangent, rate, pads)
-
-
-kernel_gradient.defvjp(_gradient_forward, _gradient_backward)
-
-
-def _apply(x: Array, kernel: Array, result: Pair, rate: Pair, start: Pair) -> Array:
+def _apply(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
     batch, height, width, channels = x.shape
+    lost = [(k - 1) * r for k, r in zip(kernel.shape[:2], rate, strict=True)]
+    rows, columns = (n + sum(pad) - less for n, pad, less in zip((height, width), pads, lost, strict=True))
+    result, start = (rows, columns), (pads[0][0], pads[1][0])
     shape = _Shape(batch, channels, (height, width), result, kernel.shape[:2], rate, start)
     t = _tile(shape, columns=2 if x.dtype == jnp.float32 else 4)
     count = batch * _groups(shape, 0, t.rows) * _groups(shape, 1, t.columns)
@@ -147,8 +100,9 @@ def _apply(x: Array, kernel: Array, result: Pair, rate: Pair, start: Pair) -> Ar
     return y.reshape(batch, *result, channels)
 
 
-def _sums(x: Array, dy: Array, size: Pair, rate: Pair, start: Pair) -> Array:
+def _sums(x: Array, dy: Array, size: Pair, rate: Pair, pads: Pads) -> Array:
     batch, height, width, channels = x.shape
+    start = pads[0][0], pads[1][0]
     shape = _Shape(batch, channels, (height, width), dy.shape[1:3], size, rate, start)
     t = _tile(shape, columns=4)
     count = batch * _groups(shape, 0, t.rows) * _groups(shape, 1, t.columns)
@@ -244,3 +198,6 @@ def _load(ref, offset: Array, keep: Array) -> Array:
     return pallas_triton.load(ref.at[offset], mask=jnp.broadcast_to(keep, offset.shape), other=0).astype(
         jnp.float32
     )
+
+
+depthwise = differentiable(_apply, _sums, depthwise=True)

@@ -1,7 +1,6 @@
 """The gradients of a stride-1 convolution, whatever computes it: both are convolutions again."""
 
 from collections.abc import Callable
-from functools import partial
 
 from jax import Array, custom_vjp
 
@@ -20,13 +19,8 @@ def differentiable(apply: Convolution, sums: KernelGradient, *, depthwise: bool)
         depthwise: whether kernels are `[kh, kw, 1, c]`; else `[kh, kw, c, f]`.
     """
 
-    @partial(custom_vjp, nondiff_argnums=(2, 3))
-    def convolution(x: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
-        return apply(x, kernel, rate, pads)
-
-    @partial(custom_vjp, nondiff_argnums=(2, 3, 4))
-    def kernel_gradient(x: Array, dy: Array, size: Pair, rate: Pair, pads: Pads) -> Array:
-        return sums(x, dy, size, rate, pads)
+    convolution = custom_vjp(apply, nondiff_argnums=(2, 3))
+    kernel_gradient = custom_vjp(sums, nondiff_argnums=(2, 3, 4))
 
     def by_input(dy: Array, kernel: Array, rate: Pair, pads: Pads) -> Array:
         """The turned kernel over dy, padded by what the taps reach beyond."""

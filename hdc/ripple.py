@@ -1,9 +1,8 @@
 """The predicted ripple: how strong gridding will be in a trained network, from its layers in their order.
 
 The ripple of an effective receptive field is the power of its strongest tooth over that of the valleys
-beside it (`hdc.gridding.ripple` measures it). The prediction is the ripple to be expected of mean |dy/dx| in a
-network of C channels whose kernels are independent draws, as they are before training; training changes it
-little:
+beside it (`hdc.gridding.ripple` measures it). The prediction is the ripple to be expected of mean |dy/dx| in
+a network of C channels whose kernels are independent draws, as before training, which changes it little:
 
 - **Paths.** (dy/dx)^2 is on average proportional to the number of paths M between the two pixels, whatever
   the order of the layers: M is the convolution of the layers' taps. So mean |dy/dx| goes as sqrt(M).

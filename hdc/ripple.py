@@ -20,7 +20,7 @@ The derivation is ours. One constant was chosen, on the 28 schedules of `study=s
 independent images the 64 of a measurement are worth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +28,12 @@ import numpy as np
 
 from hdc.errors import InputError
 from hdc.schedules import coprime
+
+SPREAD_DB = 2.0
+"""The prediction's root mean square error in dB, on schedules that it was not fitted on; here of the fit until the
+study has run. Predictions that differ by less are ties."""
+
+WIDTH, CHANNELS = 16, 3  # of a network and of its images, unless they are given
 
 _IMAGES = 5  # independent ones
 _SHORTEST = 8  # periods to this many pixels are looked at in any case, as the measured ripple does
@@ -63,8 +69,8 @@ class PredictedRipple:
 def predict(
     layers: Sequence[tuple[int, int]],
     *,
-    width: int = 16,
-    channels: int = 3,
+    width: int = WIDTH,
+    channels: int = CHANNELS,
     residual: bool = False,
     max_period: int | None = None,
 ) -> PredictedRipple:
@@ -88,24 +94,66 @@ def predict(
     if not layers or any(size < 1 or rate < 1 for size, rate in layers):
         raise InputError(f"layers must be pairs of kernel size and rate, at least 1 each, got {layers!r}")
     largest = max(rate for _, rate in layers)
-    longest = max(_SHORTEST, largest) if max_period is None else max_period
+    longest = longest_period(largest) if max_period is None else max_period
     for name, value, least in (("width", width, 1), ("channels", channels, 1), ("max_period", longest, 2)):
         if value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")
-    terms = _terms([_taps(*layer, residual and number > 0) for number, layer in enumerate(layers)], longest)
-    found = [_strongest(terms, width * channels, period) for period in range(2, longest + 1)]
+    taps = [_taps(*layer, residual and number > 0) for number, layer in enumerate(layers)]
+    power = _power(taps, longest, width * channels)
+    found = [_strongest(power(period), period) for period in range(2, longest + 1)]
     db, frequency = max(found, key=lambda one: round(one[0], 9))
     rates = [rate for _, rate in layers[1:]]
     tried = {size for size, _ in layers} == {3} and layers[0][1] == 1 and len(rates) == 4 and largest <= 8
     return PredictedRipple(db, frequency, tried)
 
 
-class _Terms(NamedTuple):
-    """What the power of mean |dy/dx| is made of."""
+def longest_period(largest_rate: int) -> int:
+    """The longest period in pixels at which layers of such rates may have a ripple."""
+    return max(_SHORTEST, largest_rate)
 
-    expected: np.ndarray  # by pixel
-    smoothed: list[tuple[float, np.ndarray]]  # a layer's chance: its power, and by pixel what smooths it
-    white: float  # power
+
+def teeth(period: int) -> np.ndarray:
+    """`[3, t]`: the frequencies m / period, and the valleys below and above them, in 1 / (2 period)."""
+    return 2 * coprime(period) + np.array([[0], [-1], [1]], dtype=np.int32)
+
+
+def contrast(power: np.ndarray) -> np.ndarray:
+    """`[..., t]`: the powers at teeth over those at the valleys beside them, from `[..., 3, t]`."""
+    return 2 * power[..., 0, :] / (power[..., 1, :] + power[..., 2, :])
+
+
+def spectrum(values: np.ndarray, period: int) -> np.ndarray:
+    """`[..., 2 period]`: the power at 0, 1 / (2 period), ..., below 1, of `[..., pixels]`."""
+    *rows, pixels = values.shape
+    padded = np.zeros((*rows, pixels - pixels % (-2 * period)))
+    padded[..., :pixels] = values
+    return np.abs(np.fft.fft(padded.reshape(*rows, -1, 2 * period).sum(axis=-2))) ** 2
+
+
+def expected(
+    paths: np.ndarray, field: int | np.ndarray, longest: int | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The expected mean |dy/dx| by pixel, within the window, and the power of the chance at the end.
+
+    Args:
+        paths: `[..., pixels]` shares of the paths; zeros may follow the field.
+        field: in pixels, a number or `[..., 1]`.
+        longest: the longest period that is looked at, as `field`.
+    """
+    side = np.maximum(np.maximum(_MAP, 4 * longest), field)
+    window = 0.5 + 0.5 * np.cos(2 * np.pi * (np.arange(paths.shape[-1]) - (field - 1) / 2) / side)
+    white = (np.pi / 2 - 1) / _IMAGES * (paths * window**2).sum(axis=-1)
+    return np.sqrt(paths) * window, white
+
+
+def chance(squares: np.ndarray | float, share: np.ndarray | float) -> np.ndarray | float:
+    """The power of a layer's chance before the layers after it smooth it.
+
+    Args:
+        squares: the sum of squares of the paths of those layers.
+        share: the variance of the paths so far over that of all paths.
+    """
+    return squares / (2 * share - share**2) / 2
 
 
 def _taps(size: int, rate: int, residual: bool) -> np.ndarray:
@@ -118,42 +166,32 @@ def _taps(size: int, rate: int, residual: bool) -> np.ndarray:
     return taps
 
 
-def _terms(taps: Sequence[np.ndarray], longest: int) -> _Terms:
+def _power(taps: Sequence[np.ndarray], longest: int, numbers: int) -> Callable[[int], np.ndarray]:
+    """The power of mean |dy/dx|, a mean of so many `numbers`, as a function of the period: see `spectrum`."""
     variances = np.cumsum([_variance(layer) for layer in taps])
     after, smoothed = np.ones(1), []
     for layer, variance in zip(taps[:0:-1], variances[-2::-1], strict=True):
         after = np.convolve(after, layer)
         share = variance / variances[-1] if variances[-1] else 0.0
         if share:
-            smoothed.append(((after**2).sum() / (2 * share - share**2) / 2, after))
+            smoothed.append((chance((after**2).sum(), share), after))
     paths = np.convolve(after, taps[0])
-    side = max(_MAP, 4 * longest, len(paths))
-    window = 0.5 + 0.5 * np.cos(2 * np.pi * _positions(paths) / side)
-    white = (np.pi / 2 - 1) / _IMAGES * (paths * window**2).sum()
-    return _Terms(np.sqrt(paths) * window, smoothed, white)
+    middle, white = expected(paths, len(paths), longest)
+
+    def power(period: int) -> np.ndarray:
+        by_chance = sum((strength * spectrum(by, period) for strength, by in smoothed), start=white)
+        return spectrum(middle, period) + by_chance / numbers
+
+    return power
 
 
-def _strongest(terms: _Terms, numbers: int, period: int) -> tuple[float, float]:
-    """The ripple in dB at the strongest tooth m / period, and its frequency; `numbers` are averaged."""
-    chance = sum((power * _spectrum(by, period) for power, by in terms.smoothed), start=terms.white)
-    power = _spectrum(terms.expected, period) + chance / numbers
-    numerators = coprime(period)
-    valleys = power[2 * numerators - 1] + power[(2 * numerators + 1) % len(power)]
-    contrast = 10 * np.log10(2 * power[2 * numerators] / valleys)
-    at = int(np.argmax(np.round(contrast, 9)))
-    return float(contrast[at]), int(numerators[at]) / period
-
-
-def _spectrum(values: np.ndarray, period: int) -> np.ndarray:
-    """The power at 0, 1 / (2 period), 2 / (2 period), ..., below 1."""
-    folded = np.bincount(np.arange(len(values)) % (2 * period), values, minlength=2 * period)
-    return np.abs(np.fft.fft(folded)) ** 2
-
-
-def _positions(values: np.ndarray) -> np.ndarray:
-    return np.arange(len(values)) - (len(values) - 1) / 2
+def _strongest(power: np.ndarray, period: int) -> tuple[float, float]:
+    """The ripple in dB at the strongest tooth m / period, and its frequency."""
+    db = 10 * np.log10(contrast(power[teeth(period)]))
+    at = int(np.argmax(np.round(db, 9)))
+    return float(db[at]), int(coprime(period)[at]) / period
 
 
 def _variance(taps: np.ndarray) -> float:
-    positions = _positions(taps)
+    positions = np.arange(len(taps))
     return float((taps * positions**2).sum() - (taps * positions).sum() ** 2)

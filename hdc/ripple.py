@@ -30,8 +30,8 @@ from hdc.errors import InputError
 from hdc.schedules import coprime
 
 SPREAD_DB = 2.0
-"""The prediction's root mean square error in dB, on schedules that it was not fitted on; here of the fit until
-the study has run. Predictions that differ by less are ties."""
+"""The prediction's root mean square error in dB on schedules it was not fitted on; here of the fit until the
+study has run. Predictions that differ by less are ties."""
 
 WIDTH, CHANNELS = 16, 3  # of a network and of its images, unless they are given
 

@@ -4,7 +4,7 @@
 >>> hdc.DilationSchedule((1, 2, 9)).first_hole
 7
 >>> hdc.search(layers=3, field=17, top=1).found[0].rates
-(1, 2, 5)
+(2, 1, 5)
 
 Importing hdc loads nothing else: each public name is imported when it is first used.
 """

@@ -11,11 +11,11 @@ from itertools import groupby
 from typing import Literal
 
 from hdc.fields import Field
+from hdc.ripple import SPREAD_DB, STEM, predict
 from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, first_gap, padding_share
-from hdc.search import WORK, Found, Target, best, count, work
+from hdc.search import WORK, Found, Target, best, best_order, count, work
 
 _WORK = WORK / 100  # the most `work` for a better schedule, so that the answer comes at once
-_GOOD = 0.05  # a gridding index below this needs no improvement
 _ADD_BRANCHES = "add branches at rates between, or widen the field before them"
 
 AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
@@ -86,18 +86,19 @@ class AxisOfLayer:
         return self.rate * self.spacing
 
 
-def for_schedule(field: Field, size: int | None = None) -> tuple[Finding, ...]:
+def for_schedule(field: Field, size: int | None = None, stem: bool = True) -> tuple[Finding, ...]:
     """All findings about a schedule.
 
     Args:
         field: what the schedule sees.
         size: side of the map in pixels, if it is known: the findings then include the padding.
+        stem: whether ripples are predicted after a 3x3 convolution, as in `net=context`.
 
     Example:
         >>> from hdc.fields import Stack
         >>> for finding in for_schedule(Stack.parse("1,2,9,1")):
         ...     print(finding.rule, "-", finding.fix)
-        better schedule - use 1,3,9, in any order
+        better schedule - use 9,3,1, in this order
     """
 
     def along(name: str, rate: int) -> AxisOfLayer:
@@ -107,7 +108,7 @@ def for_schedule(field: Field, size: int | None = None) -> tuple[Finding, ...]:
     axes = [[list(itertools.starmap(along, chain)) for chain in chains] for chains in field.chains]
     coverage = field.coverage * (field.dimensions // len(field.coverage))
     layers = zip(*(itertools.chain(*chains) for chains in axes), strict=True)
-    return for_layers(axes, coverage, layers, field.seen)
+    return for_layers(axes, coverage, layers, field.seen, stem)
 
 
 def for_layers(
@@ -115,6 +116,7 @@ def for_layers(
     coverage: Sequence[float],
     layers: Iterable[Sequence[AxisOfLayer]],
     seen: float,
+    stem: bool = False,
 ) -> tuple[Finding, ...]:
     """All findings about a network's layers, problems first.
 
@@ -125,58 +127,67 @@ def for_layers(
         coverage: for each axis the exact share of the receptive field's positions that is seen.
         layers: each layer that a map may be too small for, with one entry per axis.
         seen: the exact share of the receptive field's pixels that is seen.
+        stem: whether ripples are predicted after a 3x3 convolution that is not among the layers.
     """
     per_axis: list[Sequence[Finding]] = []
     for axis, (chains, seen_along) in enumerate(zip(axes, coverage, strict=True)):
         # Searching for a better schedule takes a while: equal axes share their findings.
         same = axis > 0 and (chains, seen_along) == (axes[0], coverage[0])
-        per_axis.append(per_axis[0] if same else along_axis(chains, seen_along))
+        per_axis.append(per_axis[0] if same else along_axis(chains, seen_along, stem))
     return merge(per_axis, layers, seen)
 
 
-def along_axis(chains: Sequence[Sequence[AxisOfLayer]], coverage: float) -> tuple[Finding, ...]:
+def along_axis(
+    chains: Sequence[Sequence[AxisOfLayer]], coverage: float, stem: bool = False
+) -> tuple[Finding, ...]:
     """The findings about layers along one axis, except those of `on_map`.
 
     Args:
         chains: layers with more than one tap, first layer first. Within a chain each layer reads what the
             layer before it wrote; parallel branches are separate chains.
         coverage: the exact share of the receptive field's positions along that axis that is seen.
+        stem: as for `for_layers`.
     """
     layers = list(itertools.chain(*chains))
     return (
         *_holes(layers, coverage, len(chains) > 1),
         *(_common_factor(layers) if coverage < 1 else ()),
         *(finding for chain in chains for finding in _valid(chain)),
-        *(_last(layers) if len(chains) == 1 else ()),
-        *(finding for chain in chains for finding in _better_schedule(chain, len(layers))),
+        *(_last(layers, stem) if len(chains) == 1 else ()),
+        *(finding for chain in chains for finding in _better_schedule(chain, len(layers), stem)),
     )
 
 
-def better(schedule: DilationSchedule, max_rate: int | None = None) -> Found | None:
-    """A gap-free schedule with the same receptive field, no more layers and a smaller gridding index.
+def better(schedule: DilationSchedule, max_rate: int | None = None, stem: bool = True) -> Found | None:
+    """A gap-free schedule of the same receptive field and no more layers, of less predicted ripple.
 
-    The one with the fewest layers, and among those the best. None if there is none, or if the search would
-    take too long.
+    Its ripple is less than that of the schedule's rates in their best order, by more than `SPREAD_DB`. The
+    one with the fewest layers, and among those the best. None if there is none, or if the search would take
+    too long.
 
     Args:
         max_rate: the largest rate allowed.
+        stem: whether ripples are predicted after a 3x3 convolution, as in `net=context`.
 
     Example:
         >>> better(DilationSchedule((2, 2, 2))).rates
         (1, 1, 4)
     """
-    mine, field, taps = schedule.gridding.index, schedule.receptive_field, schedule.kernel_size
+    field, taps = schedule.receptive_field, schedule.kernel_size
+    mine = best_order(schedule.layer_rates, taps, stem)
+    if mine is None or mine.ripple <= SPREAD_DB:
+        return None
     for layers in range(1, len(schedule) + 1):
         if not 1 + (taps - 1) * layers <= field <= taps**layers:
             continue
         target = Target(layers, taps, field=field, max_rate=max_rate)
-        candidates = count(target).number
-        if candidates == 0:  # all of them need a larger rate
+        candidates = count(target)
+        if candidates.number == 0:  # all of them need a larger rate
             continue
-        if work(target, candidates, 1) > _WORK:
+        if not candidates.exact or work(target, _WORK) > _WORK:
             return None
-        found = best(target, top=1).found[0]
-        if found.gridding < mine - 1e-9:
+        found = best(target, 1, stem).found[0]
+        if found.ripple < mine.ripple - SPREAD_DB:
             return found
     return None
 
@@ -291,32 +302,31 @@ def _valid(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
         yield Finding("VALID", where, message, fix, False)
 
 
-def _last(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
+def _last(layers: Sequence[AxisOfLayer], stem: bool) -> Iterator[Finding]:
     convolutions = [layer for layer in layers if not layer.is_pool]
     # Only layers on the same map can change places without changing the field.
-    same = [layer for layer in convolutions if layer.spacing == convolutions[-1].spacing]
-    if len(same) < 2:
+    same = [layer for layer in convolutions if _kind(layer) == _kind(convolutions[-1])]
+    rates = tuple(layer.rate for layer in same)
+    if len(same) < 2 or not same[-1].kernel_size <= rates[-1] == max(rates) > min(rates):
         return
-    last, rates = same[-1], [layer.rate for layer in same]
-    if last.rate >= last.kernel_size and last.rate == max(rates) > min(rates):
-        message = f"the last layer has the largest rate, {last.rate}"
+    found = best_order(rates, same[-1].kernel_size, stem) if _allowed(same) else None
+    if found is None:
+        return
+    now = _ripple(same, stem)
+    if found.ripple < now - SPREAD_DB:
+        message = f"the last layer has the largest rate, {rates[-1]}"
         fix = (
-            "put the small rates last, which leaves the certificate as it is, or add a layer at rate 1, as "
-            "DRN-C does"
+            f"use {_listed(found)}, which leaves the certificate as it is and has a predicted ripple of "
+            f"{found.ripple:.1f} dB in place of {now:.1f}, or add a layer at rate 1, as DRN-C does"
         )
-        yield Finding("last layer", last.name, message, fix, False)
+        yield Finding("last layer", same[-1].name, message, fix, False)
 
 
-def _better_schedule(layers: Sequence[AxisOfLayer], of: int) -> Iterator[Finding]:
-    for (taps, spacing), group in groupby(layers, key=lambda layer: (layer.kernel_size, layer.spacing)):
+def _better_schedule(layers: Sequence[AxisOfLayer], of: int, stem: bool) -> Iterator[Finding]:
+    for (taps, spacing), group in groupby(layers, key=_kind):
         stack = [layer for layer in group if not layer.is_pool]
         rates = tuple(layer.rate for layer in stack)
-        field = 1 + (taps - 1) * sum(rates)
-        if len(rates) < 2 or max(rates) == 1 or len(rates) > MAX_LAYERS or field > MAX_FIELD:
-            continue
-        schedule = DilationSchedule(rates, taps)
-        mine = schedule.gridding.index
-        if mine < _GOOD:
+        if len(rates) < 2 or max(rates) == 1 or not _allowed(stack):
             continue
         # A rate that puts most of its taps into the padding is no improvement.
         fit = [
@@ -324,18 +334,38 @@ def _better_schedule(layers: Sequence[AxisOfLayer], of: int) -> Iterator[Finding
             for layer in stack
             if layer.map
         ]
-        found = better(schedule, max(1, min([MAX_RATE, *fit])))
-        if found is not None and found.gridding < mine / 2:
+        found = better(DilationSchedule(rates, taps), max(1, min([MAX_RATE, *fit])), stem)
+        if found is not None:
             pixels = "px" if spacing == 1 else "px of their map"
-            listed = ",".join(map(str, found.rates))
             fewer = f" with {len(found.rates)} layers in place of {len(rates)}"
             message = (
-                f"rates {listed} have the same field of {field} {pixels}"
-                f"{fewer if len(found.rates) < len(rates) else ''} and G {found.gridding:.3f} in place of "
-                f"{mine:.3f}"
+                f"rates {_listed(found)} have the same field of {found.receptive_field} {pixels}"
+                f"{fewer if len(found.rates) < len(rates) else ''} and a predicted ripple of "
+                f"{found.ripple:.1f} dB in place of {_ripple(stack, stem):.1f}"
             )
             where = f"{stack[0].name} to {stack[-1].name}" if len(stack) < of else ""
-            yield Finding("better schedule", where, message, f"use {listed}, in any order", False)
+            yield Finding("better schedule", where, message, f"use {_listed(found)}, in this order", False)
+
+
+def _kind(layer: AxisOfLayer) -> tuple[int, Fraction]:
+    """What layers that may change places have in common."""
+    return layer.kernel_size, layer.spacing
+
+
+def _allowed(stack: Sequence[AxisOfLayer]) -> bool:
+    """Whether layers of one kernel size are a `DilationSchedule`."""
+    field = 1 + sum((layer.kernel_size - 1) * layer.rate for layer in stack)
+    return len(stack) <= MAX_LAYERS and field <= MAX_FIELD and max(layer.rate for layer in stack) <= MAX_RATE
+
+
+def _ripple(stack: Sequence[AxisOfLayer], stem: bool) -> float:
+    """Predicted for these layers alone, in dB."""
+    layers = [(layer.kernel_size, layer.rate) for layer in stack]
+    return predict([*([STEM] if stem else []), *layers]).db
+
+
+def _listed(found: Found) -> str:
+    return ",".join(map(str, found.rates))
 
 
 def merge(

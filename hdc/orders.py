@@ -3,11 +3,11 @@
 Only the layers after a layer smooth the chance that arises in it (`hdc.ripple`), in whatever order they come.
 So an order is a path from no rate to all rates, one rate at a time, the last layer first, and the power at a
 frequency is a sum along this path: each multiset of rates on it adds an amount of its own. The least and the
-largest sum over all paths from a multiset on follow by dynamic programming. The least power at a tooth over the
-largest power in its valleys is a bound: no order has less ripple. Branch and bound with it visits few orders.
+largest sum over all paths from a multiset on follow by dynamic programming. The least power at a tooth over
+the largest in its valleys is a bound: no order has less ripple. Branch and bound with it visits few orders.
 
-Few teeth decide. An order is looked for that is better at some of them, and then compared at all: its strongest
-tooth is added to them. Once no order is better at these, none is better at all.
+Few teeth decide. An order is looked for that is better at some of them, and then compared at all: its
+strongest tooth is added to them. Once no order is better at these, none is better at all.
 """
 
 import math
@@ -20,13 +20,14 @@ from hdc.schedules import responses
 
 _NUMBERS = ripple.WIDTH * ripple.CHANNELS
 _VALUES = 2**20  # in an array at a time
+_WIDTH = 8  # orders of a set that are followed at a time
 _LESS = 10**-0.01  # an order counts as better if it has 0.1 dB less
 
 
 class Orders:
     """The predicted ripple of sets of rates over the orders of their layers.
 
-    Sets are `[m, n]` rates, each row ascending. Ripples are quotients of powers, not dB.
+    Sets are `[m, n]` rates, each row ascending. Within, ripples are quotients of powers, not dB.
 
     Args:
         kernel_size: K of each layer, at least 2.
@@ -36,24 +37,25 @@ class Orders:
     def __init__(self, kernel_size: int, stem: bool):
         self.kernel_size, self.stem = kernel_size, stem
 
-    def best(self, sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The ripple of each set in its best order, and this order.
+    def best(self, sets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The best order of the layers of each set: in no order is the ripple less by 0.1 dB.
 
-        No order is better by 0.1 dB. The order is the one with the smallest rates last if that is as good. A
-        ripple of less than 1 is no gridding, and counts as 1.
+        It is the order with the smallest rates last if that is as good. A ripple below 0 dB is no gridding,
+        and counts as 0 dB.
 
         Returns:
-            `[m]` ripples, and `[m, n]` rates, the first layer first.
+            `[m, n]` rates, the first layer first; `[m]` ripples in this order, and in ascending order, in dB.
         """
-        ripples, orders = np.empty(len(sets)), np.zeros_like(sets)
+        orders, ripples, ascending = np.zeros_like(sets), np.empty(len(sets)), np.empty(len(sets))
         for times, rows, rates in _patterns(sets):
             by_size = np.argsort(rates.max(axis=1), kind="stable")  # the largest rate decides on the periods
             values = math.prod(count + 1 for count in times) * int(self.fields(sets).max()) // 2
             values = max(values, ripple.longest_period(int(rates.max())) ** 2 // 2)
-            for part in parts(by_size, values):
-                rows_ = rows[part]
-                ripples[rows_], orders[rows_] = _Block(self, sets[rows_], rates[part], times).best()
-        return ripples, orders
+            for part in _parts(by_size, values):
+                some = rows[part]
+                block = _Block(self, sets[some], rates[part], times)
+                orders[some], ripples[some], ascending[some] = block.best()
+        return orders, _decibels(ripples), _decibels(ascending)
 
     def unordered(self, sets: np.ndarray, longest: int) -> np.ndarray:
         """`[m, 3, t]`: the power that no order changes, at the teeth of all periods and in their valleys.
@@ -142,11 +144,12 @@ class _Block:
         share = np.where(arises, before / before[:, first], 1)
         self.strength = np.where(arises, ripple.chance(orders.squares(rates, times), share), 0) / _NUMBERS
 
-    def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """See `Orders.best`."""
+    def best(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See `Orders.best`; ripples are quotients."""
         layers = np.repeat(np.arange(len(self.times)), self.times)
         paths = layers[np.argsort(self.rates[:, layers], axis=1, kind="stable")]  # the smallest rates last
         unproven = np.arange(len(paths))
+        ascending, _ = self._ripples(unproven, paths[:, ::-1])
         ripples, strongest = self._ripples(unproven, paths)
         teeth = strongest[:, -2:]
         while len(unproven):
@@ -156,7 +159,7 @@ class _Block:
             less = of_found < ripples[unproven]
             ripples[unproven[less]], paths[unproven[less]] = of_found[less], found[less]
             teeth = np.column_stack([teeth, strongest[:, -1]])
-        return ripples, np.take_along_axis(self.rates, paths, axis=1)[:, ::-1]
+        return np.take_along_axis(self.rates, paths, axis=1)[:, ::-1], ripples, ascending
 
     def _ripples(self, rows: np.ndarray, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The ripple of an order of some sets, `[p]`, and all teeth, `[p, t]`, the strongest last."""
@@ -166,7 +169,7 @@ class _Block:
             smoothing = smoothing * self.passed[rows, axis]
             power += self.strength[rows, after][:, None, None] * smoothing
         contrast = ripple.contrast(power)
-        return np.maximum(contrast.max(axis=1), 1), np.argsort(contrast, axis=1)
+        return contrast.max(axis=1), np.argsort(np.round(contrast, 9), axis=1, kind="stable")
 
     def _better(
         self, teeth: np.ndarray, rows: np.ndarray, ripples: np.ndarray
@@ -184,7 +187,7 @@ class _Block:
         def bound(set_: np.ndarray, after: np.ndarray, power: np.ndarray) -> np.ndarray:
             return np.maximum(ripple.contrast(power + to_go[set_, after]).max(axis=1), 1)
 
-        least, paths = ripples.copy(), np.zeros((len(rows), self.times.sum()), dtype=int)
+        least, paths = np.maximum(ripples, 1), np.zeros((len(rows), self.times.sum()), dtype=int)
         start = np.arange(len(rows)), np.zeros(len(rows), dtype=int), power, paths[:, :0]
         waiting = [(*start, bound(*start[:3]))]
         while waiting:
@@ -196,15 +199,19 @@ class _Block:
             power = power[parent] + adds[set_, after]
             path = np.column_stack([path[parent], axis])
             bounds = bound(set_, after, power)
-            order = np.argsort(bounds, kind="stable")[::-1]
+            order = np.lexsort((np.round(bounds, 9), set_))
             order = order[bounds[order] < least[set_[order]] * _LESS]
+            place = np.arange(len(order)) - np.searchsorted(set_[order], set_[order])
             if path.shape[1] == paths.shape[1]:
-                least[set_[order]], paths[set_[order]] = bounds[order], path[order]  # the last one counts
+                first = order[place == 0]
+                least[set_[first]], paths[set_[first]] = bounds[first], path[first]
                 continue
+            # The best few of each set go first: they end in orders that rule out most of the others.
             children = set_, after, power, path, bounds
-            for part in parts(order, 128 * power[:1].size):
+            for turn in range(int(place.max(initial=-1)) // _WIDTH, -1, -1):
+                part = order[place // _WIDTH == turn]
                 waiting.append(tuple(values[part] for values in children))
-        return least < ripples, paths
+        return least < np.maximum(ripples, 1), paths
 
     def _to_go(self, adds: np.ndarray) -> np.ndarray:
         """What the layers still to come add `[p, s, 3, k]`: the least at teeth, the largest in valleys."""
@@ -221,7 +228,12 @@ class _Block:
         return to_go
 
 
-def parts(rows: np.ndarray, values: int) -> Iterator[np.ndarray]:
+def _decibels(ripples: np.ndarray) -> np.ndarray:
+    """Without the digits that depend on which sets are computed together."""
+    return np.round(10 * np.log10(ripples), 6)
+
+
+def _parts(rows: np.ndarray, values: int) -> Iterator[np.ndarray]:
     """Some rows after the other, if so many `values` are needed for each."""
     step = max(1, _VALUES // max(1, values))
     return (rows[start : start + step] for start in range(0, len(rows), step))

@@ -102,9 +102,13 @@ def predict(
     power = _power(taps, longest, width * channels)
     found = [_strongest(power(period), period) for period in range(2, longest + 1)]
     db, frequency = max(found, key=lambda one: round(one[0], 9))
+    return PredictedRipple(db, frequency, tried(layers))
+
+
+def tried(layers: Sequence[tuple[int, int]]) -> bool:
+    """See `PredictedRipple.tried`."""
     rates = [rate for _, rate in layers[1:]]
-    tried = {size for size, _ in layers} == {3} and layers[0][1] == 1 and len(rates) == 4 and largest <= 8
-    return PredictedRipple(db, frequency, tried)
+    return {size for size, _ in layers} == {3} and layers[0][1] == 1 and len(rates) == 4 and max(rates) <= 8
 
 
 def longest_period(largest_rate: int) -> int:

@@ -1,9 +1,10 @@
 """Exhaustive search for gap-free dilation schedules. `hdc.search(...)` calls `search`.
 
-What a schedule sees does not depend on the order of its layers, so a schedule is searched as its rates in
-ascending order. It is gap-free exactly if every rate is at most 1 + (K - 1) * (sum of the rates before it);
-the first rate is therefore 1. The search visits every schedule that meets the target, or proves by an exact
-bound that it cannot be among the best.
+What a schedule can see does not depend on the order of its layers, so sets of rates are searched, in
+ascending order. A set is gap-free exactly if every rate is at most 1 + (K - 1) * (sum of the rates before
+it); the first rate is therefore 1. How strong gridding will be in the trained network does depend on the
+order: each set comes in the order of the least predicted ripple (`hdc.orders`), and the sets are ranked by
+that ripple. The search visits every set that meets the target.
 
 The search never reaches a dead end. From a prefix with `j` layers to come, every sum of rates can be reached
 between the smallest completion (the last rate `j` more times) and the largest (each time the largest rate
@@ -11,26 +12,26 @@ allowed), because lowering the first of the largest rates by one keeps a schedul
 the same reason every field between the smallest and the largest of a target exists.
 """
 
-import functools
 import itertools
-import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
 
 from hdc.errors import InputError
-from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, coprime, responses
+from hdc.orders import Orders
+from hdc.ripple import SPREAD_DB, STEM, tried
+from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule
 
-LIMIT = 10_000_000  # the most schedules that a search visits
-WORK = 10**10  # the most `work` that a search does: about half a minute
-TIE = 1e-9  # gridding indices are compared in steps of this size
+LIMIT = 10_000_000  # the most sets of rates that a search visits
+WORK = 3e9  # the most `work` that a search does: about half a minute
 
 _MERGED = 2**20  # `count` stops early above LIMIT only if the next layer takes more steps than this
 _COUNTED = 10**15  # or if there are more prefixes than this: times MAX_RATE it still fits 64 bits
 _CHUNK = 2**18  # rates in memory at a time, at each depth
+_FIRST = np.ones((1, 1), dtype=np.int16)  # the prefix of all schedules: rate 1
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,21 @@ class Found:
     """A gap-free schedule.
 
     Attributes:
-        rates: dilation rates, ascending; every other order of the layers sees the same.
+        rates: dilation rates in the best order of the layers, the first one first. In no order does the
+            prediction have 0.1 dB less.
         receptive_field: R, pixels per axis.
-        gridding: G, the index of `DilationSchedule.gridding`.
+        ripple: predicted for the trained network, in dB, see `hdc.ripple`; 0 and below is no gridding.
+        ascending_ripple: the same for the ascending order: the difference is what the order is worth.
+        tried: whether predictions were compared with trained networks like this one.
+        gridding: G, the index of `DilationSchedule.gridding`, the same in every order.
         effective_width: sigma = sqrt(sum r_i^2 (K^2 - 1) / 12), pixels.
     """
 
     rates: tuple[int, ...]
     receptive_field: int
+    ripple: float
+    ascending_ripple: float
+    tried: bool
     gridding: float
     effective_width: float
 
@@ -103,13 +111,15 @@ class Result:
 
     Attributes:
         target: what was searched for.
+        stem: whether the ripple is predicted after a 3x3 convolution, as in `net=context`.
         found: best first; of `best_per_field` the best of each field, ascending by field.
-        examined: how many gap-free schedules meet the target; all of them were considered.
+        examined: how many gap-free sets of rates meet the target; all of them were considered.
         max_rate: the largest rate considered: the target's, or less if a larger rate would always leave a
             hole or exceed the field.
     """
 
     target: Target
+    stem: bool
     found: tuple[Found, ...]
     examined: int
     max_rate: int
@@ -123,6 +133,7 @@ def search(
     at_least: bool = False,
     max_rate: int | None = None,
     top: int = 10,
+    stem: bool = True,
 ) -> Result:
     """The best gap-free schedules with that many layers: `best`, or without a field `best_per_field`.
 
@@ -130,47 +141,53 @@ def search(
 
     Example:
         >>> [found.rates for found in search(layers=3, field=17, top=2).found]
-        [(1, 2, 5), (1, 3, 4)]
+        [(2, 1, 5), (4, 3, 1)]
         >>> [(found.receptive_field, found.rates) for found in search(layers=2).found]
-        [(5, (1, 1)), (7, (1, 2)), (9, (1, 3))]
+        [(5, (1, 1)), (7, (2, 1)), (9, (1, 3))]
     """
     target = Target(layers, kernel_size, field, at_least, max_rate)
-    return best_per_field(target) if field is None else best(target, top)
+    return best_per_field(target, stem) if field is None else best(target, top, stem)
 
 
-def best(target: Target, top: int = 10) -> Result:
+def best(target: Target, top: int = 10, stem: bool = True) -> Result:
     """The `top` best gap-free schedules that meet the target. The search is exhaustive.
 
-    The best schedule has the smallest gridding index, compared in steps of `TIE`; then the largest effective
-    width; then the smallest rates, first to last.
+    Each set of rates comes once, in its best order. Sets whose predicted ripple is less than `SPREAD_DB`
+    above the least of all are ties, since the prediction is no more accurate; those less than twice as far
+    above it come next, and so on. A ripple below 0 dB counts as 0 dB. Of ties, the largest effective width
+    comes first, then the smallest rates.
+
+    Args:
+        top: how many.
+        stem: whether the ripple is predicted after a 3x3 convolution, as in `net=context`.
 
     Raises:
-        InputError: if no schedule can meet the target (the message says why), if more than `LIMIT` do, if
-            the search would take more than `WORK`, or if `top` is out of range.
+        InputError: if no schedule can meet the target (the message says why), if more than `LIMIT` sets of
+            rates do, if the search would take more than `WORK`, or if `top` is out of range.
 
     Example:
         >>> result = best(Target(layers=3, field=17), top=1)
         >>> result.found[0].rates, result.examined
-        ((1, 2, 5), 2)
+        ((2, 1, 5), 2)
     """
     _check("top", top, 1, LIMIT)
-    return _search(target, top, per_field=False)
+    return _search(target, top, stem, per_field=False)
 
 
-def best_per_field(target: Target) -> Result:
+def best_per_field(target: Target, stem: bool = True) -> Result:
     """The best gap-free schedule of each field that the target's layers can have, ascending by field.
 
     Raises:
-        InputError: if the target has a field, if more than `LIMIT` schedules meet it, or if the search would
-            take more than `WORK`.
+        InputError: if the target has a field, if more than `LIMIT` sets of rates meet it, or if the search
+            would take more than `WORK`.
     """
     if target.field is not None:
         raise InputError(f"the best of every field needs a target without a field, got field {target.field}")
-    return _search(target, 1, per_field=True)
+    return _search(target, 1, stem, per_field=True)
 
 
 def count(target: Target) -> Count:
-    """Count the gap-free ascending schedules that meet the target, without listing them.
+    """Count the gap-free sets of rates that meet the target, without listing them.
 
     Dynamic programming over (sum of rates, last rate). It stops early only once the count is above `LIMIT`,
     and then gives a lower bound: every prefix leads to at least one schedule.
@@ -196,20 +213,46 @@ def count(target: Target) -> Count:
     return Count(int(ways.sum()), exact=True)
 
 
-def work(target: Target, number: int, kept: int | None = None) -> float:
-    """Estimate the cost of a search, in evaluations of one layer at one frequency: 3 ns each.
-
-    Every schedule is evaluated at one frequency of each period. Those that are kept, and at least the first
-    piece of them, are evaluated at all frequencies: the square of the largest rate, divided by 6.6.
+def work(target: Target, most: float = WORK) -> float:
+    """Estimate the cost of a search, in steps of about 10 ns. The sum ends once it is above `most`.
 
     Args:
         target: a target that can be met.
-        number: how many schedules meet it.
-        kept: how many schedules the answer has; None for the best of every field.
+        most: no more than this is of interest.
     """
-    space = _Space(target)
-    in_full = min(number, max(space.largest_sum if kept is None else kept, space.piece))
-    return target.layers * space.max_rate * (number + in_full * space.max_rate / 9)
+    steps = 0.0
+    for sets in _Space(target).schedules():
+        steps += float(_steps(sets, target.kernel_size).sum())
+        if steps > most:
+            break
+    return steps
+
+
+def best_order(rates: Sequence[int], kernel_size: int = 3, stem: bool = True) -> Found | None:
+    """These rates in their best order, with holes or without; None if the search would take long.
+
+    Raises:
+        InputError: as `DilationSchedule`.
+
+    Example:
+        >>> best_order((1, 3, 3, 3, 3, 3)).rates
+        (3, 3, 3, 3, 3, 1)
+    """
+    sets = np.sort([DilationSchedule(tuple(rates), kernel_size).rates])
+    if _steps(sets, kernel_size)[0] > WORK / 100:
+        return None
+    order, ripple, ascending = Orders(kernel_size, stem).best(sets)
+    return _found(order[0], float(ripple[0]), float(ascending[0]), kernel_size, stem)
+
+
+def _steps(sets: np.ndarray, kernel_size: int) -> np.ndarray:
+    """`[m]`: the cost of the best order. It looks at all multisets of the rates, and at all periods."""
+    layers, times, multisets = sets.shape[1], np.ones(len(sets)), np.full(len(sets), 2.0)
+    for rate, before in zip(sets.T[1:], sets.T, strict=False):
+        times = np.where(rate == before, times + 1, 1)
+        multisets *= (times + 1) / times
+    pixels, largest = 1 + (kernel_size - 1) * sets.sum(axis=1, dtype=float), sets[:, -1].astype(float)
+    return multisets * (pixels + 32 * layers) / 2 + largest * pixels + layers * largest**2
 
 
 class _Space:
@@ -244,7 +287,7 @@ class _Space:
         high = np.minimum(1 + (self.kernel_size - 1) * totals, (self.largest_sum - totals) // remaining)
         return low, np.minimum(high, self.max_rate) - low + 1
 
-    def schedules(self, prefixes: np.ndarray) -> Iterator[np.ndarray]:
+    def schedules(self, prefixes: np.ndarray = _FIRST) -> Iterator[np.ndarray]:
         """All schedules that start with one of the prefixes `[m, i]`, in pieces `[p, n]`."""
         remaining = self.layers - prefixes.shape[1]
         if remaining == 0:
@@ -260,103 +303,59 @@ class _Space:
             yield from self.schedules(longer)
 
 
-def _search(target: Target, top: int, *, per_field: bool) -> Result:
-    """Visit every schedule of the target and keep the `top` best, per field or overall."""
+def _search(target: Target, top: int, stem: bool, *, per_field: bool) -> Result:
+    """Visit every set of rates of the target and keep the `top` best, per field or overall."""
     reason = _impossible(target)
     if reason is not None:
         raise InputError(reason)
     size = count(target)
-    share = work(target, size.number, None if per_field else top) / WORK
-    if size.number > LIMIT or share > 1:
-        raise InputError(_too_many(target, size, share))
+    if size.number > LIMIT or work(target) > WORK:
+        raise InputError(_too_many(target, size))
     k, space = target.kernel_size, _Space(target)
-    kept, kept_index = np.empty((0, target.layers), dtype=np.int16), np.empty(0)
-    bound = np.full(space.largest_sum + 1, np.inf)  # by group: a larger index is not among the best
-    examined = 0
-
-    def groups(rates: np.ndarray) -> np.ndarray:
-        return rates.sum(axis=1) * per_field
-
-    for rates in space.schedules(np.ones((1, 1), dtype=np.int16)):
-        examined += len(rates)
-        least = _gridding(rates, k, bound[groups(rates)], None)
-        wanted = least <= bound[groups(rates)]
-        rates, least = rates[wanted], least[wanted]
-        # The most promising schedules come first: they lower the bound for the others.
-        promising, _ = _leaders(rates, least, groups(rates), top)
-        chosen = np.isin(np.arange(len(rates)), promising)
-        for part, known in ((rates[chosen], least[chosen]), (rates[~chosen], least[~chosen])):
-            index = _gridding(part, k, bound[groups(part)], known)
-            wanted = index <= bound[groups(part)]
-            rates = np.concatenate([kept, part[wanted]])
-            index = np.concatenate([kept_index, index[wanted]])
-            leaders, last = _leaders(rates, index, groups(rates), top)
-            kept, kept_index = rates[leaders], index[leaders]
-            bound[groups(rates[last])] = index[last] + TIE
-    found = (_found(rates, float(index), k) for rates, index in zip(kept, kept_index, strict=True))
-    return Result(target, tuple(found), examined, space.max_rate)
+    orders = Orders(k, stem)
+    visited = [(rates, *orders.best(rates)) for rates in space.schedules()]
+    sets, ordered, ripples, ascending = (np.concatenate(some) for some in zip(*visited, strict=True))
+    fields = sets.sum(axis=1, dtype=np.int64) * per_field
+    found = (
+        _found(ordered[place], float(ripples[place]), float(ascending[place]), k, stem)
+        for place in _leaders(sets, ripples, fields, top)
+    )
+    return Result(target, stem, tuple(found), len(sets), space.max_rate)
 
 
-def _leaders(
-    rates: np.ndarray, index: np.ndarray, groups: np.ndarray, top: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the `top` best schedules of each group.
+def _found(rates: np.ndarray, ripple: float, ascending: float, kernel_size: int, stem: bool) -> Found:
+    schedule = DilationSchedule(tuple(rates.tolist()), kernel_size)
+    return Found(
+        schedule.rates,
+        schedule.receptive_field,
+        ripple,
+        ascending,
+        tried([*([STEM] if stem else []), *((kernel_size, rate) for rate in schedule.rates)]),
+        schedule.gridding.index,
+        schedule.effective_width,
+    )
+
+
+def _leaders(rates: np.ndarray, ripples: np.ndarray, groups: np.ndarray, top: int) -> np.ndarray:
+    """Find the `top` best sets of each group.
 
     Args:
         rates: `[m, n]`.
-        index: `[m]` gridding indices.
+        ripples: `[m]`, dB.
         groups: `[m]` integers.
 
     Returns:
-        Positions of the best, by group and best first, and the position of each group's `top`-th.
+        Their positions, by group and best first.
     """
-    # Step borders must not lie on a power of 1/K, or round-off would separate equal indices.
-    steps = np.floor(index / TIE + 1 / math.pi)
+    _, group = np.unique(groups, return_inverse=True)
+    ripples = np.maximum(ripples, 0)
+    least = np.full(group.max() + 1, np.inf)
+    np.minimum.at(least, group, ripples)
+    steps = (ripples - least[group]) // SPREAD_DB
     squares = (rates.astype(np.int64) ** 2).sum(axis=1)  # orders as the effective width does, and is exact
-    order = np.lexsort((*rates.T[::-1], -squares, steps, groups))
-    place = np.arange(len(order)) - np.searchsorted(groups[order], groups[order])
-    return order[place < top], order[place == top - 1]
-
-
-def _gridding(rates: np.ndarray, kernel_size: int, bound: np.ndarray, least: np.ndarray | None) -> np.ndarray:
-    """The gridding index of ascending schedules, as `DilationSchedule.gridding` defines it.
-
-    Args:
-        rates: `[m, n]`; the first rate of each is 1.
-        kernel_size: K.
-        bound: `[m]`; an index above it need not be exact.
-        least: `[m]`, a lower bound of the index; None to compute one from the frequencies 1/q alone.
-
-    Returns:
-        `[m]`: a lower bound of the index; with `least`, the index itself unless it is above `bound`.
-    """
-    layers = np.ascontiguousarray(rates.T, dtype=np.int32)
-    rows = np.arange(len(rates))
-    index = np.zeros(len(rates)) if least is None else least.copy()
-    for period in range(2, int(layers[-1].max(initial=1)) + 1):
-        going = (layers[-1] >= period) & (index[rows] <= bound[rows])
-        if not going.all():
-            layers, rows = layers[:, going], rows[going]
-        if not rows.size:
-            break
-        response = responses(period, kernel_size)
-        numerators = np.ones(1, dtype=np.int32) if least is None else coprime(period)
-        # No factor is above 1, and the first rate is 1 in all schedules.
-        numerators = numerators[response[numerators] > index[rows].min()]
-        largest = int(layers[-1].max())
-        if layers.size > largest:
-            table = response[np.multiply.outer(numerators, np.arange(largest + 1, dtype=np.int32)) % period]
-            ripples = (table.take(layer, axis=1) for layer in layers)
-        else:
-            ripples = (response[np.multiply.outer(numerators, layer) % period] for layer in layers)
-        product = functools.reduce(np.multiply, ripples)
-        index[rows] = np.maximum(index[rows], product.max(axis=0, initial=0))
-    return index
-
-
-def _found(rates: np.ndarray, gridding: float, kernel_size: int) -> Found:
-    schedule = DilationSchedule(tuple(rates.tolist()), kernel_size)
-    return Found(schedule.rates, schedule.receptive_field, gridding, schedule.effective_width)
+    order = np.lexsort((*rates.T[::-1], -squares, steps, group))
+    place = np.arange(len(order)) - np.searchsorted(group[order], group[order])
+    return order[place < top]
 
 
 def _branch(low: np.ndarray, choices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -393,7 +392,7 @@ def _impossible(target: Target) -> str | None:
     return f"field {field} is not possible: the largest gap-free field {stack} {bound}{advice}"
 
 
-def _too_many(target: Target, size: Count, share: float) -> str:
+def _too_many(target: Target, size: Count) -> str:
     """The message for a search that is too large: its size, and which options make it smaller."""
     bounds = ["--max-rate" if target.max_rate is None else "a lower --max-rate"]
     if target.field is None:
@@ -403,10 +402,10 @@ def _too_many(target: Target, size: Count, share: float) -> str:
     if size.number > LIMIT:
         too_much = f", at most {LIMIT:,} are searched"
     else:
-        too_much = f" with rates up to {_Space(target).max_rate}, {share:,.1f} times what is searched"
+        too_much = f" with rates up to {_Space(target).max_rate}, whose orders would take too long to search"
     return (
         f"{target.layers} layers with kernel size {target.kernel_size} have "
-        f"{'' if size.exact else 'at least '}{size.number:,} gap-free schedules that meet the target"
+        f"{'' if size.exact else 'at least '}{size.number:,} gap-free sets of rates that meet the target"
         f"{too_much}: set {', '.join(bounds)} or fewer --layers"
     )
 

@@ -14,7 +14,7 @@ LIBRARY = [
     ["errors", "folders"],
     ["schedules", "registry"],
     ["ripple"],
-    ["fields"],
+    ["fields", "orders"],
     ["search", "plots"],
     ["advice", "published"],
     ["ops"],

@@ -23,7 +23,7 @@ from hdc.published import Published
 
 _BARS = "▁▂▃▄▅▆▇█"
 _HOLE = "×"
-_UNTRIED = "an extrapolation, tried on 4 layers of kernel size 3 and rates to 8"
+UNTRIED = "an extrapolation, tried on 4 layers of kernel size 3 and rates to 8"
 
 
 def to_json(field: Field, size: int | None, stem: bool = True) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def to_json(field: Field, size: int | None, stem: bool = True) -> dict[str, Any]
     if size is not None:
         values["size"] = size
         values["padding_share"] = field.padding(size)
-        values["findings"] = [asdict(finding) for finding in advice.for_schedule(field, size)]
+        values["findings"] = [asdict(finding) for finding in advice.for_schedule(field, size, stem)]
     return values
 
 
@@ -52,7 +52,7 @@ def report(field: Field, size: int | None, stem: bool = True) -> RenderableType:
     layers = "1 layer" if field.layers == 1 else f"{field.layers} layers"
     parts = [Text(f"{field.name}, {layers} of kernel size {field.kernel_size}\n"), table]
     pictures = [_Picture(field, axis) for axis in range(1 if field.same_axes else 2)]
-    found = advice.for_schedule(field, size)
+    found = advice.for_schedule(field, size, stem)
     return Group(*parts, *pictures, *([Text("")] if found else []), *(Text(f"- {one}") for one in found))
 
 
@@ -62,7 +62,7 @@ def comparison(fields: Sequence[Field], size: int | None, stem: bool = True) -> 
     rows = [_row(one, size, stem) for one in fields]
     note = f"ripple: predicted, in dB{'' if stem else ', without a stem'}"
     if any(cell.endswith("?") for row in rows for cell in row):
-        note += f"; ?: {_UNTRIED}"
+        note += f"; ?: {UNTRIED}"
     return Group(Rows([*head, *(["padding %"] if size is not None else [])], rows), Text(note))
 
 
@@ -138,7 +138,7 @@ def _ripple(one: Field, stem: bool) -> str:
     if ripple is None:
         return "not predicted for parallel branches and rates above 1024"
     after = "after a 3x3 stem" if stem else "without a stem"
-    tried = "" if ripple.tried else f"; {_UNTRIED}"
+    tried = "" if ripple.tried else f"; {UNTRIED}"
     return f"{ripple.db:.1f} dB when trained, {after}, at a period of {1 / ripple.frequency:.4g} px{tried}"
 
 

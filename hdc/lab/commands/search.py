@@ -3,9 +3,11 @@
 from dataclasses import asdict
 
 from hdc.errors import InputError
+from hdc.lab.commands.check import UNTRIED
 from hdc.lab.commands.command import Parser
 from hdc.lab.commands.output import console, print_json
 from hdc.lab.terminal import Rows
+from hdc.ripple import SPREAD_DB
 from hdc.search import Result, Target, best, best_per_field
 
 
@@ -13,8 +15,9 @@ def parser() -> Parser:
     """The command line's."""
     parser = Parser(
         prog="hdc search",
-        description="Every gap-free schedule that meets the target, ranked by gridding index, then by "
-        "effective width. The search is exhaustive. Without --field: the best of every field.",
+        description="Every gap-free set of rates that meets the target, each in the order of the layers with "
+        "the least predicted ripple, ranked by that ripple, then by effective width. The search is "
+        "exhaustive. Without --field: the best of every field.",
     )
     parser.add_argument("--layers", type=int, required=True, metavar="n", help="number of layers")
     parser.add_argument("--field", type=int, metavar="R", help="receptive field in pixels")
@@ -22,6 +25,9 @@ def parser() -> Parser:
     parser.add_argument("--kernel-size", type=int, default=3, metavar="K", help="taps per axis, 3 by default")
     parser.add_argument("--max-rate", type=int, metavar="r", help="the largest rate allowed")
     parser.add_argument("--top", type=int, metavar="t", help="how many to print, 10 by default")
+    parser.add_argument(
+        "--no-stem", action="store_true", help="predict the ripple without the 3x3 stem of net=context"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--sweep", action="store_true", help="print the command that trains the schedules")
     return parser
@@ -34,9 +40,9 @@ def run(arguments: list[str]) -> int:
     if args.field is None:
         if args.top is not None:
             raise InputError("--top needs --field: without it, the best of every field is printed")
-        result = best_per_field(target)
+        result = best_per_field(target, not args.no_stem)
     else:
-        result = best(target, 10 if args.top is None else args.top)
+        result = best(target, 10 if args.top is None else args.top, not args.no_stem)
     if args.json and args.sweep:
         raise InputError("--json and --sweep are two forms of the answer: give one of them")
     if args.json:
@@ -58,16 +64,25 @@ def _print(result: Result) -> None:
         (
             ",".join(map(str, found.rates)),
             str(found.receptive_field),
+            f"{_decibels(found.ripple)}{'' if found.tried else '?'}",
+            _decibels(found.ascending_ripple),
             f"{found.gridding:.3f}",
             f"{found.effective_width:.2f}",
         )
         for found in result.found
     ]
-    console().print(Rows(("rates", "field", "G", "width"), rows))
+    console().print(Rows(("rates", "field", "ripple", "ascending", "G", "width"), rows))
     what = "the best of every field" if target.field is None else "the best"
     layers = "1 layer" if target.layers == 1 else f"{target.layers} layers"
     considered = "the only one" if result.examined == 1 else f"all {result.examined:,}"
     print(
-        f"Proven {what} of the gap-free schedules with {layers}, kernel size {target.kernel_size} and rates "
-        f"up to {result.max_rate}: {considered} considered. The layers may come in any order."
+        f"By predicted ripple, {what} of the gap-free sets of rates with {layers}, kernel size "
+        f"{target.kernel_size} and rates up to {result.max_rate}: {considered} considered, each in its best "
+        f"order. Ripples in dB{'' if result.stem else ', without a stem'}: in this order, and with the rates "
+        f"ascending. Those that differ by less than {SPREAD_DB:g} dB are ties, the widest first."
+        f"{'' if all(found.tried for found in result.found) else f' ?: {UNTRIED}.'}"
     )
+
+
+def _decibels(ripple: float) -> str:
+    return f"{round(ripple, 1) + 0:.1f}"  # not -0.0

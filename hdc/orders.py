@@ -20,8 +20,13 @@ from hdc.schedules import responses
 
 _NUMBERS = ripple.WIDTH * ripple.CHANNELS
 _VALUES = 2**20  # in an array at a time
+_VISITS = 300_000  # the most steps along paths that are looked at for one set
 _WIDTH = 8  # orders of a set that are followed at a time
 _LESS = 10**-0.01  # an order counts as better if it has 0.1 dB less
+
+
+class TooManyOrders(Exception):
+    """The best order of some set of rates is not found, and proven, in reasonable time."""
 
 
 class Orders:
@@ -42,6 +47,9 @@ class Orders:
 
         It is the order with the smallest rates last if that is as good. A ripple below 0 dB is no gridding,
         and counts as 0 dB.
+
+        Raises:
+            TooManyOrders: if that takes too long for one of them.
 
         Returns:
             `[m, n]` rates, the first layer first; `[m]` ripples in this order, and in ascending order, in dB.
@@ -189,7 +197,7 @@ class _Block:
 
         least, paths = np.maximum(ripples, 1), np.zeros((len(rows), self.times.sum()), dtype=int)
         start = np.arange(len(rows)), np.zeros(len(rows), dtype=int), power, paths[:, :0]
-        waiting = [(*start, bound(*start[:3]))]
+        waiting, visits = [(*start, bound(*start[:3]))], np.zeros(len(rows), dtype=int)
         while waiting:
             set_, after, power, path, bounds = waiting.pop()
             promising = bounds < least[set_] * _LESS
@@ -198,6 +206,9 @@ class _Block:
             set_, after = set_[parent], after[parent] + self.steps[axis]
             power = power[parent] + adds[set_, after]
             path = np.column_stack([path[parent], axis])
+            visits += np.bincount(set_, minlength=len(visits))
+            if visits.max(initial=0) > _VISITS:
+                raise TooManyOrders
             bounds = bound(set_, after, power)
             order = np.lexsort((np.round(bounds, 9), set_))
             order = order[bounds[order] < least[set_[order]] * _LESS]
@@ -207,10 +218,9 @@ class _Block:
                 least[set_[first]], paths[set_[first]] = bounds[first], path[first]
                 continue
             # The best few of each set go first: they end in orders that rule out most of the others.
-            children = set_, after, power, path, bounds
             for turn in range(int(place.max(initial=-1)) // _WIDTH, -1, -1):
                 part = order[place // _WIDTH == turn]
-                waiting.append(tuple(values[part] for values in children))
+                waiting.append((set_[part], after[part], power[part], path[part], bounds[part]))
         return least < np.maximum(ripples, 1), paths
 
     def _to_go(self, adds: np.ndarray) -> np.ndarray:

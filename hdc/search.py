@@ -21,7 +21,7 @@ from types import ModuleType
 import numpy as np
 
 from hdc.errors import InputError
-from hdc.orders import Orders
+from hdc.orders import Orders, TooManyOrders
 from hdc.ripple import SPREAD_DB, STEM, tried
 from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule
 
@@ -163,7 +163,7 @@ def best(target: Target, top: int = 10, stem: bool = True) -> Result:
 
     Raises:
         InputError: if no schedule can meet the target (the message says why), if more than `LIMIT` sets of
-            rates do, if the search would take more than `WORK`, or if `top` is out of range.
+            rates do, if the search takes too long, or if `top` is out of range.
 
     Example:
         >>> result = best(Target(layers=3, field=17), top=1)
@@ -179,7 +179,7 @@ def best_per_field(target: Target, stem: bool = True) -> Result:
 
     Raises:
         InputError: if the target has a field, if more than `LIMIT` sets of rates meet it, or if the search
-            would take more than `WORK`.
+            takes too long.
     """
     if target.field is not None:
         raise InputError(f"the best of every field needs a target without a field, got field {target.field}")
@@ -241,7 +241,10 @@ def best_order(rates: Sequence[int], kernel_size: int = 3, stem: bool = True) ->
     sets = np.sort([DilationSchedule(tuple(rates), kernel_size).rates])
     if _steps(sets, kernel_size)[0] > WORK / 100:
         return None
-    order, ripple, ascending = Orders(kernel_size, stem).best(sets)
+    try:
+        order, ripple, ascending = Orders(kernel_size, stem).best(sets)
+    except TooManyOrders:
+        return None
     return _found(order[0], float(ripple[0]), float(ascending[0]), kernel_size, stem)
 
 
@@ -313,7 +316,10 @@ def _search(target: Target, top: int, stem: bool, *, per_field: bool) -> Result:
         raise InputError(_too_many(target, size))
     k, space = target.kernel_size, _Space(target)
     orders = Orders(k, stem)
-    visited = [(rates, *orders.best(rates)) for rates in space.schedules()]
+    try:
+        visited = [(rates, *orders.best(rates)) for rates in space.schedules()]
+    except TooManyOrders:
+        raise InputError(_too_many(target, size)) from None
     sets, ordered, ripples, ascending = (np.concatenate(some) for some in zip(*visited, strict=True))
     fields = sets.sum(axis=1, dtype=np.int64) * per_field
     found = (

@@ -349,8 +349,8 @@ def test_a_large_rate_at_the_end_is_noted_where_another_order_is_better(rates, t
         assert finding.where == f"layer {len(rates)}" and not finding.problem
         assert finding.message == f"the last layer has the largest rate, {rates[-1]}"
         match = re.fullmatch(
-            r"use ([\d,]+), which leaves the certificate as it is and has a predicted ripple of (-?[\d.]+) dB "
-            r"in place of (-?[\d.]+), or add a layer at rate 1, as DRN-C does",
+            r"use ([\d,]+), which leaves the certificate as it is and has a predicted ripple of (-?[\d.]+) "
+            r"dB in place of (-?[\d.]+), or add a layer at rate 1, as DRN-C does",
             finding.fix,
         )
         assert match, finding.fix
@@ -456,7 +456,10 @@ def test_fewer_layers_are_said_to_be_fewer() -> None:
     (finding,) = found(stack([2, 2, 2, 2, 2]), "better schedule")
     rates = [int(rate) for rate in finding.fix.removeprefix("use ").partition(", in")[0].split(",")]
     assert (len(rates), sum(rates)) == (3, 10)
-    assert f"the same field of 21 px with {len(rates)} layers in place of 5 and a predicted ripple of " in finding.message
+    assert (
+        f"the same field of 21 px with {len(rates)} layers in place of 5 and a predicted ripple of "
+        in finding.message
+    )
 
 
 def test_only_layers_with_the_same_taps_and_stride_are_exchanged_for_others() -> None:

@@ -281,31 +281,31 @@ def correlation(rows: Sequence[Row], predicted: str, measured: str, given: str |
 
 
 def _correlations(table: Table) -> Rows:
-    """Does the prediction predict? One line per measured column, over rows that differ only in schedule.
+    """Does the prediction predict? A line per measured column, over rows that differ only in schedule.
 
-    Where the rows differ in their receptive field too, the partial correlations at equal field follow.
+    Where these differ in their receptive field too, a second line has the partial correlations.
     """
     alike: dict[tuple[str, ...], list[Row]] = {}
     for row in table.rows:
         alike.setdefault(row.others, []).append(row)
-    asked = [(name, None) for name in table.config.correlate]
-    if _field_varies(table):
-        asked += [(name, _FIELD) for name in table.config.correlate if name != _FIELD]
+    held = {None: (), _FIELD: ("at equal field",)} if _field_varies(table) else {None: ()}
     found = {
-        (others, name): [correlation(rows, predicted, name, given) for predicted, given in asked]
+        (title(name, table.dense), *others, *words): [
+            correlation(rows, predicted, name, given) for predicted in table.config.correlate
+        ]
         for others, rows in alike.items()
         for name in table.compared
+        for given, words in held.items()
     }
     body = tuple(
         (
-            ", ".join((title(name, table.dense), *others)),
+            ", ".join(words),
             str(max((one.n for one in cells), default=0)),
             *(str(one) if math.isfinite(one.rho) else "–" for one in cells),
         )
-        for (others, name), cells in found.items()
+        for words, cells in found.items()
     )
-    headings = (DESCRIBED[name].title + (" at equal field" if given else "") for name, given in asked)
-    head = ("Spearman with", "rows", *headings)
+    head = ("Spearman with", "rows", *(DESCRIBED[name].title for name in table.config.correlate))
     return Rows(head, body, title="does the prediction predict? rank correlation with the rows' means")
 
 
@@ -393,7 +393,7 @@ def _difference_notes(table: Table) -> Iterator[str]:
             if pairs < max((len(seeds) for seeds in row.values.values()), default=0):
                 yield f"{row.label}: {pairs} of its seeds paired with {other.label}"
     if any(one.mark == "≈" for one in cells):
-        yield (f"≈ within the noise: adjusted p of {ALPHA} or more, which does not show that nothing differs")
+        yield f"≈ within the noise: adjusted p of {ALPHA} or more, which does not show that nothing differs"
     if any(one.mark == "?" and one.paired.n == 1 for one in cells):
         yield "? one pair: its spread is not known, so it may be noise"
     for n in sorted({one.paired.n for one in cells if one.mark == "?" and one.paired.n > 1}):

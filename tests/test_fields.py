@@ -16,8 +16,8 @@ from hdc.schedules import DilationSchedule
 
 KEYS = [
     "rates", "kernel_size", "receptive_field", "coverage", "coverage_2d", "gap_free", "first_hole",
-    "gridding", "gridding_frequency", "ripple", "ripple_frequency", "lattice_share", "sigma", "neighbour_overlap",
-    "common_factor", "hdc_rule",
+    "gridding", "gridding_frequency", "ripple", "ripple_frequency", "lattice_share", "sigma",
+    "neighbour_overlap", "common_factor", "hdc_rule",
 ]  # fmt: skip
 
 RATES = st.lists(st.integers(1, 7), min_size=1, max_size=3)

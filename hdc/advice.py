@@ -96,9 +96,9 @@ def for_schedule(field: Field, size: int | None = None, stem: bool = True) -> tu
 
     Example:
         >>> from hdc.fields import Stack
-        >>> for finding in for_schedule(Stack.parse("1,2,9,1")):
+        >>> for finding in for_schedule(Stack.parse("1,2,4")):
         ...     print(finding.rule, "-", finding.fix)
-        better schedule - use 9,3,1, in this order
+        better schedule - use 5,1,1, in this order
     """
 
     def along(name: str, rate: int) -> AxisOfLayer:

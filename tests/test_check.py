@@ -103,18 +103,18 @@ def test_kernel_size_and_axes_are_used(capsys) -> None:
 
 
 def test_a_size_adds_the_padding_and_the_findings(capsys) -> None:
-    plain = json.loads(run(capsys, "check", "2,2,9", "--json", code=1))
-    values = json.loads(run(capsys, "check", "2,2,9", "--size", "8", "--json", code=1))
+    plain = json.loads(run(capsys, "check", "2,2,3,13", "--json", code=1))
+    values = json.loads(run(capsys, "check", "2,2,3,13", "--size", "8", "--json", code=1))
     assert set(values) - set(plain) == {"size", "padding_share", "findings"}
     assert {key: values[key] for key in plain} == plain
     assert values["size"] == 8
     assert values["padding_share"] == pytest.approx(
-        [reference.same_padding_share((r, r), 3, (8, 8)) for r in (2, 2, 9)]
+        [reference.same_padding_share((r, r), 3, (8, 8)) for r in (2, 2, 3, 13)]
     )
     for finding in values["findings"]:
         assert set(finding) == {"rule", "where", "message", "fix", "problem"}
     assert {"holes", "rate and map", "last layer"} <= {finding["rule"] for finding in values["findings"]}
-    text = " ".join(run(capsys, "check", "2,2,9", "--size", "8", code=1).split())
+    text = " ".join(run(capsys, "check", "2,2,3,13", "--size", "8", code=1).split())
     for finding in values["findings"]:
         kind = "problem" if finding["problem"] else "note"
         assert f"- {kind}, {finding['rule']}: " in text
@@ -563,29 +563,39 @@ def best_by_hand(layers: int, taps: int, field: int, max_rate: int) -> dict[tupl
 def test_the_search_s_table_and_json(capsys) -> None:
     known = best_by_hand(4, 3, 31, 12)
     out = run(capsys, "search", "--layers", "4", "--field", "31", "--top", "5")
-    rows = [line.split() for line in out.splitlines() if re.match(r" 1,", line)]
+    rows = [line.split() for line in out.splitlines() if re.match(r" \d+,", line)]
     assert len(rows) == 5
-    for (rates, field, index, width), worst in zip(rows, sorted(known.values()), strict=False):
-        key = tuple(map(int, rates.split(",")))
+    for rates, field, ripple, ascending, index, width in rows:
+        order = tuple(map(int, rates.split(",")))
+        key = tuple(sorted(order))
+        for shown, one in ((ripple, order), (ascending, key)):
+            expected = reference.predicted_ripple([(3, 1), *((3, rate) for rate in one)])[0]
+            assert float(shown.rstrip("?")) == pytest.approx(expected, abs=0.051)
+        assert ripple.endswith("?") == (max(order) > 8)
         assert (field, index) == ("31", f"{known[key]:.3f}")
-        assert known[key] == pytest.approx(worst)
         assert width == f"{math.sqrt(sum(r * r for r in key) * 8 / 12):.2f}"
-    assert "gap-free schedules with 4 layers, kernel size 3" in out
-    assert f"all {len(known)} considered" in out
+    text = " ".join(out.split())
+    assert "gap-free sets of rates with 4 layers, kernel size 3" in text
+    assert f"all {len(known)} considered, each in its best order" in text
+    assert "less than 2 dB are ties" in text and "?: an extrapolation, tried on" in text
     values = json.loads(run(capsys, "search", "--layers", "4", "--field", "31", "--top", "5", "--json"))
     result = search.best(search.Target(4, field=31), 5)
     assert values == json.loads(json.dumps(asdict(result)))
     assert [typed(found["rates"]) for found in values["found"]] == [row[0] for row in rows]
-    assert (values["examined"], values["target"]["field"]) == (len(known), 31)
+    assert (values["examined"], values["target"]["field"], values["stem"]) == (len(known), 31, True)
+    bare = json.loads(run(capsys, "search", "--layers", "4", "--field", "31", "--no-stem", "--json"))
+    assert bare == json.loads(json.dumps(asdict(search.best(search.Target(4, field=31), stem=False))))
+    out = run(capsys, "search", "--layers", "4", "--field", "31", "--no-stem")
+    assert "Ripples in dB, without a stem:" in " ".join(out.split())
 
 
 def test_the_search_of_every_field(capsys) -> None:
     out = run(capsys, "search", "--layers", "3", "--max-rate", "4")
-    fields = [line.split()[1] for line in out.splitlines() if re.match(r" 1,", line)]
+    fields = [line.split()[1] for line in out.splitlines() if re.match(r" \d+,", line)]
     assert fields == ["7", "9", "11", "13", "15", "17"]
-    assert "Proven the best of every field" in out
+    assert "By predicted ripple, the best of every field" in out
     out = run(capsys, "search", "--layers", "1", "--field", "3")
-    assert "gap-free schedules with 1 layer" in out
+    assert "gap-free sets of rates with 1 layer" in out
     assert "the only one considered" in out
 
 
@@ -594,12 +604,11 @@ def test_the_search_keeps_its_numbers_in_narrow_terminals(columns, capsys, monke
     monkeypatch.setenv("COLUMNS", str(columns))
     out = run(capsys, "search", "--layers", "8", "--field", "101", "--max-rate", "9", "--top", "1")
     (found,) = search.best(search.Target(8, field=101, max_rate=9), 1).found
-    numbers = ["101", f"{found.gridding:.3f}", f"{found.effective_width:.2f}"]
-    if columns == 40:
-        assert any(line.split()[-3:] == numbers for line in out.splitlines()), out
-    else:
-        paragraph = ", ".join(map(" ".join, zip(("field", "G", "width"), numbers, strict=True)))
-        assert f": {paragraph}" in " ".join(out.split()), out
+    numbers = ["101", f"{found.ripple:.1f}?", f"{found.ascending_ripple:.1f}", f"{found.gridding:.3f}"]
+    numbers.append(f"{found.effective_width:.2f}")
+    names = ("field", "ripple", "ascending", "G", "width")
+    paragraph = ", ".join(map(" ".join, zip(names, numbers, strict=True)))
+    assert f": {paragraph}" in " ".join(out.split()), out
 
 
 @pytest.mark.parametrize(

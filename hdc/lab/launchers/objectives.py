@@ -1,8 +1,7 @@
 """The objectives of a search over schedules, on the validation split: quality up, gridding down.
 
-Gridding is the ripple of the trained network's effective receptive field, not the certificate's index G. G
-is known without training, so `hdc search` finds its best schedules exhaustively. It also assumes equal
-weights: an optimizer would prefer schedules that it flatters, see the study `schedules`.
+Gridding is the ripple of the trained network's effective receptive field, as measured. The predicted ripple is
+known without training, so `hdc search` finds its best schedules exhaustively.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The objectives of a search over schedules, on the validation split: quality up, gridding down.
 
-Gridding is the ripple of the trained network's effective receptive field, as measured. The predicted ripple is
-known without training, so `hdc search` finds its best schedules exhaustively.
+Gridding is the ripple of the trained network's effective receptive field, as measured. The predicted ripple
+is known without training, so `hdc search` finds its best schedules exhaustively.
 """
 
 import math

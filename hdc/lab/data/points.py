@@ -1,7 +1,7 @@
-"""One-pixel points on a black tile, and what their distance says: two demonstrations in which gridding is seen.
+"""One-pixel points on a black tile; what a label is depends on where they are. Predictions show gridding.
 
-All the evidence for a label is in single pixels, so a hole of the network that falls on one loses it: the worst
-case for holes, which says nothing of natural images.
+All the evidence for a label is in single pixels, so a hole of the network that falls on one loses it. This is
+the worst case for holes and says nothing of natural images.
 """
 
 from dataclasses import dataclass
@@ -62,10 +62,10 @@ def _make(label: str, tile: int) -> Dataset:
     draw, classes = (_discs, ("outside", "inside")) if label == "discs" else (_voronoi, tuple(COLOURS))
     # A generator of its own for each split: the test tiles do not depend on how many are trained on.
     generators = np.random.default_rng(SEED).spawn(len(ITEMS))
-    splits = {
-        name: Split(*map(np.stack, zip(*(draw(generator, tile) for _ in range(count)), strict=True)))
-        for (name, count), generator in zip(ITEMS.items(), generators, strict=True)
-    }
+    splits = {}
+    for (name, count), generator in zip(ITEMS.items(), generators, strict=True):
+        images, labels = zip(*(draw(generator, tile) for _ in range(count)), strict=True)
+        splits[name] = Split(np.stack(images), np.stack(labels).astype(np.int32))
     return Dataset("points", "dense", classes, **splits)
 
 
@@ -73,12 +73,12 @@ def _discs(generator: np.random.Generator, tile: int) -> tuple[np.ndarray, np.nd
     rows, columns = _places(generator, tile, DISCS)
     image = np.zeros((tile, tile, 1), np.uint8)
     image[rows, columns] = 255
-    return image, np.int32(_squared_distances(rows, columns, tile).min(axis=0) <= RADIUS**2)
+    return image, _squared_distances(rows, columns, tile).min(axis=0) <= RADIUS**2
 
 
 def _voronoi(generator: np.random.Generator, tile: int) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = _places(generator, tile, CELLS)
-    colours = generator.integers(0, len(COLOURS), CELLS, dtype=np.int32)
+    colours = generator.integers(0, len(COLOURS), CELLS)
     image = np.zeros((tile, tile, 3), np.uint8)
     image[rows, columns] = np.array(list(COLOURS.values()), np.uint8)[colours]
     # Of points equally near, the first in the order in which they were drawn.

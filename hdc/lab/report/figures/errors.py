@@ -125,8 +125,8 @@ def _caption(config: FigureConfig, runs: Sequence[Run], done: Sequence[Run], siz
     points = " Each point is one pixel, drawn enlarged." if done[0].config.data.name == "points" else ""
     stem = ", with the network's 3x3 stem" if all(map(_has_stem, done)) else ", without stem and shortcuts"
     return (
-        f"{config.study}: {done[0].config.data.name}, test split; {size} x {size} pixels of one tile, all panels at "
-        f"one scale.{points} Top: paths from an output to each pixel, known from the rates alone{stem}. "
+        f"{config.study}: {done[0].config.data.name}, test split; {size} x {size} pixels of one tile, all "
+        f"panels at one scale.{points} Top: paths from an output to each pixel, known from the rates alone{stem}. "
         f"Pixels right: mean over the test split and {counts}; maps: {pictured}."
         f"{absent(runs, {run.config.dilation.label for run in done})}"
     )

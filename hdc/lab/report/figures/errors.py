@@ -16,6 +16,7 @@ from hdc.lab.report.figures import style
 from hdc.lab.report.figures.config import FigureConfig
 from hdc.lab.report.figures.panels import absent, finished, mean_of
 
+_POINTS = 72 * 2  # the width of a panel, about
 _WRONG, _RIGHT, _UNLABELLED = "black", "0.93", "0.75"
 
 
@@ -54,7 +55,7 @@ def errors(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     axes[1, 0].set_title("true labels", fontsize=10)
     axes[2, 0].set_axis_off()
     named = [(style.literal(str(name)), style.colour(i)) for i, name in enumerate(kept[0]["classes"])]
-    named += [("never seen", plots.HOLE), ("predicted wrongly", _WRONG)]
+    named += [("hole: never seen", plots.HOLE), ("too far to see", "white"), ("predicted wrongly", _WRONG)]
     patches = [Patch(facecolor=colour, edgecolor="0.4", label=name) for name, colour in named]
     axes[2, 0].legend(handles=patches, loc="center", fontsize=9, frameon=False)
     for column, run, counts, one, sample in zip(axes[:, 1:].T, done, fields, kept, samples, strict=True):
@@ -107,7 +108,8 @@ def _draw_image(axis: Axes, image: np.ndarray, corner: tuple[int, int], size: in
     if enlarge:
         rows, columns = np.nonzero(pixels.any(axis=-1))
         axis.imshow(np.zeros_like(pixels))
-        axis.scatter(columns, rows, s=22, c=pixels[rows, columns] / 255, linewidths=0)
+        width = max(5, 1.5 * _POINTS / size)
+        axis.scatter(columns, rows, s=width**2, c=pixels[rows, columns] / 255, linewidths=0)
     else:
         low, high = np.percentile(pixels, (1, 99))
         axis.imshow(np.clip((pixels - low) / max(high - low, 1), 0, 1), interpolation="nearest")
@@ -126,7 +128,8 @@ def _caption(config: FigureConfig, runs: Sequence[Run], done: Sequence[Run], siz
     stem = ", with the network's 3x3 stem" if all(map(_has_stem, done)) else ", without stem and shortcuts"
     return (
         f"{config.study}: {done[0].config.data.name}, test split; {size} x {size} pixels of one tile, all "
-        f"panels at one scale.{points} Top: paths from an output to each pixel, known from the rates alone{stem}. "
+        f"panels at one scale.{points} Top: paths from an output to each pixel, known from the rates "
+        f"alone{stem}. "
         f"Pixels right: mean over the test split and {counts}; maps: {pictured}."
         f"{absent(runs, {run.config.dilation.label for run in done})}"
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hdc import gridding, networks, published, registry
     from hdc.errors import InputError
     from hdc.fields import Branches, PathCounts, Stack
+    from hdc.gridding import expected_ripple
     from hdc.gridding import measure as measure_gridding
     from hdc.layers import Conv, SeparableConv
     from hdc.networks import ContextNetwork
@@ -38,6 +39,7 @@ _HOMES = {
     "Stack": "hdc.fields",
     "analyse": "hdc.receptive",
     "conv2d": "hdc.ops",
+    "expected_ripple": "hdc.gridding",
     "max_pool": "hdc.ops",
     "measure_gridding": "hdc.gridding",
     "separable_conv2d": "hdc.ops",

@@ -11,13 +11,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from hdc.errors import InputError
 from hdc.ripple import STEM, PredictedRipple, predict
-from hdc.schedules import DilationSchedule, Gridding, coprime, first_largest, padding_share, parse, widened
+from hdc.schedules import (
+    DilationSchedule,
+    Gridding,
+    coprime,
+    first_largest,
+    lattice_share,
+    padding_share,
+    parse,
+    widened,
+)
 
 MAX_PIXELS = 2**24  # of a map of path counts
 _MAX_RIPPLE_RATE = 1024  # with larger ones the ripple takes seconds
@@ -291,6 +301,15 @@ class Field(ABC):
         return max((predict(stack) for stack in stacks[: len(self._distinct)]), key=lambda one: one.db)
 
     @property
+    def lattice_share(self) -> tuple[float, int | None] | None:
+        """`hdc.schedules.lattice_share` of the axis where it is larger; None for parallel branches."""
+        if any(len(chains) > 1 for chains in self.chains):
+            return None
+        return max(
+            (lattice_share([rate for _, rate in chains[0]]) for chains in self.chains), key=itemgetter(0)
+        )
+
+    @property
     def effective_width(self) -> tuple[float, ...]:
         """sigma, the standard deviation of the path counts in pixels, per axis."""
         return tuple(map(self.paths.effective_width, self._distinct))
@@ -332,6 +351,7 @@ class Field(ABC):
             "gridding_frequency": self.gridding.frequency,
             "ripple": None if ripple is None else ripple.db,
             "ripple_frequency": None if ripple is None else ripple.frequency,
+            "lattice_share": None if self.lattice_share is None else self.lattice_share[0],
             "sigma": plain(self.effective_width),
             "neighbour_overlap": plain(self.neighbour_overlap),
             "common_factor": plain(self.common_factor),

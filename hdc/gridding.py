@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from hdc.errors import InputError
+from hdc.layers import evaluation
 from hdc.receptive import Analysis, analyse
 
 SHARES = (20, 30, 50, 99)  # of the ERF's mass, %
@@ -25,6 +26,7 @@ _FLOOR = 1e-10
 
 _WINDOW = 3  # periods per axis over which phases are averaged: the smallest map has as many
 
+_NOISE = 32  # images of an expected ripple: as many as are worth the 64 alike ones of a measurement
 _ERF_BATCH = 4  # images per call; each takes one backward pass per feature channel
 
 
@@ -211,7 +213,7 @@ def _erf_sum(
     model = nnx.merge(graph, state)
 
     def centre(x: Array) -> Array:
-        maps = model.features(x)
+        maps = getattr(model, "features", model)(x)
         return maps[:, maps.shape[1] // 2, maps.shape[2] // 2]
 
     outputs, pullback = jax.vjp(centre, normalise(images))
@@ -238,6 +240,75 @@ def effective_receptive_field(
     for start in range(0, len(images), _ERF_BATCH):
         total += np.asarray(_erf_sum(graph, state, normalise, images[start : start + _ERF_BATCH]))
     return total / len(images)
+
+
+def expected_ripple(
+    model: nnx.Module, input_shape: Sequence[int], *, max_period: int = 8, draws: int = 4, seed: int = 0
+) -> Ripple:
+    """The ripple to be expected of a network of any build once it is trained: a prediction by simulation.
+
+    The effective receptive field is that of networks with the model's kernels shuffled, each among its own
+    values, on `_NOISE` images of 1/f noise: training changes the ripple little (see `hdc.ripple`, which
+    predicts a plain stack without a network). So it takes in branches, strides, residual layers, widths and
+    norms as they are.
+
+    >>> from hdc import DilationSchedule
+    >>> from hdc.networks import ContextNetwork
+    >>> network = ContextNetwork(
+    ...     DilationSchedule([2, 2, 2]), in_channels=3, classes=2, task="dense", rngs=nnx.Rngs(0)
+    ... )
+    >>> found = expected_ripple(network, (32, 32, 3))
+    >>> found.frequency, found.peak > 10
+    (0.5, True)
+
+    Args:
+        model: takes `[batch, height, width, channels]`, normalised; its last maps are `model.features(x)`, or
+            `model(x)` without that method. It is not changed.
+        input_shape: height, width and channels.
+        max_period: the longest period in pixels, limited as in `ripple`.
+        draws: networks.
+        seed: of the kernels and the images.
+
+    Returns:
+        Contrasts of the networks' mean powers.
+
+    Raises:
+        InputError: if `input_shape` is not of three positive numbers.
+    """
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise InputError(f"input_shape must be (height, width, channels), got {tuple(input_shape)}")
+    generator = np.random.default_rng(seed)
+    images = _one_over_f((_NOISE, *input_shape), generator)
+    graph, kernels, rest = nnx.split(evaluation(_Features(model)), nnx.Param, ...)
+    fields = []
+    for _ in range(draws):
+        shuffled = jax.tree.map(lambda kernel: _shuffled(kernel, generator), kernels)
+        field = effective_receptive_field(graph, nnx.merge_state(shuffled, rest), _as_it_is, images)
+        fields.append(field / max(field.sum(), np.finfo(float).tiny))
+    return ripple(np.stack(fields), max_period)
+
+
+def _shuffled(kernel: Array, generator: np.random.Generator) -> Array:
+    """A kernel's values in another order; vectors (biases, scales) as they are."""
+    return (
+        kernel
+        if kernel.ndim < 2
+        else jnp.asarray(generator.permutation(np.ravel(kernel))).reshape(kernel.shape)
+    )
+
+
+def _one_over_f(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """Images of mean 0 and variance 1 whose power falls with frequency as that of natural ones."""
+    across = np.hypot(np.fft.fftfreq(shape[1])[:, None], np.fft.fftfreq(shape[2]))
+    across[0, 0] = 1 / max(shape[1:3])
+    waves = np.fft.fft2(generator.standard_normal(shape), axes=(1, 2)) / across[..., None]
+    images = np.fft.ifft2(waves, axes=(1, 2)).real
+    images -= images.mean((1, 2), keepdims=True)
+    return (images / images.std((1, 2), keepdims=True)).astype(np.float32)
+
+
+def _as_it_is(images: Array) -> Array:
+    return images
 
 
 @partial(jax.jit, static_argnums=(0, 2))

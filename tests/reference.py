@@ -650,19 +650,58 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.corrcoef(ranks)[0, 1])
 
 
-def predicted_ripple(layers: list[tuple[int, int]]) -> tuple[float, float]:
-    """Ripple in dB and its frequency, by the recursion of `hdc.ripple`, one frequency after the other."""
+def predicted_ripple(
+    layers: list[tuple[int, int]],
+    width: int = 16,
+    channels: int = 3,
+    residual: bool = False,
+    max_period: int | None = None,
+) -> tuple[float, float]:
+    """Ripple in dB and its frequency, by the formula of `hdc.ripple`, one frequency after the other."""
+    taps = []  # share of the energy by offset from the middle
+    for number, (size, rate) in enumerate(layers):
+        middle = (size - 1) * rate / 2
+        shares = {tap * rate - middle: 1 / size for tap in range(size)}
+        if residual and number:
+            shares = {offset: share / 2 for offset, share in shares.items()}
+            at = (size - 1) * rate // 2 - middle
+            shares[at] = shares.get(at, 0) + 1 / 2
+        taps.append(shares)
 
-    def power(frequency: float) -> float:
-        total, field = 1.0, 1
-        for size, rate in layers:
-            field += (size - 1) * rate
-            passed = abs(sum(np.exp(2j * np.pi * frequency * rate * tap) for tap in range(size))) / size
-            total = total * (passed**2 + 0.04) / 1.04 + 0.05 / (len(layers) * field)
+    def joined(parts):
+        total = {0.0: 1.0}
+        for part in parts:
+            longer = {}
+            for (one, a), (other, b) in itertools.product(total.items(), part.items()):
+                longer[one + other] = longer.get(one + other, 0) + a * b
+            total = longer
         return total
 
+    def variance(paths):
+        mean = sum(offset * share for offset, share in paths.items())
+        return sum((offset - mean) ** 2 * share for offset, share in paths.items())
+
+    def squared(values, frequency):
+        return abs(sum(v * np.exp(2j * np.pi * frequency * offset) for offset, v in values.items())) ** 2
+
+    paths, longest = joined(taps), max_period or max(8, *(rate for _, rate in layers))
+    side = max(64, 4 * longest, 1 + sum((size - 1) * rate for size, rate in layers))
+    window = {offset: 0.5 + 0.5 * math.cos(2 * math.pi * offset / side) for offset in paths}
+    expected = {offset: math.sqrt(share) * window[offset] for offset, share in paths.items()}
+    white = (math.pi / 2 - 1) / 5 * sum(share * window[offset] ** 2 for offset, share in paths.items())
+    chances = []
+    for number in range(1, len(taps)):
+        before, after = variance(joined(taps[:number])), joined(taps[number:])
+        if before:
+            v = before / variance(paths)
+            chances.append((sum(b * b for b in after.values()) / (2 * v - v * v) / 2, after))
+
+    def power(frequency: float) -> float:
+        chance = sum(strength * squared(after, frequency) for strength, after in chances) + white
+        return squared(expected, frequency) + chance / (width * channels)
+
     found = []
-    for period in range(2, max(8, *(rate for _, rate in layers)) + 1):
+    for period in range(2, longest + 1):
         for m in range(1, period // 2 + 1):
             if math.gcd(m, period) == 1:
                 valleys = (power((m - 0.5) / period) + power((m + 0.5) / period)) / 2

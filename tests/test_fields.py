@@ -16,8 +16,8 @@ from hdc.schedules import DilationSchedule
 
 KEYS = [
     "rates", "kernel_size", "receptive_field", "coverage", "coverage_2d", "gap_free", "first_hole",
-    "gridding", "gridding_frequency", "ripple", "ripple_frequency", "sigma", "neighbour_overlap",
-    "common_factor", "hdc_rule",
+    "gridding", "gridding_frequency", "ripple", "ripple_frequency", "lattice_share", "sigma",
+    "neighbour_overlap", "common_factor", "hdc_rule",
 ]  # fmt: skip
 
 RATES = st.lists(st.integers(1, 7), min_size=1, max_size=3)
@@ -73,6 +73,8 @@ def test_equal_axes(rates, taps) -> None:
     assert hole is None or hole[0] == 0
     assert values["first_hole"] == (None if hole is None else hole[1])
     assert values["common_factor"] == math.gcd(*rates)
+    shares = [np.mean([rate % period == 0 for rate in rates]) for period in range(2, 1 + max(rates))]
+    assert values["lattice_share"] == pytest.approx(max(shares, default=0))
     assert_rule(values, [rates], taps)
 
 

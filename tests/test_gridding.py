@@ -17,7 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdc import gridding
-from hdc.gridding import Ripple, effective_receptive_field, erf_area, measure, phase_imbalance, ripple
+from hdc.errors import InputError
+from hdc.gridding import (
+    Ripple,
+    effective_receptive_field,
+    erf_area,
+    expected_ripple,
+    measure,
+    phase_imbalance,
+    ripple,
+)
 from hdc.layers import Conv
 from hdc.networks import ContextNetwork, Lei2019
 from hdc.schedules import DilationSchedule
@@ -728,3 +737,45 @@ def test_the_null_of_new_networks_is_near_zero_and_of_dilated_ones_is_not() -> N
     assert np.all(plain < [2, 1, 0.02])
     assert np.all(dilated > [10, 1.5, 0.03])
     assert np.all(dilated > 2 * plain)
+
+
+class Strided(nnx.Module):
+    """Two branches behind a convolution of stride 2; it has no `features`."""
+
+    def __init__(self, rates: tuple[int, int], rngs: nnx.Rngs):
+        self.first = Conv(1, 8, 3, strides=2, rngs=rngs)
+        self.branches = nnx.List([Conv(8, 8, 3, rate=rate, rngs=rngs) for rate in rates])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nnx.relu(self.first(x))
+        return sum((branch(x) for branch in self.branches), start=jnp.zeros(()))
+
+
+def test_a_ripple_is_expected_of_a_network_of_any_build_before_it_is_trained() -> None:
+    model = network([2, 2], width=4)
+    before = jax.tree.map(np.asarray, nnx.state(model))
+    comb = expected_ripple(model, (24, 24, 1), draws=1)
+    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(nnx.state(model)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert comb.frequency == 0.5
+    np.testing.assert_array_equal(expected_ripple(model, (24, 24, 1), draws=1).decibels, comb.decibels)
+    assert expected_ripple(model, (24, 24, 1), draws=1, seed=1).peak != comb.peak
+    # Three taps at stride 2 overlap in every second pixel.
+    assert expected_ripple(Strided((1, 3), nnx.Rngs(0)), (24, 24, 1), draws=1).frequency == 0.5
+
+
+def test_shuffling_keeps_the_values_of_kernels_and_the_order_of_vectors() -> None:
+    kernel = jnp.arange(90.0).reshape(3, 3, 2, 5)
+    shuffled = gridding._shuffled(kernel, np.random.default_rng(0))
+    assert shuffled.shape == kernel.shape
+    assert (shuffled != kernel).any()
+    np.testing.assert_array_equal(np.sort(shuffled, axis=None), np.ravel(kernel))
+    np.testing.assert_array_equal(
+        gridding._shuffled(kernel[0, 0, 0], np.random.default_rng(0)), kernel[0, 0, 0]
+    )
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 0, 1), (1, 32, 32, 1)])
+def test_a_shape_that_is_not_an_image_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"input_shape must be \(height, width, channels\), got"):
+        expected_ripple(network([1]), shape)

@@ -108,6 +108,7 @@ def _lines(one: Field, size: int | None, stem: bool) -> Iterator[tuple[str, str]
     two = "" if one.coverage_2d is None else f", {advice.share(one.coverage_2d)} in 2-D"
     yield "coverage", " x ".join(map(advice.share, one.coverage)) + two
     yield "predicted ripple", _ripple(one, stem)
+    yield from _lattice(one)
     peak = ""
     if one.gridding.frequency is not None:
         frequency = Fraction(one.gridding.frequency).limit_denominator(8192)
@@ -139,6 +140,13 @@ def _ripple(one: Field, stem: bool) -> str:
     after = "after a 3x3 stem" if stem else "without a stem"
     tried = "" if ripple.tried else f"; {_UNTRIED}"
     return f"{ripple.db:.1f} dB when trained, {after}, at a period of {1 / ripple.frequency:.4g} px{tried}"
+
+
+def _lattice(one: Field) -> Iterator[tuple[str, str]]:
+    found = one.lattice_share
+    if found is not None and found[1] is not None:
+        text = f"{advice.share(found[0])} of the layers have rates that are multiples of {found[1]}"
+        yield "lattice", f"{text}: the more, the stronger the pattern in feature maps"
 
 
 def _hole(one: Field) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hdc.errors import InputError
+from hdc.errors import InputError, one_of
 from hdc.lab.report.tables import TableConfig
 
 FORMATS = ("png", "svg", "pdf")
@@ -16,13 +16,14 @@ class FigureConfig:
     Attributes:
         draw: the figures, each written to a file of its name: `panels` (what each schedule sees and
             predicts), `errors` (what each schedule sees, predicts and gets wrong, at one scale; for label
-            maps), `prediction` (predicted G against each measured gridding number), `pareto` (quality
-            against gridding), `offsets` (schedules by offsets), `differences` (to the baseline, with
+            maps), `prediction` (what is predicted against each measured gridding number), `pareto`
+            (quality against gridding), `offsets` (schedules by offsets), `differences` (to the baseline, with
             intervals), `strata` (IoU by the size of objects).
         study, results: the study to draw, and the folder that holds the studies.
         seed: the seed whose maps and predictions `panels` shows; null is the first seed of each run.
         measured: the columns of `prediction` and `differences`, as split/metric; `pareto` takes the first
             one that some run has. By default they include the measures of plugins.
+        predicted: of `prediction`: `gridding` (G) or `predicted_ripple`.
         baseline: the row that `differences` compares with, as in a table.
         formats: png, svg or pdf.
         out: the folder to write to; null is <results>/<study>/figures.
@@ -33,6 +34,7 @@ class FigureConfig:
     results: str = "results"
     seed: int | None = None
     measured: tuple[str, ...] = ("test/erf_ripple", "test/feature_ripple", "test/phase_imbalance")
+    predicted: str = "gridding"
     baseline: str = TableConfig.baseline
     formats: tuple[str, ...] = ("png", "svg")
     out: str | None = None
@@ -44,6 +46,7 @@ class FigureConfig:
             for name in getattr(self, key):
                 if name not in allowed:
                     raise InputError(f"{key} must be among {', '.join(allowed)}, got {name!r}")
+        one_of("predicted", self.predicted, ("gridding", "predicted_ripple"))
         for name in self.measured:
             if name.count("/") != 1:
                 raise InputError(f"measured must be split/metric, such as test/erf_ripple, got {name!r}")

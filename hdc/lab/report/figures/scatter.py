@@ -18,6 +18,7 @@ from hdc.lab.report.figures.config import FigureConfig
 from hdc.lab.report.statistics import Correlation, Estimate
 from hdc.lab.report.tables.rows import Row
 
+_LABELS = {"gridding": "predicted gridding index G", "predicted_ripple": "predicted ripple, dB"}
 _FEW = 8  # points up to which all are named
 # Where a name can stand, relative to its point, in points: the nearest place first.
 _OFFSETS = sorted(
@@ -27,33 +28,47 @@ _OFFSETS = sorted(
 
 
 def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
-    """Predicted G against each measured gridding number and against quality, one point per configuration.
+    """What is predicted against each measured gridding number and against quality, a point per configuration.
 
-    The rank correlation is given where the configurations differ only in their schedules.
+    G is the schedule's alone: its rank correlation is given where the configurations differ only in their
+    schedules. The predicted ripple is every configuration's own; against the measured one the diagonal is
+    drawn and the root mean square error given.
 
     Raises:
         InputError: where nothing is measured.
     """
     table = style.table_of(config, runs, [*config.measured, style.quality(runs)])
     rows = [row for row in table.rows if any(row.values.values())]
-    measured = table.measured
+    measured, predicted = table.measured, config.predicted
     figure, axes = style.new(3.1 * len(measured), 3.7, len(measured))
     for axis, column in zip(axes[0], measured, strict=True):
         for row in rows:
-            _point(axis, row.kind, style.scaled(row, "gridding"), style.scaled(row, column))
+            _point(axis, row.kind, style.scaled(row, predicted), style.scaled(row, column))
         # Rows that differ in other keys too would count one schedule several times.
-        alike = len({row.others for row in rows}) == 1
-        correlation = tables.correlation(rows if alike else [], "gridding", column)
-        axis.set(
-            xlabel="predicted gridding index G", ylabel=style.axis_title(column, table), xlim=(-0.05, 1.05)
-        )
-        axis.set_title(_spearman(correlation) if alike else f"{len(rows)} configurations", fontsize=9)
+        alike = predicted != "gridding" or len({row.others for row in rows}) == 1
+        correlation = tables.correlation(rows if alike else [], predicted, column)
+        title = _spearman(correlation) if alike else f"{len(rows)} configurations"
+        axis.set(xlabel=_LABELS[predicted], ylabel=style.axis_title(column, table))
+        if predicted == "gridding":
+            axis.set_xlim(-0.05, 1.05)
+        elif column == "test/erf_ripple":
+            title += f", error {_diagonal(axis, rows, predicted, column):.1f} dB"
+        axis.set_title(title, fontsize=9)
         style.frame(axis)
     style.legend(figure, 3, _kinds(rows), size=9)
     seeds = style.seeds(rows, measured)
     text = f"A point per configuration: mean and 95 % interval of {seeds}."
-    style.caption(figure, config, runs, f"{text} ρ: Spearman, 95 % bootstrap interval.")
+    error = "" if predicted == "gridding" else "\nLine: measured as predicted; error: root mean square."
+    style.caption(figure, config, runs, f"{text} ρ: Spearman, 95 % bootstrap interval.{error}")
     return figure
+
+
+def _diagonal(axis: Axes, rows: Sequence[Row], predicted: str, column: str) -> float:
+    """Draw where the measured value is the predicted one; the root mean square of what it is off."""
+    pairs = np.array([(row.estimate(predicted).mean, row.estimate(column).mean) for row in rows])
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    axis.axline((0, 0), slope=1, color="0.35", linewidth=1, linestyle="--", zorder=1)
+    return float(np.sqrt(np.mean((pairs[:, 0] - pairs[:, 1]) ** 2))) if len(pairs) else math.nan
 
 
 def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hdc.lab.records.run import Run
+from hdc.ripple import STEM, predict
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,25 @@ def _seen(of: Callable[[Mapping[str, Any]], float]) -> Callable[[Sequence[Run]],
     return lambda runs: None if (found := seen(runs)) is None else of(found)
 
 
+def _predicted_ripple(runs: Sequence[Run]) -> float | None:
+    """What `hdc.ripple` says of `net=context`, over the measured periods; None of other networks."""
+    config, shape = runs[0].config, runs[0].info.get("data", {}).get("image_shape")
+    net, schedule = config.net, config.dilation
+    if net.name != "context" or shape is None:
+        return None
+    layers = [STEM, *((schedule.kernel_size, rate) for rate in schedule.layer_rates)]
+    longest = max(2, min(config.gridding.max_period, min(shape[:2]) // 4))
+    return predict(layers, width=net.width, channels=shape[2], residual=net.residual, max_period=longest).db
+
+
 NETWORK = ("network_coverage", "network_gridding")  # what `hdc.lab.seen` records
 DESCRIBED = {
     "receptive_field": Column("field px", 0, of=lambda runs: runs[0].config.dilation.receptive_field),
     "coverage": Column("coverage %", 0, of=lambda runs: 100 * runs[0].config.dilation.coverage),
     "gap_free": Column("gap-free", 0, of=lambda runs: runs[0].config.dilation.gap_free),
     "gridding": Column("G", 3, of=lambda runs: runs[0].config.dilation.gridding.index),
+    "lattice_share": Column("lattice %", 0, of=lambda runs: 100 * runs[0].config.dilation.lattice_share),
+    "predicted_ripple": Column("predicted ripple dB", 1, of=_predicted_ripple),
     "network_coverage": Column(
         "coverage of the network %", 0, of=_seen(lambda found: 100 * min(found["coverage"]))
     ),

@@ -22,8 +22,6 @@ FIELDS: dict[str, tuple[Any, list, list]] = {
     "data.tile": (32, ["64", 64.0, True, None], [7, 0, -64]),
     "data.downsample": (2, ["1", 1.0, None], [0, -1]),
     "offsets:data.offset": (3, ["1", 1.0, True, None], [-1]),
-    "points:data.label": ("voronoi", [1, None, True], ["disks", ""]),
-    "points:data.tile": (32, ["64", 64.0, True, None], [7, 257]),
     "data.train_size": (100, ["100", 10.0, True], [0, -1]),
     "data.flips": (["horizontal"], ["horizontal", 1, None, [1]], [["diagonal"], ["horizontal", ""]]),
     "net.name": ("lei2019", [1, None], []),

@@ -90,6 +90,8 @@ def test_the_splits_are_drawn_independently(tmp_path, monkeypatch):
     ("values", "message"),
     [
         ({"label": "disks"}, "data.label must be one of discs, voronoi, got 'disks'"),
+        ({"label": 1}, "data.label must be str, got 1"),
+        ({"tile": 16.0}, "data.tile must be int, got 16.0"),
         ({"tile": 7}, "data.tile must be at least 8, got 7"),
         ({"tile": 257}, "data.tile=257 is too large for points, at most 256 is allowed"),
         ({"train_size": 25}, "data.train_size=25 is more than the 24 training items of points"),

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # The claims, and what speaks for and against them
 #
-# Eleven claims about dilated, hybrid and separable convolution, each with the number it was judged by. This
+# Claims about dilated, hybrid and separable convolution, each with the number it was judged by. This
 # notebook reads `experiments/findings`, trains nothing and decides nothing: the verdicts follow from the
 # statistics by the written rule under the table. `results = "../results"` judges runs of your own.
 

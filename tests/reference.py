@@ -650,6 +650,24 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.corrcoef(ranks)[0, 1])
 
 
+def partial_spearman(x: Sequence[float], y: Sequence[float], given: Sequence[float]) -> float:
+    """The same, where both ranks have first lost their straight line over the ranks of `given`."""
+    ranks = [[sum(b < a for b in v) + sum(b == a for b in v) / 2 for a in v] for v in (x, y, given)]
+    rest = [np.subtract(one, np.polyval(np.polyfit(ranks[2], one, 1), ranks[2])) for one in ranks[:2]]
+    return float(np.corrcoef(rest)[0, 1])
+
+
+def omnibus_p(rows: Sequence[Sequence[float]]) -> float:
+    """Of all ways to permute each seed's values among the rows, the share with sums that spread as far."""
+
+    def spread(seeds: Sequence[Sequence[float]]) -> float:
+        return float(np.var([sum(values) for values in zip(*seeds, strict=True)]))
+
+    seeds = list(zip(*rows, strict=True))
+    ways = list(itertools.product(*(itertools.permutations(values) for values in seeds)))
+    return sum(spread(way) >= spread(seeds) * (1 - 1e-9) for way in ways) / len(ways)
+
+
 def predicted_ripple(
     layers: list[tuple[int, int]],
     width: int = 16,

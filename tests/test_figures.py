@@ -115,7 +115,7 @@ def test_the_window_with_the_most_borders_is_shown_and_points_are_enlarged(tmp_p
     ((x, y),) = points.get_offsets()
     assert (y + found[0][0], x + found[0][1]) == (30, 40)
     assert points.get_sizes()[0] > (72 * 1.5 / size) ** 2 / 4  # wider than a pixel
-    assert "25.0 % of pixels right" in axes[1, 1].get_xlabel()
+    assert "25.00 % of pixels right" in axes[1, 1].get_xlabel()
     assert "Each point is one pixel, drawn enlarged." in " ".join(figure.get_suptitle().split())
 
 

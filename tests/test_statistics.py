@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hdc.lab.report import statistics
-from hdc.lab.report.statistics import Correlation, Paired
+from hdc.lab.report.statistics import Correlation, Paired, omnibus_p, p_below
 
 numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
 samples = st.lists(numbers, min_size=2, max_size=8)
@@ -208,3 +208,64 @@ def test_the_smallest_correlation_is_the_one_found_four_times_in_five():
     found = [reference.spearman(a, b) > critical for a, b in zip(x, related, strict=True)]
     assert 0.72 < np.mean(found) < 0.88
     assert null.detectable(tests=10) > null.detectable()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(numbers, numbers, st.integers(0, 4)), min_size=5, max_size=9))
+def test_a_partial_correlation_is_that_of_what_the_held_ranks_leave(rows):
+    x, y, held = zip(*rows, strict=True)
+    found = Correlation.of(x, y, held)
+    if len(set(held)) == 1:
+        assert found == Correlation.of(x, y)
+        return
+    assert found.held == 1
+    if math.isnan(found.rho):
+        left = [1 - reference.spearman(v, held) ** 2 if len(set(v)) > 1 else 0 for v in (x, y)]
+        assert min(left) < 1e-9
+        return
+    assert found.rho == pytest.approx(reference.partial_spearman(x, y, held), abs=1e-6)
+    assert -1 - 1e-6 <= found.low <= found.high <= 1 + 1e-6
+    assert Correlation.of(y, x, [math.exp(value) for value in held]).rho == pytest.approx(found.rho, abs=1e-6)
+
+
+def test_what_only_the_held_column_brings_about_is_gone_where_it_is_held():
+    """Two numbers that both follow a third: correlated, and not at equal third, in 19 of 20 cases."""
+    generator = np.random.default_rng(6)
+    x, y, third = generator.normal(size=(3, 60, 24))
+    found = [
+        (Correlation.of(a + 2 * c, b + 2 * c).p < 0.05, Correlation.of(a + 2 * c, b + 2 * c, c).p < 0.05)
+        for a, b, c in zip(x, y, third, strict=True)
+    ]
+    plain, partial = np.mean(found, axis=0)
+    assert plain > 0.9
+    assert partial < 0.15
+    assert math.isnan(Correlation.of(third[0], y[0], np.exp(third[0])).rho)
+    assert math.isnan(Correlation.of([1, 2, 3, 4], [2, 1, 4, 3], [1, 2, 4, 3]).detectable())
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(numbers, numbers, numbers), min_size=2, max_size=4))
+def test_the_omnibus_test_counts_all_ways_to_permute_within_seeds(seeds):
+    rows = list(zip(*seeds, strict=True))
+    assert omnibus_p(rows) == pytest.approx(reference.omnibus_p(rows))
+    two = [a - b for a, b in zip(*rows[:2], strict=True)]
+    assert omnibus_p(rows[:2]) == pytest.approx(reference.sign_flip_p(two))
+
+
+def test_the_omnibus_test_needs_numbers():
+    for rows in ([[1.0, 2.0]], [[1.0], [2.0]], [[1.0, math.nan], [2.0, 3.0], [1.0, 2.0]]):
+        assert math.isnan(omnibus_p(rows))
+
+
+@settings(deadline=None, max_examples=60)
+@given(samples, numbers)
+def test_a_mean_below_a_bound_has_student_s_p(values, bound):
+    found = p_below(values, bound)
+    if len(set(values)) == 1:
+        assert found == (0 if values[0] < bound else 1) or (values[0] == bound and math.isnan(found))
+        return
+    expected = stats.ttest_1samp(values, bound, alternative="less").pvalue
+    assert found == pytest.approx(expected, abs=1e-9)
+    mirrored = p_below([-value for value in values], -bound)
+    assert found + mirrored == pytest.approx(1, abs=1e-9)
+    assert math.isnan(p_below(values[:1], bound))

@@ -252,7 +252,8 @@ def test_the_prediction_is_correlated_with_what_was_measured(tmp_path):
     table = built(runs, measured=("test/speckle",), correlate=("gridding", "network_gridding"))
     (section,) = [one for one in tables.document(table).sections if "predict" in one.title]
     assert section.head == ("Spearman with", "rows", "G", "G of the network")
-    (cells,) = section.body
+    cells, at_equal_field = section.body
+    assert at_equal_field[:2] == ("speckle %, at equal field", "7")
     assert cells[:2] == ("speckle %", "7")
     for text, stem in ((cells[2], ()), (cells[3], (1,))):
         predicted = [
@@ -260,6 +261,11 @@ def test_the_prediction_is_correlated_with_what_was_measured(tmp_path):
             for rates in schedules
         ]
         assert text.startswith(f"{reference.spearman(predicted, list(means.values())):+.2f} [")
+        fields = [1 + 2 * sum(rates) for rates in schedules]
+        held = reference.partial_spearman(predicted, list(means.values()), fields)
+        assert at_equal_field[2 + len(stem)].startswith(f"{held:+.2f} [")
+    itself = built(runs, measured=("test/speckle",), correlate=("receptive_field",))
+    assert tables.document(itself).sections[-2].body[1][2] == "–"
     with pytest.raises(InputError, match="correlate must be of"):
         TableConfig(correlate=("test/speckle",))
 

@@ -177,18 +177,56 @@ def holm(p: Sequence[float]) -> list[float]:
     return values.tolist()
 
 
+def p_below(values: Sequence[float], bound: float) -> float:
+    """One-sided p of Student's t test: small where the mean of `values` is shown to lie below `bound`.
+
+    NaN for fewer than two values; without any spread 0 or 1, and NaN at the bound itself. `1 - p` is the p
+    of the test that the mean lies above.
+    """
+    if len(values) < 2:
+        return math.nan
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.std(values, ddof=1) / math.sqrt(len(values))
+        return float(special.stdtr(len(values) - 1, np.divide(np.mean(values) - bound, error)))
+
+
+def omnibus_p(rows: Sequence[Sequence[float]]) -> float:
+    """p of the test that the rows do not differ at all; each has one value per seed, in the same order.
+
+    It is the sign-flip test for more than two rows: the values of each seed are permuted among the rows, and
+    the statistic is the variance of the rows' means. NaN for fewer than two seeds or rows, or if a value is
+    not finite.
+    """
+    data = np.array(rows, float)
+    if min(data.shape) < 2 or not np.isfinite(data).all():
+        return math.nan
+    test = stats.permutation_test(
+        tuple(data),
+        lambda *rows, axis: np.var([row.mean(axis=axis) for row in rows], axis=0),
+        permutation_type="samples",
+        vectorized=True,
+        alternative="greater",
+        n_resamples=9999,
+        batch=_batch(data.size),
+        rng=np.random.default_rng(_SEED),
+    )
+    return float(test.pvalue)
+
+
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of n rows.
+    """Spearman's rank correlation of n rows, or the partial one: what is left of it where a third is held.
 
     Attributes:
         n: rows.
-        rho: NaN for fewer than four rows, whose resamples are mostly ties, if one side is constant, or if a
-            value is not finite; then all numbers below are NaN, too.
+        rho: NaN for fewer than four rows, whose resamples are mostly ties, if one side is constant or, of a
+            partial correlation, ranks as what is held does, or if a value is not finite; then all numbers
+            below are NaN, too.
         low, high: 95 % bootstrap interval over the rows: BCa, or percentiles where BCa is undefined, as for
             a perfect correlation.
         p: two-sided p-value of the permutation test: exact up to seven rows, beyond that over 9999
-            permutations.
+            permutations. Of a partial correlation the residuals are permuted, which is nearly exact.
+        held: how many columns are held, 0 or 1.
     """
 
     n: int
@@ -196,13 +234,29 @@ class Correlation:
     low: float
     high: float
     p: float
+    held: int = 0
 
     @classmethod
-    def of(cls, x: Sequence[float], y: Sequence[float]) -> "Correlation":
-        data = np.asarray(x, float), np.asarray(y, float)
-        if len(x) < 4 or min(np.ptp(data[0]), np.ptp(data[1])) == 0 or not np.isfinite(data).all():
-            return cls(len(x), math.nan, math.nan, math.nan, math.nan)
+    def of(
+        cls, x: Sequence[float], y: Sequence[float], given: Sequence[float] | None = None
+    ) -> "Correlation":
+        """The correlation of x and y; with `given`, of what the ranks of `given` leave of their ranks.
+
+        SciPy has no partial correlation, so this one is ours (tested by residuals of permuted ranks, after
+        Freedman and Lane 1983). A `given` that is constant holds nothing.
+        """
+        data = [np.asarray(values, float) for values in (x, y)]
+        if given is not None and len(given) and np.ptp(given) > 0:
+            data.append(np.asarray(given, float))
+        held, unknown = len(data) - 2, cls(len(x), math.nan, math.nan, math.nan, math.nan, len(data) - 2)
+        if len(x) < 4 or min(map(np.ptp, data)) == 0 or not np.isfinite(data).all():
+            return unknown
         ranks = stats.rankdata(data, axis=-1)  # permuting the values only permutes the ranks
+        if held:
+            design = np.stack([np.ones(len(x)), ranks[2]], axis=1)
+            ranks = ranks[:2] - (design @ np.linalg.lstsq(design, ranks[:2].T)[0]).T
+            if np.abs(ranks).max(axis=1).min() < 1e-9:  # one ranks as what is held does
+                return unknown
         test = stats.permutation_test(
             (ranks[0],),
             lambda x, axis: _pearson(x, ranks[1], axis),
@@ -212,22 +266,30 @@ class Correlation:
             batch=_batch(len(x)),
             rng=np.random.default_rng(_SEED),
         )
-        low, high = _bootstrap(data, _spearman)
-        return cls(len(x), float(test.statistic), low, high, float(test.pvalue))
+        low, high = _bootstrap(tuple(data), _partial if held else _spearman)
+        return cls(len(x), float(test.statistic), low, high, float(test.pvalue), held)
 
     def __str__(self) -> str:
         return f"{self.rho:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
     def detectable(self, tests: int = 1) -> float:
-        """The smallest correlation that n rows find with 80 % power; NaN without a test.
+        """The smallest correlation that n rows find with 80 % power; NaN without a test or for too few rows.
 
-        By Fisher's z, whose standard deviation for ranks is about 1.03 / sqrt(n - 3) (Fieller, Hartley and
-        Pearson 1957); several `tests` count as in `Paired.detectable`.
+        By Fisher's z, whose standard deviation for ranks is about 1.03 / sqrt(n - 3), with one row less for
+        what is held (Fieller, Hartley and Pearson 1957); several `tests` count as in `Paired.detectable`.
         """
-        if math.isnan(self.p):
+        rows = self.n - 3 - self.held
+        if math.isnan(self.p) or rows < 1:
             return math.nan
         quantiles = stats.norm.isf(ALPHA / tests / 2) + stats.norm.ppf(POWER)
-        return float(np.tanh(1.03 * quantiles / math.sqrt(self.n - 3)))
+        return float(np.tanh(1.03 * quantiles / math.sqrt(rows)))
+
+
+def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Spearman's partial correlation; 0 where what is held leaves nothing of one side."""
+    together, one, other = (_spearman(a, b, axis) for a, b in ((x, y), (x, given), (y, given)))
+    scale = np.sqrt(np.maximum((1 - one**2) * (1 - other**2), 0))
+    return np.where(scale > 1e-9, together - one * other, 0) / np.where(scale > 1e-9, scale, 1)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -16,7 +16,8 @@ Every line but an exact one names a `study`. Every line but exact and matrix one
 `treatment` and `control` each select one row of the study, by `schedule`, in any spelling of its label, and
 by keys of the configuration: `{schedule = "2x6", "net.residual" = false}`; null is "null". `study`, `metric`,
 `column`, `treatment` and `control` can be lists, and `each = {"net.padding" = ["SAME", "VALID"]}` adds keys
-to both selectors: such an entry stands for one line per combination.
+to both selectors: such an entry stands for one line per combination. `by_construction = true` marks a line
+that could not have come out otherwise and is no evidence, such as the comb that equal rates leave.
 """
 
 import re
@@ -73,6 +74,7 @@ class Line:
     predicted: str = ""
     expect: str = ""
     margin: float = 0.0
+    by_construction: bool = False
     treatment: Selector = field(default_factory=Selector)
     control: Selector = field(default_factory=Selector)
 
@@ -128,7 +130,7 @@ def _lines(values: Mapping[str, Any], place: str) -> Iterator[Line]:
     margin = ["margin"] if str(expect).startswith("not_") else []
     needed = sorted({"kind", *needs, *(["expect"] if expects else []), *margin})
     for key in values:
-        _one_of(place, "key", key, [*needed, *(["each"] if "control" in needs else [])])
+        _one_of(place, "key", key, [*needed, "by_construction", *(["each"] if "control" in needs else [])])
     if missing := [key for key in needed if key not in values]:
         raise InputError(f"{place}: a line of kind {kind} needs {missing[0]}")
     given: dict[str, list[Any]] = {
@@ -144,6 +146,8 @@ def _lines(values: Mapping[str, Any], place: str) -> Iterator[Line]:
             raise InputError(f"{place}: study must be a name, got {value!r}")
         if key == "metric" and not re.fullmatch(r"[^/]+/[^/]+", str(value)):
             raise InputError(f"{place}: metric must be split/metric, such as test/accuracy, got {value!r}")
+        if key == "by_construction" and not isinstance(value, bool):
+            raise InputError(f"{place}: by_construction must be true or false, got {value!r}")
         if key == "margin" and not (isinstance(value, float) and value >= 0):
             raise InputError(f"{place}: margin must be a number from 0.0 on, got {value!r}")
     each = values.get("each", {})

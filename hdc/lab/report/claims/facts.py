@@ -83,7 +83,8 @@ def separable_parameters() -> Fact:
         taps, inputs, outputs = size + 2, inputs + 1, outputs + 2
         separable = np.empty((taps, taps, 1, inputs)).size + np.empty((1, 1, inputs, outputs)).size
         dense = np.empty((taps, taps, inputs, outputs)).size
-        holds &= np.isclose(separable / dense, 1 / outputs + 1 / taps**2) and separable < dense
+        # In whole numbers: separable / dense = 1 / outputs + 1 / taps^2.
+        holds &= separable * outputs * taps**2 == dense * (taps**2 + outputs) and separable < dense
     share = 1 / 16 + 1 / 9
     return bool(
         holds

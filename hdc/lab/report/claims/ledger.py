@@ -1,25 +1,30 @@
 """The ledger: a verdict on every claim, from the records, by a rule that was fixed before the measurements.
 
-The kind of a line says how it gets its verdict.
+The kind of a line says how it gets its verdict. No verdict of a line depends on the lines beside it.
 
-- *exact*, *count* and *memory* lines are computed or counted: `exact` if they hold, else `refuted`.
+- *exact* and *count* lines are proven or counted, the same on every machine: `exact` if they hold, else
+  `refuted`. A *memory* line compares what one compiler plans for one program on one machine, and the *matrix*
+  line what trained networks learn with what they can see: `confirmed` if it holds, else `refuted`.
 - *paired* lines (by seed), *time* lines (logarithms, by interleaved repeat) and *correlation* lines have a
-  p-value, from the exact sign-flip test or the permutation test. Holm's method adjusts the p-values of all
-  such lines of a claim together, for as many lines as the claim has, run or not. A line is `confirmed` if the
-  adjusted p is below 0.05 and the sign is the claimed one, `refuted` if it is below 0.05 and the sign is the
-  opposite, else `not resolved`, with the smallest difference that this n and spread would have shown.
-- A line that expects *not higher* is `confirmed` if the upper end of the 90 % interval (Student's t: a
-  one-sided test at 5 %) is below its margin; else `refuted` if the adjusted p is below 0.05 and the
-  difference is above 0; else `not resolved`. *Not lower* is its mirror image. A claim needs all of its
-  lines, so these intervals need no correction (an intersection-union test).
-- The *matrix* line is `confirmed` if all cells agree with what the networks can see, else `refuted`.
+  p-value, from the exact sign-flip test or the permutation test. A line is `confirmed` if p is below 0.05 and
+  the sign is the claimed one, `refuted` if p is below 0.05 and the sign is the opposite, else `not resolved`,
+  with the smallest difference that this n and spread would have shown. Not resolved is not "no difference".
+- "No difference" needs a margin: a line that expects *not higher* is `confirmed` if the 90 % interval
+  (Student's t) ends below its margin, `refuted` if it begins above it, else `not resolved`. These are
+  one-sided tests at 5 % (Schuirmann 1987). *Not lower* is the mirror image.
+- A correlation line holds the receptive field: it is the partial rank correlation, where the fields differ.
 
-A claim is `not run` if a line lacks records; else `refuted` if a line is refuted, `exact` if all lines are
-exact, `confirmed` if all lines are confirmed or exact, else `not resolved`.
+A claim needs all of its lines. It is `not run` if a line lacks records, `exact` if all lines are exact, and
+`confirmed` if all are confirmed or exact. That needs no correction for the number of lines: a claim is
+false if one of its lines is, and that line is confirmed with a probability of at most 5 %, whatever the
+others do (an intersection-union test, Berger 1982). A claim is `refuted` if *any* line is refuted, and that
+does need a correction: among many lines, one is found reversed by chance. So a tested line refutes its
+claim only if its p is below 0.05 after Holm's correction for the tested lines of the claim. Otherwise the
+claim is `not resolved`.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -33,7 +38,7 @@ from hdc.lab.records.packed import TIMES_FILE
 from hdc.lab.records.run import Run
 from hdc.lab.report.claims.declared import Claim, Line, Selector
 from hdc.lab.report.claims.facts import FACTS
-from hdc.lab.report.statistics import ALPHA, Estimate, Paired, holm, least_pairs
+from hdc.lab.report.statistics import ALPHA, Estimate, Paired, holm, least_pairs, omnibus_p, p_below
 from hdc.lab.report.tables import correlation, offsets_table
 from hdc.lab.report.tables.columns import column, difference_text, title
 from hdc.lab.report.tables.rendering import Document
@@ -50,8 +55,9 @@ _IN_WORDS = {
     "not_lower": "not below",
     "equal": "equal to",
 }
-_WORST_FIRST: tuple[Verdict, ...] = ("not run", "refuted", "not resolved", "confirmed", "exact")
 _HOLDS = ("exact", "confirmed")
+_FIELD = "receptive_field"
+_BESIDE = {_FIELD: "field px", "parameters": "params"}  # named where a comparison varies them too
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,13 @@ class Outcome:
         n: the number of pairs, repeats, rows or cells it rests on.
         found: what was found, as text: the difference with its interval, a ratio, a fact.
         detail: more about the verdict: the smallest effect, the margin, the command to run.
-        effect, low, high, p, p_holm, mde: the numbers, in the column's own units (logarithms of the ratio
-            for time); NaN where a line has none.
+        differs: what else differs between treatment and control, as text: field, layers, parameters.
+        effect, low, high, mde: the numbers, in the column's own units (logarithms of the ratio for time); NaN
+            where a line has none.
+        p: of the line's test; with a margin, that the difference is not within it.
+        p_against: of the test that the opposite holds, by Holm over the tested lines of the claim.
         pairs: the differences behind a paired or time line.
-        detectable: of a tested line, the smallest effect that could have been shown among N tests.
+        p_differs: of the sign-flip test that these differences have a mean of 0.
     """
 
     line: Line
@@ -75,28 +84,67 @@ class Outcome:
     n: int = 0
     found: str = ""
     detail: str = ""
+    differs: str = ""
     effect: float = math.nan
     low: float = math.nan
     high: float = math.nan
     p: float = math.nan
-    p_holm: float = math.nan
+    p_against: float = math.nan
     mde: float = math.nan
     pairs: tuple[float, ...] = ()
-    detectable: Callable[[int], float] | None = None
+    p_differs: float = math.nan
+
+    @property
+    def against(self) -> bool:
+        """Whether this line alone refutes its claim."""
+        return self.verdict == "refuted" and (self.line.kind not in _TESTED or self.p_against < ALPHA)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The paired lines of a claim that compare rows in one metric and one setting, tested together.
+
+    Attributes:
+        where: study, metric and setting.
+        outcomes: of the lines.
+        rows, n: how many rows they compare, and the seeds that all of them have.
+        p: of the omnibus test, that these rows do not differ at all.
+    """
+
+    where: str
+    outcomes: tuple[Outcome, ...]
+    rows: int
+    n: int
+    p: float
+
+    @property
+    def resolved(self) -> int:
+        """How many of the lines have a difference with a p below 0.05."""
+        return sum(one.p_differs < ALPHA for one in self.outcomes)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the omnibus test finds a difference where a pair does, and only there."""
+        return (self.p < ALPHA) == (self.resolved > 0)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with the outcomes of its lines."""
+    """A claim with the outcomes of its lines, and the groups of more than two rows among them."""
 
     claim: Claim
     outcomes: tuple[Outcome, ...]
+    groups: tuple[Group, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
-        """By the rule: the worst verdict of its lines."""
+        """By the rule."""
         found = {outcome.verdict for outcome in self.outcomes}
-        return next(verdict for verdict in _WORST_FIRST if verdict in found)
+        if "not run" in found:
+            return "not run"
+        if any(outcome.against for outcome in self.outcomes):
+            return "refuted"
+        return "not resolved" if found - {*_HOLDS} else "confirmed" if "confirmed" in found else "exact"
 
     @property
     def text(self) -> str:
@@ -187,16 +235,35 @@ class _NotRun(Exception):
 
 def _judged(claim: Claim, studies: Mapping[str, _Study]) -> Judged:
     found = [_outcome(line, studies[line.study]) for line in claim.lines]
-    # A line that was not run counts as a test that found nothing, so running less never helps a claim.
     tested = [i for i, line in enumerate(claim.lines) if line.kind in _TESTED]
-    p = [1.0 if math.isnan(found[i].p) else found[i].p for i in tested]
+    p = [1.0 if math.isnan(found[i].p_against) else found[i].p_against for i in tested]
     for i, adjusted in zip(tested, holm(p), strict=True):
-        found[i] = _tested(found[i], adjusted, len(tested))
-    return Judged(claim, tuple(found))
+        if not math.isnan(found[i].p_against):
+            found[i] = replace(found[i], p_against=adjusted)
+    return Judged(claim, tuple(found), tuple(_groups(found, studies)))
+
+
+def _groups(outcomes: Sequence[Outcome], studies: Mapping[str, _Study]) -> Iterator[Group]:
+    """The groups of the paired lines that were run: by study, metric, and the keys that both sides share."""
+    together: dict[tuple[str, ...], list[Outcome]] = {}
+    for one in outcomes:
+        if one.line.kind == "paired" and one.pairs:
+            setting = (f"{key}={value}" for key, value in _shared(one.line).items())
+            where = (one.line.study, one.line.metric, *setting)
+            together.setdefault(where, []).append(one)
+    for (study, metric, *setting), some in together.items():
+        sides = (side for one in some for side in (one.line.control, one.line.treatment))
+        rows = {row.label: row for row in map(studies[study].row, sides)}
+        values = [row.values[metric] for row in rows.values()]
+        seeds = sorted(set.intersection(*map(set, values)))
+        if len(rows) > 2:
+            told = ", ".join((f"{study}: {title(metric, False)}", *setting))
+            p = omnibus_p([[value[seed] for seed in seeds] for value in values])
+            yield Group(told, tuple(some), len(rows), len(seeds), p)
 
 
 def _outcome(line: Line, study: _Study) -> Outcome:
-    """What the records say about a line; a tested one is `not resolved` until its p is adjusted."""
+    """What the records say about a line."""
     try:
         match line.kind:
             case "exact":
@@ -230,11 +297,12 @@ def _correlation(line: Line, study: _Study) -> Outcome:
             f"study {study.name}: a correlation needs rows that differ only in their schedule, "
             f"there are {' | '.join(alike)}"
         )
-    one = correlation(study.rows, line.predicted, line.metric)
+    one = correlation(study.rows, line.predicted, line.metric, _FIELD)
     if not one.n:
         raise _NotRun(f"hdc train study={study.name}")
-    numbers = (one.rho, one.low, one.high, one.p)
-    return Outcome(line, "not resolved", one.n, f"ρ {one}", "", *numbers, detectable=one.detectable)
+    held = "at equal field, " if one.held else ""
+    found = Outcome(line, "not resolved", one.n, f"{held}ρ {one}", "", "", one.rho, one.low, one.high, one.p)
+    return _tested(found, one.detectable())
 
 
 def _compared(line: Line, study: _Study) -> Outcome:
@@ -246,6 +314,7 @@ def _compared(line: Line, study: _Study) -> Outcome:
         raise _NotRun(f"hdc time study={study.name}")
     if not pairs:
         raise _NotRun(f"hdc train study={study.name}", [run for row in rows for run in row.runs])
+    differs = _differs(line, *rows)
     if line.kind in ("count", "memory"):
         one, other = pairs[0]
         counted = line.kind == "count"
@@ -253,7 +322,8 @@ def _compared(line: Line, study: _Study) -> Outcome:
         shown = (row.text(line.column) for row in rows) if counted else mb
         told = " against ".join(shown) + (f" (×{one / other:.3g})" if other else "")
         holds = {"equal": one == other, "lower": one < other, "higher": one > other}[line.expect]
-        return Outcome(line, "exact" if holds else "refuted", 1, told, effect=one - other)
+        verdict = ("exact" if counted else "confirmed") if holds else "refuted"
+        return Outcome(line, verdict, 1, told, differs=differs, effect=one - other)
     timed = line.kind == "time"
     differences = tuple(math.log(a / b) if timed else a - b for a, b in pairs)
     found = Paired.of(differences)
@@ -262,9 +332,20 @@ def _compared(line: Line, study: _Study) -> Outcome:
         medians = np.median(list(mine.values())) / np.median(list(theirs.values()))
         told = f"medians ×{medians:.3f}, paired {told}"
     numbers = (found.mean, found.low, found.high, found.p)
-    return Outcome(
-        line, "not resolved", found.n, told, "", *numbers, pairs=differences, detectable=found.detectable
-    )
+    outcome = Outcome(line, "not resolved", found.n, told, "", differs, *numbers)
+    outcome = replace(outcome, pairs=differences, p_differs=found.p)
+    return _bounded(outcome) if line.expect.startswith("not_") else _tested(outcome, found.detectable())
+
+
+def _differs(line: Line, mine: Row, theirs: Row) -> str:
+    """What differs between two rows beside what the line compares, as `field px 33 against 25`."""
+    counts = [
+        (heading, mine.text(name), theirs.text(name))
+        for name, heading in _BESIDE.items()
+        if name != line.column
+    ]
+    counts.insert(1, ("layers", str(mine.layers), str(theirs.layers)))
+    return ", ".join(f"{heading} {one} against {other}" for heading, one, other in counts if one != other)
 
 
 def _values(line: Line, study: _Study, row: Row) -> Mapping[int, float]:
@@ -279,40 +360,36 @@ def _values(line: Line, study: _Study, row: Row) -> Mapping[int, float]:
             return study.repeats(row, "step_seconds" if line.kind == "time" else "step_bytes")
 
 
-def _tested(outcome: Outcome, adjusted: float, tests: int) -> Outcome:
-    """The verdict of a line with its adjusted p; a line that was not run stays as it is."""
-    if outcome.detectable is None:
-        return outcome
-    line, mde = outcome.line, outcome.detectable(tests)
-    outcome = replace(outcome, p_holm=adjusted, mde=mde if math.isfinite(mde) else math.nan)
-    sign = -1 if line.expect in ("lower", "not_lower") else 1
-    claimed, significant = sign * outcome.effect > 0, adjusted < ALPHA
-    verdict, details = "not resolved", []
-    if line.expect.startswith("not_"):
-        interval, style = Estimate.of(outcome.pairs, 0.9), column(line.metric)
-        end = interval.high if sign > 0 else interval.low
-        margin = f"{line.margin * style.factor:.{style.digits}f}"
-        details.append(f"90% interval to {_difference(line, end)}, margin {margin}")
-        if sign * end < line.margin:
-            verdict = "confirmed"
-        elif significant and claimed:
-            verdict = "refuted"
-    elif significant:
-        verdict = "confirmed" if claimed else "refuted"
-    if verdict == "not resolved":
-        details.append(_smallest(outcome, tests))
-    return replace(outcome, verdict=verdict, detail="; ".join(details))
+def _tested(outcome: Outcome, mde: float) -> Outcome:
+    """The verdict of a line by the sign of its effect and its p."""
+    claimed = outcome.effect < 0 if outcome.line.expect == "lower" else outcome.effect > 0
+    against = 1.0 if claimed else outcome.p
+    outcome = replace(outcome, p_against=against, mde=mde if math.isfinite(mde) else math.nan)
+    if outcome.p < ALPHA:
+        return replace(outcome, verdict="confirmed" if claimed else "refuted")
+    return replace(outcome, detail=_smallest(outcome))
 
 
-def _smallest(outcome: Outcome, tests: int) -> str:
+def _bounded(outcome: Outcome) -> Outcome:
+    """The verdict of a line by its margin, and the end of the interval that decides it."""
+    line, sign = outcome.line, -1 if outcome.line.expect == "not_lower" else 1
+    p = p_below([sign * pair for pair in outcome.pairs], line.margin)
+    verdict = "confirmed" if p < ALPHA else "refuted" if 1 - p < ALPHA else "not resolved"
+    interval, style = Estimate.of(outcome.pairs, 0.9), column(line.metric)
+    word, away = ("from", -sign) if verdict == "refuted" else ("to", sign)
+    end = _difference(line, interval.high if away > 0 else interval.low)
+    detail = f"90% interval {word} {end}, margin {line.margin * style.factor:.{style.digits}f}"
+    return replace(outcome, verdict=verdict, detail=detail, p=p, p_against=1 - p)
+
+
+def _smallest(outcome: Outcome) -> str:
     """The smallest effect that this n could have shown, for a line that is not resolved."""
     if math.isfinite(outcome.mde):
-        shown = _difference(outcome.line, -outcome.mde if "lower" in outcome.line.expect else outcome.mde)
+        shown = _difference(outcome.line, -outcome.mde if outcome.line.expect == "lower" else outcome.mde)
         return f"smallest that n = {outcome.n} would have shown: {shown}"
     if not math.isfinite(outcome.effect) or outcome.line.kind == "correlation":
         return f"n = {outcome.n}: undefined"
-    over = "" if tests == 1 else f" over {tests} lines"
-    return f"n = {outcome.n} pairs cannot reach p < {ALPHA}{over}: at least {least_pairs(tests)}"
+    return f"n = {outcome.n} pairs cannot reach p < {ALPHA}: at least {least_pairs()}"
 
 
 def _difference(line: Line, mean: float, low: float = math.nan, high: float = math.nan) -> str:
@@ -328,46 +405,101 @@ def _difference(line: Line, mean: float, low: float = math.nan, high: float = ma
 
 
 def document(judged: Sequence[Judged]) -> Document:
-    """Two blocks, the claims and their lines; as data, one row per line."""
-    claims = tuple(
-        (one.claim.name, one.claim.text, one.text, f"{one.holding} of {len(one.outcomes)}") for one in judged
-    )
+    """The claims, their lines, and where the omnibus tests disagree; as data, one row per line."""
+    claims = tuple((one.claim.name, one.claim.text, one.text, _held(one)) for one in judged)
     lines = tuple(
         (
             one.claim.name,
             _said(outcome.line),
             str(outcome.n or "–"),
             outcome.found or "–",
-            "–" if math.isnan(outcome.p_holm) else f"{outcome.p_holm:.3g}",
-            outcome.verdict + (f": {outcome.detail}" if outcome.detail else ""),
+            outcome.differs or "–",
+            "–" if math.isnan(outcome.p) else f"{outcome.p:.3g}",
+            outcome.verdict + (f": {detail}" if (detail := _detail(outcome)) else ""),
         )
         for one in judged
         for outcome in one.outcomes
     )
-    notes = (
-        "exact: computed or counted. Measured lines: [95% BCa bootstrap interval], tested by exact sign "
-        "flips, p by Holm's method over the tested lines of a claim",
-        f"confirmed: p < {ALPHA} with the claimed sign; refuted: with the other. Not above, not below: "
-        "confirmed if the 90% interval (t) ends before the margin",
-        "a claim is confirmed, or exact, if all of its lines are, and refuted if one is",
-    )
-    sections = (
+    sections = [
         Rows(("", "claim", "verdict", "lines that hold"), claims, ("claim", "verdict"), "the claims"),
         Rows(
-            ("", "line", "n", "found", "p (Holm)", "verdict"),
+            ("", "line", "n", "found", "what else differs", "p", "verdict"),
             lines,
-            ("line", "found", "verdict"),
+            ("line", "found", "what else differs", "verdict"),
             "what they rest on",
         ),
-    )
+    ]
+    groups = [(one.claim.name, group) for one in judged for group in one.groups]
+    if groups:
+        sections.append(_disagreeing(groups))
     frame = pl.DataFrame(
         [_record(one, outcome) for one in judged for outcome in one.outcomes], infer_schema_length=None
     )
-    return Document(sections, notes, frame.fill_nan(None))
+    return Document(tuple(sections), tuple(_notes(judged)), frame.fill_nan(None))
+
+
+def _held(judged: Judged) -> str:
+    """How many lines hold, as `26 of 26`, and how many of all could not have failed."""
+    constructed = sum(line.by_construction for line in judged.claim.lines)
+    told = f", {constructed} by construction" if constructed else ""
+    return f"{judged.holding} of {len(judged.outcomes)}{told}"
+
+
+def _detail(outcome: Outcome) -> str:
+    return "; ".join(filter(None, ("by construction" * outcome.line.by_construction, outcome.detail)))
+
+
+def _disagreeing(groups: Sequence[tuple[str, Group]]) -> Rows:
+    body = tuple(
+        (name, one.where, str(one.rows), str(one.n), f"{one.p:.3g}", f"{one.resolved} of {len(one.outcomes)}")
+        for name, one in groups
+        if not one.agrees
+    )
+    agreeing = len(groups) - len(body)
+    return Rows(
+        ("", "compared", "rows", "seeds", "omnibus p", "pairs with p < 0.05"),
+        body or (("", "none", "–", "–", "–", "–"),),
+        ("compared",),
+        f"do the rows differ at all? The omnibus test agrees with the pairs in {agreeing} of {len(groups)} "
+        "groups, and not in these",
+    )
+
+
+def _notes(judged: Sequence[Judged]) -> Iterator[str]:
+    yield (
+        "exact: proven or counted, the same on every machine. Memory, as one compiler plans it, is confirmed "
+        "or refuted. By construction: a comb of equal rates could not have shown anything else, so it is no "
+        "evidence"
+    )
+    yield (
+        "measured lines: [95% BCa bootstrap interval], p of exact sign flips, of this line alone. Not above, "
+        "not below: p of Student's t test against the margin"
+    )
+    yield (
+        f"confirmed: p < {ALPHA} with the claimed sign; refuted: with the other. Not above, not below: "
+        "confirmed if the 90% interval (t) ends before the margin, refuted if it begins beyond it. Not "
+        "resolved does not mean no difference"
+    )
+    yield (
+        "a claim needs all of its lines: it is confirmed, or exact, if each of them is, without a correction "
+        "for their number (intersection-union test, Berger 1982); one line is enough to refute it, so this "
+        f"needs p < {ALPHA} by Holm's method over its lines"
+    )
+    if any(one.groups for one in judged):
+        yield (
+            "omnibus p: permutes the values of each seed among all rows of a group, which are the rows that "
+            "a claim's lines compare in one metric and setting"
+        )
+    lines = [outcome.line for one in judged for outcome in one.outcomes]
+    if any(line.metric.startswith("train/") for line in lines):
+        yield (
+            "train metrics are means over the last epoch's batches, taken while the network trains, with "
+            "dropout on: not how well the trained network fits"
+        )
 
 
 def _record(judged: Judged, outcome: Outcome) -> dict[str, Any]:
-    numbers = ("n", "effect", "low", "high", "p", "p_holm", "mde")
+    numbers = ("n", "effect", "low", "high", "p", "p_against", "mde")
     return {
         "claim": judged.claim.name,
         "claim_verdict": judged.verdict,
@@ -376,6 +508,8 @@ def _record(judged: Judged, outcome: Outcome) -> dict[str, Any]:
         "study": outcome.line.study or None,
         **{name: getattr(outcome, name) for name in numbers},
         "found": outcome.found or None,
+        "differs": outcome.differs or None,
+        "by_construction": outcome.line.by_construction,
         "verdict": outcome.verdict,
         "detail": outcome.detail or None,
     }
@@ -393,10 +527,17 @@ def _said(line: Line) -> str:
             return f"{line.study}: rank correlation of {what} {_IN_WORDS[line.expect]} 0"
     compared = line.metric or line.column
     what = title(compared, False) if compared else f"step {line.kind}"
-    shared = dict(line.treatment.keys.items() & line.control.keys.items())
+    if line.metric.startswith("train/"):
+        what += " while training"
     mine, theirs = (
-        str(replace(one, keys={key: value for key, value in one.keys.items() if key not in shared}))
+        str(replace(one, keys={key: one.keys[key] for key in one.keys if key not in _shared(line)}))
         for one in (line.treatment, line.control)
     )
-    where = "".join(f", {key}={value}" for key, value in line.control.keys.items() if key in shared)
+    where = "".join(f", {key}={value}" for key, value in _shared(line).items())
     return f"{line.study}: {what} of {mine} {_IN_WORDS[line.expect]} that of {theirs}{where}"
+
+
+def _shared(line: Line) -> dict[str, str]:
+    """The keys that treatment and control have in common, with their values."""
+    mine = line.treatment.keys
+    return {key: value for key, value in line.control.keys.items() if mine.get(key) == value}

@@ -67,7 +67,7 @@ def errors(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         column[0].set(xlim=(-size / 2, size / 2), ylim=(size / 2, -size / 2), facecolor="white")
         column[0].set_title(f"{schedule.label}  ({schedule.kind})", fontsize=10)
         _draw_labels(column[1], predicted[shown], colours)
-        column[1].set_xlabel(f"{100 * mean_of(run, 'accuracy'):.1f} % of pixels right", fontsize=9)
+        column[1].set_xlabel(f"{100 * mean_of(run, 'accuracy'):.2f} % of pixels right", fontsize=9)
         known = (truth >= 0) & (truth < colours.N) & (predicted >= 0)
         wrong = np.where(known, predicted != truth, -1)
         _draw_labels(column[2], wrong[shown], ListedColormap([_RIGHT, _WRONG]))

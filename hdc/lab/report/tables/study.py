@@ -36,6 +36,7 @@ from hdc.lab.terminal import Rows
 from hdc.schedules import Kind
 
 _DIFFERENCE = ("baseline", "pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "mde")
+_FIELD = "receptive_field"
 SOURCES = ("study", "published", "offsets", "claims")
 _NAMED = 4  # rows that the sentence above the table lists by name; of more it says how many
 
@@ -283,34 +284,52 @@ def document(table: Table) -> Document:
     return Document(tuple(blocks), table.notes, long_frame(table), table.found)
 
 
-def correlation(rows: Sequence[Row], predicted: str, measured: str) -> Correlation:
-    """Spearman's correlation of a described column with a measured one's means, over rows that have both."""
+def correlation(rows: Sequence[Row], predicted: str, measured: str, given: str | None = None) -> Correlation:
+    """Spearman's correlation of a described column with a measured one's means, over rows that have both.
+
+    With `given`, another described column, the partial one, in which that column is held.
+    """
+    names = [predicted, *filter(None, [given])]
     # Rounded, so that predictions that differ only in their last bits share a rank.
-    pairs = [(round(row.estimate(predicted).mean, 9), row.estimate(measured).mean) for row in rows]
-    known = [pair for pair in pairs if all(map(math.isfinite, pair))]
-    return Correlation.of([x for x, _ in known], [y for _, y in known])
+    known = [
+        (*(round(row.estimate(name).mean, 9) for name in names), row.estimate(measured).mean) for row in rows
+    ]
+    known = [values for values in known if all(map(math.isfinite, values))]
+    x, *held, y = zip(*known, strict=True) if known else ((),) * (len(names) + 1)
+    return Correlation.of(x, y, held[0] if held else None)
 
 
 def _correlations(table: Table) -> Rows:
-    """Does the prediction predict? One line per measured column, over rows that differ only in schedule."""
+    """Does the prediction predict? A line per measured column, over rows that differ only in schedule.
+
+    Where these differ in their receptive field too, a second line has the partial correlations.
+    """
     alike: dict[tuple[str, ...], list[Row]] = {}
     for row in table.rows:
         alike.setdefault(row.others, []).append(row)
+    held = {None: (), _FIELD: ("at equal field",)} if _field_varies(table) else {None: ()}
     found = {
-        (others, name): [correlation(rows, predicted, name) for predicted in table.config.correlate]
+        (title(name, table.dense), *others, *words): [
+            correlation(rows, predicted, name, given) for predicted in table.config.correlate
+        ]
         for others, rows in alike.items()
         for name in table.compared
+        for given, words in held.items()
     }
     body = tuple(
         (
-            ", ".join((title(name, table.dense), *others)),
+            ", ".join(words),
             str(max((one.n for one in cells), default=0)),
             *(str(one) if math.isfinite(one.rho) else "–" for one in cells),
         )
-        for (others, name), cells in found.items()
+        for words, cells in found.items()
     )
     head = ("Spearman with", "rows", *(DESCRIBED[name].title for name in table.config.correlate))
     return Rows(head, body, title="does the prediction predict? rank correlation with the rows' means")
+
+
+def _field_varies(table: Table) -> bool:
+    return len({row.estimate(_FIELD).mean for row in table.rows}) > 1
 
 
 def _difference_cell(table: Table, row: Row, name: str) -> str:
@@ -403,7 +422,10 @@ def _notes(table: Table) -> Iterator[str]:
     if any(len(seeds) == 1 for row in table.rows for seeds in row.values.values()):
         yield "no interval for one seed: the spread over seeds is not known"
     if table.config.correlate:
-        yield f"rank correlations: [{CONFIDENCE:.0%} BCa bootstrap interval over the rows], not corrected"
+        held = "; at equal field: partial, with the receptive field held" if _field_varies(table) else ""
+        yield (
+            f"rank correlations: [{CONFIDENCE:.0%} BCa bootstrap interval over the rows], not corrected{held}"
+        )
     if set(NETWORK) & {*table.described, *table.config.correlate}:
         yield from network_notes(table.config.study, table.rows)
     if len(commits := commits_of(table.runs)) > 1:
@@ -460,7 +482,7 @@ def _difference_notes(table: Table) -> Iterator[str]:
             if pairs < max((len(seeds) for seeds in row.values.values()), default=0):
                 yield f"{row.label}: {pairs} of its seeds paired with {other.label}"
     if any(one.mark == "≈" for one in cells):
-        yield f"≈ within the noise: adjusted p of {ALPHA} or more"
+        yield f"≈ within the noise: adjusted p of {ALPHA} or more, which does not show that nothing differs"
     if any(one.mark == "?" and one.paired.n == 1 for one in cells):
         yield "? one pair: its spread is not known, so it may be noise"
     for n in sorted({one.paired.n for one in cells if one.mark == "?" and one.paired.n > 1}):

@@ -63,7 +63,7 @@ def test_the_list_says_what_is_prepared(data_dir: Path, capsys) -> None:
     assert "data=tfds data.name=NAME" in out
 
 
-@pytest.mark.parametrize("name", ["terrain", "terrain_patches", "coast", "offsets"])
+@pytest.mark.parametrize("name", ["terrain", "terrain_patches", "coast", "offsets", "points"])
 def test_what_is_installed_needs_no_preparing(name: str, capsys) -> None:
     assert main(["data", "prepare", name]) == 0
     assert capsys.readouterr().out == f"{name} is installed with hdc and needs no preparing\n"
@@ -238,7 +238,7 @@ complete -p hdc
         ("hdc data l", ["list "]),
         ("hdc train stu", ["study="]),
         ("hdc train study=qu", ["quickstart "]),  # bash itself takes study= for a word of its own
-        ("hdc train -m study=quickstart schedule=hdc", ["hdc ", "hdc_holes "]),
+        ("hdc train -m study=quickstart schedule=hdc", ["hdc ", "hdc_holes ", "hdc_wide "]),
         ("hdc ops schedule=pl", ["plain "]),
         ("hdc train optim.learn", ["optim.learning_rate="]),
         ("hdc train --retry", ["--retry-failed "]),

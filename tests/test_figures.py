@@ -53,6 +53,84 @@ def test_holes_are_masked_and_so_drawn_in_their_own_colour(tmp_path):
     np.testing.assert_array_equal(paths.mask, ~((offsets[:, None] % 2 == 0) & (offsets % 2 == 0)))
 
 
+def test_errors_are_the_pixels_whose_prediction_is_not_the_truth(runs):
+    """The tile of the synthetic study is 16 x 16, smaller than the widest field: all of it is shown."""
+    figure = figures.errors(FigureConfig(study="tiny"), runs)
+    first, *columns = np.array(figure.axes).reshape(3, 3).T
+    kept = runs[0].artifact("predictions", 0)
+    truth, predicted, image = (kept[name][2] for name in ("labels", "predictions", "images"))
+    low, high = np.percentile(image, (1, 99))
+    brightened = np.clip((image - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(first[0].images[0].get_array(), brightened)
+    np.testing.assert_array_equal(first[1].images[0].get_array(), truth)
+    for column, run in zip(columns, (runs[0], runs[2]), strict=True):
+        counts = np.array([1.0])
+        for rate in (1, *run.config.dilation.layer_rates):  # the stem, then the layers
+            taps = np.zeros(2 * rate + 1)
+            taps[::rate] = 1
+            counts = np.convolve(counts, taps)
+        np.testing.assert_allclose(column[0].images[0].get_array(), np.outer(counts, counts))
+        np.testing.assert_array_equal(column[1].images[0].get_array(), predicted)
+        np.testing.assert_array_equal(column[2].images[0].get_array(), predicted != truth)
+    assert "Not drawn: 2x6 (failed)" in figure.get_suptitle()
+
+
+def points_study(folder, predictions, labels):
+    """A finished run of two schedules on points, with these maps and two points in the image."""
+    image = np.zeros((1, 64, 64, 1), np.uint8)
+    image[0, 30, 40] = image[0, 5, 5] = 255
+    configs = [
+        from_dict({"data": {"name": "points"}, "schedule": {"rates": rates, "repeat": 1}})
+        for rates in ([2, 2], [1, 2])
+    ]
+    runs = records.plan(folder / "tiny", configs)
+    for run in runs:
+        with run.start({"data": {"task": "dense"}}) as writer:
+            writer.log(seed=0, step=1, epoch=1, split="test", metrics={"accuracy": 0.25})
+            arrays = {"images": image, "labels": labels[None], "predictions": predictions[None]}
+            arrays |= {"confusion": np.eye(2, dtype=np.int64), "classes": np.array(["outside", "inside"])}
+            writer.artifact("predictions", 0, arrays)
+            writer.done()
+    return runs
+
+
+def test_the_window_with_the_most_borders_is_shown_and_points_are_enlarged(tmp_path):
+    labels = np.zeros((64, 64), np.int32)
+    labels[28:36:2, 36:46:2] = 1  # the busiest place
+    predicted = labels[2:-2, 2:-2].copy()  # of VALID layers
+    predicted[29, 39] = 1 - predicted[29, 39]
+    figure = figures.errors(FigureConfig(study="tiny"), points_study(tmp_path, predicted, labels))
+    axes = np.array(figure.axes).reshape(3, 3)
+    size = 11  # of 1, 2, 2: 3 + 4 + 4
+    (shown,) = (axis.images[0].get_array() for axis in axes[1:2, 0])
+    found = [
+        (top, left)
+        for top, left in np.ndindex(54, 54)
+        if np.array_equal(labels[top : top + size, left : left + size], shown)
+    ]
+    assert (shown == 1).sum() == 20
+    (wrong,) = np.argwhere(axes[2, 1].images[0].get_array() == 1)
+    assert any((wrong + corner == (31, 41)).all() for corner in found)
+    (points,) = axes[0, 0].collections
+    ((x, y),) = points.get_offsets()
+    assert (y + found[0][0], x + found[0][1]) == (30, 40)
+    assert points.get_sizes()[0] > (72 * 1.5 / size) ** 2 / 4  # wider than a pixel
+    assert "25.00 % of pixels right" in axes[1, 1].get_xlabel()
+    assert "Each point is one pixel, drawn enlarged." in " ".join(figure.get_suptitle().split())
+
+
+def test_errors_of_what_cannot_be_compared_are_one_line(tmp_path):
+    runs = points_study(tmp_path, np.zeros((64, 64), np.int32), np.zeros((64, 64), np.int32))
+    other = np.ones((64, 64), np.int32)
+    more = points_study(tmp_path / "b", other, other)
+    with pytest.raises(InputError, match="runs on different images"):
+        figures.errors(FigureConfig(study="tiny"), [runs[0], more[1]])
+    whole = np.zeros((), np.int32)
+    flat = points_study(tmp_path / "c", whole, whole)
+    with pytest.raises(InputError, match="has one label per image"):
+        figures.errors(FigureConfig(study="tiny"), flat)
+
+
 def test_a_schedule_that_is_not_drawn_is_named(runs):
     figure = figures.panels(FigureConfig(study="tiny"), runs)
     assert "Not drawn: 2x6 (failed)" in figure.get_suptitle()

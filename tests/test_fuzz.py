@@ -163,7 +163,7 @@ TABLE = {
 }
 FIGURE = {
     "figure": ["default", "quickstart"],
-    "draw": ["[panels]", "[differences,pareto]", "[prediction]"],
+    "draw": ["[panels]", "[errors]", "[differences,pareto]", "[prediction]"],
     "study": ["tiny"],
     "results": ["results"],
     "seed": ["0", "2"],

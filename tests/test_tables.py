@@ -127,6 +127,70 @@ def test_the_smallest_difference_that_could_have_been_seen_is_noted_by_column(tm
     assert note.endswith(f"(80% power, p < 0.05 over 2 tests): pixel accuracy % {100 * widest:.2f}")
 
 
+def found(tmp_path, n, *rows, schedules=([1, 1], [2, 2], [1, 2], [3, 3], [1, 3], [4, 4]), **keys) -> str:
+    """The sentence of a table whose rows differ from the first schedule by so much in accuracy (percent) and
+    ripple (dB); None is noise around no difference."""
+
+    def shift(difference, seed):
+        return (-1) ** seed if difference is None else difference * (1 + 0.01 * (seed % 2))
+
+    configs = [
+        from_dict({"schedule": {"rates": rates, "repeat": 1}, "seeds": list(range(n))})
+        for rates in schedules[: len(rows) + 1]
+    ]
+    runs = records.plan(tmp_path / "tiny", configs)
+    for run, (accuracy, ripple) in zip(runs, [(0, 0), *rows], strict=True):
+        synthetic.measured(
+            run,
+            lambda seed, accuracy=accuracy, ripple=ripple: {
+                "accuracy": 0.5 + shift(accuracy, seed) / 100,
+                "erf_ripple": shift(ripple, seed),
+            },
+        )
+    asked = {"measured": ("test/accuracy", "test/erf_ripple"), "baseline": "1-1", **keys}
+    table = built(runs, **asked)
+    text = table.found
+    for kind in ("markdown", "latex"):
+        first = rendering.to_text(tables.document(table), kind).splitlines()[0]
+        assert (first.replace("\\", "") == text) == bool(text)
+    assert terminal(table).startswith(text[:60])
+    return text
+
+
+def test_a_sentence_says_which_differences_are_there(tmp_path):
+    text = found(tmp_path, 10, (12, 3), (-4, None), (None, 20))
+    # Of ten seeds, five with 12 and five with 12.12.
+    assert text.startswith("n = 10 seeds: in pixel accuracy, 2-2 (+12.06 [+12.0")
+    assert " points) is above 1-1, 1-2 (-4.02 [-4.0" in text
+    assert text.endswith(
+        " points) is below 1-1 and no difference is shown for 3-3; "
+        "there are differences in ERF ripple (2 of 3 rows)."
+    )
+
+
+def test_a_sentence_counts_where_there_are_many_rows(tmp_path):
+    text = found(tmp_path, 12, (3, None), (6, None), (2, None), (4, None), (4, None))
+    assert text == (
+        "n = 12 seeds: in pixel accuracy, all 5 rows (+2.01 to +6.03 points) are above 1-1; "
+        "none is shown in ERF ripple."
+    )
+    text = found(tmp_path / "b", 12, (1, 5), (4, 5), measured=("test/erf_ripple", "test/accuracy"))
+    assert "in ERF ripple, 2-2 (+5.0 [+5.0, +5.0] dB) and 1-2 (+5.0 [+5.0, +5.0] dB) are above 1-1; " in text
+
+
+def test_a_sentence_says_where_no_difference_is_shown_or_could_be(tmp_path):
+    assert found(tmp_path, 10, (None, None), (None, 4)) == (
+        "n = 10 seeds: in pixel accuracy, no difference to 1-1 is shown; "
+        "there are differences in ERF ripple (1 of 2 rows)."
+    )
+    assert (
+        found(tmp_path / "b", 3, (9, 9))
+        == "n = 3 seeds are too few to show a difference to 1-1, however large."
+    )
+    assert found(tmp_path / "c", 1, (9, 9)) == ""
+    assert found(tmp_path / "d", 10) == ""
+
+
 def mixed(tmp_path, **changed):
     """One row of two runs that differ in what is `changed`."""
     about = {"versions": {"jax": "0.10.0"}, "device": {"platform": "cpu", "kind": "cpu"}, "native": "avx2"}

@@ -56,13 +56,15 @@ def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):
     first = command("train", *arguments)
     assert first.returncode == 0, first.stderr
     runs = records.load("quickstart", tmp_path)
-    assert [run.state for run in runs] == ["done"] * 3
-    assert [run.config.dilation.kind for run in runs] == ["plain", "dilated", "hdc"]
+    assert [run.state for run in runs] == ["done"] * 4
+    assert [run.config.dilation.kind for run in runs] == ["plain", "dilated", "hdc", "hdc"]
     assert len({run.info["network"]["parameters"] for run in runs}) == 1
     for text in (
+        "n = 2 seeds are too few to show a difference to 4x6, however large.",
+        "difference to 4x6",
         "1x6",
-        "2x6",
         "1-2-5x2",
+        "1-3-3-3-5-9",
         "mIoU %",
         "speckle %",
         "ERF ",
@@ -72,17 +74,17 @@ def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):
         assert text in first.stdout
     before = [numbers(run) for run in runs]
     written = [(run.folder / "metrics.jsonl").stat().st_mtime_ns for run in runs]
-    table = first.stdout[first.stdout.index("quickstart: test split") :]
+    table = first.stdout[first.stdout.index("n = 2 seeds are") :]
 
     again = command("train", *arguments)
     assert again.returncode == 0
-    assert again.stdout.count("skipped: already done") == 3
+    assert again.stdout.count("skipped: already done") == 4
     assert again.stdout.endswith(table)
     assert [(run.folder / "metrics.jsonl").stat().st_mtime_ns for run in runs] == written
 
     (runs[1].folder / "done.json").unlink()
     third = command("train", *arguments)
-    assert third.stdout.count("skipped: already done") == 2
+    assert third.stdout.count("skipped: already done") == 3
     assert (runs[1].folder / "metrics.jsonl").stat().st_mtime_ns != written[1]
     assert [numbers(run) for run in records.load("quickstart", tmp_path)] == before
 
@@ -99,7 +101,7 @@ def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):
     for module in ("table", "figure"):
         out = command(module, f"{module}=quickstart", f"results={tmp_path}")
         assert out.returncode == 0, out.stderr
-    assert (tmp_path / "quickstart" / "figures" / "panels.png").exists()
+    assert (tmp_path / "quickstart" / "figures" / "errors.png").exists()
 
 
 def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
@@ -186,8 +188,21 @@ def test_a_sweep_is_expanded_as_hydra_will_run_it():
     configs, _ = expand("schedule.rates=[1,2,5],[2,2,2]", multirun=True)
     assert [config.schedule.rates for config in configs] == [(1, 2, 5), (2, 2, 2)]
     configs, folder = expand("study=quickstart")
-    assert len(configs) == 3
+    assert len(configs) == 4
     assert folder.name == "quickstart"
+
+
+def test_the_first_versions_quickstart_is_there_under_another_name():
+    configs, folder = expand("study=terrain_quick")
+    assert [config.run_id for config in configs] == ["06923885f6", "021b62397a", "98f630db30"]
+    assert folder.name == "terrain_quick"
+
+
+def test_a_study_without_the_baseline_of_its_own_table_has_a_table_all_the_same(tmp_path, capsys):
+    """The study's own table compares with a row that is not there."""
+    tiny = ["name=equal_field", "data=offsets", *TINY, f"results={tmp_path}", *QUIET]
+    assert main(["train", *tiny]) == 0
+    assert "equal_field: test split" in capsys.readouterr().out
 
 
 def test_a_rate_larger_than_the_map_is_a_warning_that_names_the_share():
@@ -246,7 +261,7 @@ def test_help_names_groups_and_examples():
     for text in (
         "study=quickstart",
         "terrain_patches",
-        "schedule: dilated, dilated4, hdc, hdc_holes, plain, searched",
+        "schedule: dilated, dilated4, hdc, hdc_holes, hdc_wide, plain, searched",
         "Exit code",
     ):
         assert text in out.stdout

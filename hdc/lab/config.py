@@ -443,6 +443,7 @@ def _find(kind: "Kind", name: str) -> "Part":
 def _import_ours() -> None:
     import hdc.lab.data.earth
     import hdc.lab.data.offsets
+    import hdc.lab.data.points
     import hdc.lab.data.sets
     import hdc.lab.optimizers
     import hdc.networks  # noqa: F401

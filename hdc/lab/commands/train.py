@@ -4,6 +4,8 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import hydra
@@ -16,11 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 from hdc import registry
 from hdc.errors import InputError, printable
 from hdc.lab import memory, records
-from hdc.lab.commands import compose
+from hdc.lab.commands import compose, options
 from hdc.lab.commands.command import one_line_errors
 from hdc.lab.commands.output import console
 from hdc.lab.launchers import joblib, trials
 from hdc.lab.launchers.launch import checked
+from hdc.lab.records.run import Run
 from hdc.lab.report import tables
 from hdc.lab.report.tables import rendering
 from hdc.lab.store import line
@@ -73,8 +76,7 @@ def run(arguments: list[str]) -> int:
     front = None
     if not configs:
         runs, front = trials.found(folder)
-    table = tables.build(tables.TableConfig(study=folder.name), runs)
-    console().print(rendering.render(tables.document(table)))
+    console().print(rendering.render(tables.document(_table(folder.name, runs))))
     if front is not None:
         console().print(front)
     unfinished = [run for run in runs if run.state != "done"]
@@ -84,6 +86,16 @@ def run(arguments: list[str]) -> int:
     if unfinished:
         print(f"hdc train: {len(unfinished)} of {len(runs)} runs are not done", file=sys.stderr)
     return 1 if unfinished or given_up else 0
+
+
+def _table(study: str, runs: Sequence[Run]) -> tables.Table:
+    """The table that conf/table/ has for the study, or the default one where that does not fit the runs."""
+    default = tables.TableConfig(study=study)
+    own = replace(options.read(tables.TableConfig, "table", options.of_study("table", study)), study=study)
+    try:
+        return tables.build(own if own.source == default.source else default, runs)
+    except InputError:  # such as a baseline that the command line has swept away
+        return tables.build(default, runs)
 
 
 def _task() -> None:

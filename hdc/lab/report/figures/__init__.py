@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from hdc.lab.records.run import Run
 from hdc.lab.report.figures.config import FigureConfig
+from hdc.lab.report.figures.errors import errors
 from hdc.lab.report.figures.offsets import offsets
 from hdc.lab.report.figures.panels import panels
 from hdc.lab.report.figures.rows import differences, strata
@@ -14,6 +15,7 @@ from hdc.lab.report.figures.style import save as save
 
 DRAWINGS: dict[str, Callable[[FigureConfig, Sequence[Run]], Figure]] = {
     "panels": panels,
+    "errors": errors,
     "prediction": prediction,
     "pareto": pareto,
     "offsets": offsets,

@@ -6,7 +6,7 @@ from hdc.errors import InputError, one_of
 from hdc.lab.report.tables import TableConfig
 
 FORMATS = ("png", "svg", "pdf")
-NAMES = ("panels", "prediction", "pareto", "offsets", "differences", "strata")
+NAMES = ("panels", "errors", "prediction", "pareto", "offsets", "differences", "strata")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class FigureConfig:
 
     Attributes:
         draw: the figures, each written to a file of its name: `panels` (what each schedule sees and
-            predicts), `prediction` (what is predicted against each measured gridding number), `pareto`
+            predicts), `errors` (what each schedule sees, predicts and gets wrong, at one scale; for label
+            maps), `prediction` (what is predicted against each measured gridding number), `pareto`
             (quality against gridding), `offsets` (schedules by offsets), `differences` (to the baseline, with
             intervals), `strata` (IoU by the size of objects).
         study, results: the study to draw, and the folder that holds the studies.

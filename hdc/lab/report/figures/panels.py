@@ -1,6 +1,6 @@
 """What each schedule can see, what its trained network sees and what that predicts, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import polars as pl
@@ -28,13 +28,7 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     Raises:
         InputError: where no run is done, or none with the seed that is asked for.
     """
-    done: dict[str, Run] = {}
-    for run in runs:
-        if run.state == "done" and (config.seed is None or config.seed in run.config.seeds):
-            done.setdefault(run.config.dilation.label, run)
-    if not done:
-        seed = "" if config.seed is None else f" with seed {config.seed}"
-        raise InputError(f"study {config.study!r} has no finished run{seed} to draw")
+    done = finished(config, runs)
     shown = []
     for run in done.values():
         seed = run.config.seeds[0] if config.seed is None else config.seed
@@ -48,10 +42,10 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     for row, (run, gridding, predictions) in zip(axes, shown, strict=True):
         _draw_paths(row[0], run, widest)
         _draw_erf(row[1], gridding["erf"], widest)
-        row[1].set_xlabel(f"ripple {_mean(run, 'erf_ripple'):+.1f} dB", fontsize=9)
+        row[1].set_xlabel(f"ripple {mean_of(run, 'erf_ripple'):+.1f} dB", fontsize=9)
         _draw_sample(row[2:], predictions)
         if dense:
-            row[4].set_xlabel(f"speckle {100 * _mean(run, 'speckle'):.2f} %", fontsize=9)
+            row[4].set_xlabel(f"speckle {100 * mean_of(run, 'speckle'):.2f} %", fontsize=9)
     for axis, title in zip(axes[0], titles, strict=False):
         axis.set_title(title, fontsize=10)
     if dense:
@@ -60,6 +54,22 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         style.legend(figure, 7, [Patch(facecolor=c, edgecolor="0.4", label=name) for name, c in colours])
     style.write(figure, _caption(config, runs, done))
     return figure
+
+
+def finished(config: FigureConfig, runs: Sequence[Run]) -> dict[str, Run]:
+    """The first finished run of each schedule, by its label; only runs with the seed that is asked for.
+
+    Raises:
+        InputError: where there is none.
+    """
+    done: dict[str, Run] = {}
+    for run in runs:
+        if run.state == "done" and (config.seed is None or config.seed in run.config.seeds):
+            done.setdefault(run.config.dilation.label, run)
+    if not done:
+        seed = "" if config.seed is None else f" with seed {config.seed}"
+        raise InputError(f"study {config.study!r} has no finished run{seed} to draw")
+    return done
 
 
 def _draw_paths(axis: Axes, run: Run, widest: int) -> None:
@@ -116,7 +126,7 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
         axis.set(xticks=[], yticks=[])
 
 
-def _mean(run: Run, metric: str) -> float:
+def mean_of(run: Run, metric: str) -> float:
     """A test metric's mean over the seeds of a run; NaN if it was not measured."""
     chosen = run.metrics().filter(pl.col("split") == "test", pl.col("metric") == metric)["value"]
     return float(np.mean(chosen.to_numpy())) if len(chosen) else float("nan")
@@ -136,9 +146,14 @@ def _caption(config: FigureConfig, runs: Sequence[Run], done: dict[str, Run]) ->
     rows = [row for row in group(runs, []) if drawn & {run.run_id for run in row.runs}]
     if settings := dict.fromkeys(", ".join(row.others) for row in rows if row.others):
         text += f"\nSettings shown: {' | '.join(settings)}."
-    absent = {
+    return text + absent(runs, done)
+
+
+def absent(runs: Sequence[Run], drawn: Collection[str]) -> str:
+    """A last line for a caption: the schedules that are not drawn, with their state; empty for none."""
+    names = {
         f"{run.config.dilation.label} ({run.state})"
         for run in runs
-        if run.state != "done" or run.config.dilation.label not in done
+        if run.state != "done" or run.config.dilation.label not in drawn
     }
-    return text + (f"\nNot drawn: {', '.join(sorted(absent))}." if absent else "")
+    return f"\nNot drawn: {', '.join(sorted(names))}." if names else ""

@@ -111,9 +111,8 @@ def quality(runs: Sequence[Run]) -> str:
 
 def axis_title(column: str, table: Table) -> str:
     """The column's name with its unit after a comma."""
-    heading = literal(columns.title(column, table.dense))
-    name, _, unit = heading.rpartition(" ")
-    return f"{name}, {unit}" if unit in ("%", "dB", "px²") else heading
+    name, unit = columns.name_and_unit(column, table.dense)
+    return literal(f"{name}, {unit}" if unit else name)
 
 
 def literal(text: str) -> str:

@@ -110,6 +110,13 @@ def title(name: str, dense: bool) -> str:
     return heading if split in ("", "test") or name == "train/seconds" else f"{split} {heading}"
 
 
+def name_and_unit(name: str, dense: bool) -> tuple[str, str]:
+    """The heading without its unit, and the unit, which may be empty: `ERF ripple`, `dB`."""
+    heading = title(name, dense)
+    words, _, unit = heading.rpartition(" ")
+    return (words, unit) if unit in ("%", "dB", "px²") else (heading, "")
+
+
 def difference_text(name: str, mean: float, low: float, high: float) -> str:
     """A difference in the column's units, with its interval where that is finite."""
     digits = column(name).digits

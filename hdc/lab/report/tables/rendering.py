@@ -25,16 +25,19 @@ class Document:
         sections: its blocks.
         notes: the lines under them.
         frame: the same table as data, for CSV.
+        found: the sentence above them that says what was found; empty for none.
     """
 
     sections: tuple[Rows, ...]
     notes: tuple[str, ...]
     frame: pl.DataFrame
+    found: str = ""
 
 
 def render(document: Document) -> RenderableType:
     """The table for the terminal."""
-    return Group(*document.sections, *(Text(printable(note)) for note in document.notes))
+    found = [Text(printable(document.found))] if document.found else []
+    return Group(*found, *document.sections, *(Text(printable(note)) for note in document.notes))
 
 
 def to_text(document: Document, kind: str) -> str:
@@ -51,7 +54,7 @@ def to_text(document: Document, kind: str) -> str:
 
 
 def _markdown(document: Document) -> str:
-    lines = []
+    lines = [markdown(document.found), ""] if document.found else []
     for section in document.sections:
         align = [":--" if section.is_words(name) else "--:" for name in section.head]
         lines += [f"**{markdown(section.title)}**", ""]
@@ -69,7 +72,7 @@ def markdown(text: str) -> str:
 
 
 def _latex(document: Document) -> str:
-    parts = []
+    parts = [_latex_text(document.found), ""] if document.found else []
     for section in document.sections:
         align = "".join("l" if section.is_words(name) else "r" for name in section.head)
         head, *body = (

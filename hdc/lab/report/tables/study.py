@@ -27,6 +27,7 @@ from hdc.lab.report.tables.columns import (
     column,
     difference_text,
     is_plugin,
+    name_and_unit,
     title,
 )
 from hdc.lab.report.tables.rendering import FORMATS, Document
@@ -37,6 +38,7 @@ from hdc.schedules import Kind
 _DIFFERENCE = ("baseline", "pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "mde")
 _FIELD = "receptive_field"
 SOURCES = ("study", "published", "offsets", "claims")
+_NAMED = 4  # rows that the sentence above the table lists by name; of more it says how many
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,14 @@ class Difference:
     tests: int
 
     @property
+    def shown(self) -> bool:
+        """Whether the difference is there: its adjusted p is below 5 %."""
+        return math.isfinite(self.paired.mean) and self.p_holm < ALPHA
+
+    @property
     def mark(self) -> str:
         """`≈` for a difference within the noise, `?` where there are too few pairs to tell it from noise."""
-        if not math.isfinite(self.paired.mean) or self.p_holm < ALPHA:
+        if not math.isfinite(self.paired.mean) or self.shown:
             return ""
         return "≈" if self.paired.resolvable(self.tests) else "?"
 
@@ -186,6 +193,19 @@ class Table:
             place: Difference(one, p, tests) for (place, one), p in zip(paired.items(), adjusted, strict=True)
         }
 
+    @property
+    def reference(self) -> str:
+        """What the rows are compared with, in words; empty where there is no baseline."""
+        labels = {other.schedule for row in self.rows if (other := self.baseline(row))}
+        if len(labels) > 1:
+            return f"{self.config.baseline} of as many layers"
+        return next(iter(labels), "")
+
+    @cached_property
+    def found(self) -> str:
+        """One sentence on the differences that are there; empty where nothing is tested."""
+        return _found(self)
+
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """The lines under the table."""
@@ -250,19 +270,18 @@ def document(table: Table) -> Document:
     measured, described, compared = table.measured, table.described, table.compared
     results = ((row.label, row.seeds, *map(row.text, measured)) for row in table.rows)
     block(f"{table.config.study}: test split", ("schedule", "seeds"), measured, results)
-    pairs = [(row, other) for row in table.rows if (other := table.baseline(row))]
-    if pairs and compared:
+    if table.reference and compared:
         differences = (
-            (row.label, *(_difference_cell(table, row, name) for name in compared)) for row, _ in pairs
+            (row.label, *(_difference_cell(table, row, name) for name in compared))
+            for row in table.rows
+            if table.baseline(row)
         )
-        labels = {other.schedule for _, other in pairs}
-        to = labels.pop() if len(labels) == 1 else f"{table.config.baseline} of as many layers"
-        block(f"difference to {to}, paired by seed", ("schedule",), compared, differences)
+        block(f"difference to {table.reference}, paired by seed", ("schedule",), compared, differences)
     if table.config.correlate:
         blocks.append(_correlations(table))
     known = ((row.label, row.kind, *map(row.text, described)) for row in table.rows)
     block("the schedule itself, and its cost", ("schedule", "kind"), described, known)
-    return Document(tuple(blocks), table.notes, long_frame(table))
+    return Document(tuple(blocks), table.notes, long_frame(table), table.found)
 
 
 def correlation(rows: Sequence[Row], predicted: str, measured: str, given: str | None = None) -> Correlation:
@@ -319,6 +338,76 @@ def _difference_cell(table: Table, row: Row, name: str) -> str:
     if not math.isfinite(one.mean):
         return "undefined" if one.n else "–"
     return f"{found.mark} {difference_text(name, one.mean, one.low, one.high)}".lstrip()
+
+
+def _found(table: Table) -> str:
+    """The first column with its differences, then for every other column in how many rows they are there."""
+    columns = {name: _tested(table, name) for name in table.compared}
+    columns = {name: rows for name, rows in columns.items() if rows}
+    if not columns:
+        return ""
+    pairs = sorted({found.paired.n for rows in columns.values() for _, found in rows})
+    to = table.reference if table._named is None else _name(table._named)
+    n = "n = " + " to ".join(map(str, dict.fromkeys((pairs[0], pairs[-1])))) + " seeds"
+    if all(found.mark == "?" for rows in columns.values() for _, found in rows):
+        return f"{n} are too few to show a difference to {to}, however large."
+    (first, rows), *others = columns.items()
+    parts = [
+        f"{_listed(first, some, len(rows), table.dense)} {'is' if len(some) == 1 else 'are'} {side} {to}"
+        for side, sign in (("above", 1), ("below", -1))
+        if (some := [(row, one) for row, one in rows if one.shown and sign * one.paired.mean > 0])
+    ]
+    rest = [_name(row) for row, one in rows if not one.shown]
+    if not parts:
+        parts = [f"no difference to {to} is shown"]
+    elif rest:
+        parts.append(f"no difference is shown for {_joined(rest) if len(rest) <= _NAMED else 'the others'}")
+    text = f"{n}: in {name_and_unit(first, table.dense)[0]}, {_joined(parts)}"
+    there = {name: sum(one.shown for _, one in rows) for name, rows in others}
+    counted = [
+        f"{name_and_unit(name, table.dense)[0]} ({_share(count, len(columns[name]))})"
+        for name, count in there.items()
+        if count
+    ]
+    if counted:
+        text += f"; there are differences in {_joined(counted)}"
+    if none := [name_and_unit(name, table.dense)[0] for name, count in there.items() if not count]:
+        text += f"; none is shown in {_joined(none)}"
+    return f"{text}."
+
+
+def _tested(table: Table, name: str) -> list[tuple[Row, Difference]]:
+    """The rows with a test in a column."""
+    cells = ((row, table.differences.get((row.label, name))) for row in table.rows)
+    return [(row, one) for row, one in cells if one is not None and math.isfinite(one.paired.p)]
+
+
+def _listed(name: str, rows: Sequence[tuple[Row, Difference]], count: int, dense: bool) -> str:
+    """Rows that differ, each with its difference; of many, their number and the range."""
+    unit = {"%": " points", "": ""}.get(unit := name_and_unit(name, dense)[1], f" {unit}")
+    if len(rows) > _NAMED:
+        ends = sorted((one.paired.mean for _, one in rows), key=abs)
+        low, high = (difference_text(name, end, math.nan, math.nan) for end in (ends[0], ends[-1]))
+        return f"{_share(len(rows), count)} ({low} to {high}{unit})"
+    return _joined(
+        [
+            f"{_name(row)} ({difference_text(name, one.paired.mean, one.paired.low, one.paired.high)}{unit})"
+            for row, one in rows
+        ]
+    )
+
+
+def _share(count: int, of: int) -> str:
+    return f"all {of} rows" if count == of > 1 else f"{count} of {of} rows"
+
+
+def _name(row: Row) -> str:
+    return f"{row.schedule} with {', '.join(row.others)}" if row.others else row.schedule
+
+
+def _joined(items: Sequence[str]) -> str:
+    *most, last = items
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _notes(table: Table) -> Iterator[str]:

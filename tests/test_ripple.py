@@ -1,6 +1,8 @@
 """The predicted ripple: its formula, what it depends on, and how it compares with what was measured."""
 
+import csv
 import itertools
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -61,6 +63,41 @@ def test_it_follows_networks_of_other_lengths_widths_and_kernels_with_residual_l
     assert len(measured) == 30
     assert stats.spearmanr(measured, predicted).statistic > 0.95
     assert np.sqrt(np.mean(np.subtract(measured, predicted) ** 2)) < 2.2
+
+
+def registered() -> dict[tuple[str, ...], dict[str, str]]:
+    """The rows that were committed before the networks of `study=ripple` were trained."""
+    rows = csv.DictReader(Path("experiments/predictions/ripple.csv").read_text().splitlines())
+    keys = ("data", "kernel_size", "width", "residual", "rates")
+    return {tuple(row[key] for key in keys): row for row in rows}
+
+
+def test_the_committed_predictions_are_those_of_the_formula() -> None:
+    for (_, size, width, residual, rates), row in registered().items():
+        layers = [STEM, *((int(size), int(rate)) for rate in rates.split("-"))]
+        found = predict(layers, width=int(width), residual=residual == "true", max_period=16)
+        assert found.db == pytest.approx(float(row["ripple_db"]), abs=0.006)
+
+
+def test_the_study_has_every_prediction_and_they_rank_better_than_the_rivals() -> None:
+    runs = {run.run_id: run.config for run in records.load("ripple", results="experiments/findings")}
+    rows = records.frame(list(records.load("ripple", results="experiments/findings")))
+    rows = rows.filter(metric="erf_ripple", split="test").group_by("run_id").agg(pl.col("value").mean())
+    measured = {}
+    for run_id, value in rows.iter_rows():
+        config = runs[run_id]
+        numbers = (config.net.kernel_size, config.net.width, str(config.net.residual).lower())
+        rates = "-".join(map(str, config.dilation.layer_rates))
+        measured[config.data.name, *map(str, numbers), rates] = value
+    predicted = registered()
+    assert measured.keys() == predicted.keys()
+    rank = {
+        name: stats.spearmanr(
+            [*measured.values()], [float(predicted[key][name]) for key in measured]
+        ).statistic
+        for name in ("ripple_db", "recursion_db", "gridding")
+    }
+    assert rank["ripple_db"] > max(0.8, rank["recursion_db"], rank["gridding"])
 
 
 @pytest.mark.parametrize(

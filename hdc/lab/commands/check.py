@@ -23,7 +23,7 @@ from hdc.published import Published
 
 _BARS = "▁▂▃▄▅▆▇█"
 _HOLE = "×"
-UNTRIED = "an extrapolation, tried on 4 layers of kernel size 3 and rates to 8"
+UNTRIED = "an extrapolation, tried on 3 to 8 layers of kernel size 3 or 5 and rates to 16"
 
 
 def to_json(field: Field, size: int | None, stem: bool = True) -> dict[str, Any]:

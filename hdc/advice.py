@@ -96,9 +96,9 @@ def for_schedule(field: Field, size: int | None = None, stem: bool = True) -> tu
 
     Example:
         >>> from hdc.fields import Stack
-        >>> for finding in for_schedule(Stack.parse("1,2,4")):
+        >>> for finding in for_schedule(Stack.parse("1,2,2,2")):
         ...     print(finding.rule, "-", finding.fix)
-        better schedule - use 5,1,1, in this order
+        better schedule - use 1,1,5, in this order
     """
 
     def along(name: str, rate: int) -> AxisOfLayer:
@@ -171,7 +171,7 @@ def better(schedule: DilationSchedule, max_rate: int | None = None, stem: bool =
 
     Example:
         >>> better(DilationSchedule((2, 2, 2))).rates
-        (1, 1, 4)
+        (3, 2, 1)
     """
     field, taps = schedule.receptive_field, schedule.kernel_size
     mine = best_order(schedule.layer_rates, taps, stem)

@@ -36,7 +36,7 @@ predicted before they were trained. Predictions that differ by less are ties."""
 WIDTH, CHANNELS = 16, 3  # of a network and of its images, unless they are given
 
 _IMAGES = 5  # independent ones
-_SHORTEST = 8  # periods to this many pixels are looked at in any case, as the measured ripple does
+_SHORTEST = 16  # periods to this many pixels are looked at in any case, as `study=ripple` measured
 _MAP = 64  # pixels per side that are looked at, more if a period or the field is longer
 
 
@@ -86,7 +86,7 @@ def predict(
         width: channels of every layer.
         channels: channels of the image.
         residual: whether every layer but the first adds its input to its output.
-        max_period: the longest period in pixels; None for 8 or the largest rate, whichever is larger.
+        max_period: the longest period in pixels; None for 16 or the largest rate, whichever is larger.
 
     Raises:
         InputError: if there is no layer, or a number is not positive; a period is at least 2.

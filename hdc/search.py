@@ -143,7 +143,7 @@ def search(
         >>> [found.rates for found in search(layers=3, field=17, top=2).found]
         [(2, 1, 5), (4, 3, 1)]
         >>> [(found.receptive_field, found.rates) for found in search(layers=2).found]
-        [(5, (1, 1)), (7, (2, 1)), (9, (1, 3))]
+        [(5, (1, 1)), (7, (2, 1)), (9, (3, 1))]
     """
     target = Target(layers, kernel_size, field, at_least, max_rate)
     return best_per_field(target, stem) if field is None else best(target, top, stem)

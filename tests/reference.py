@@ -702,7 +702,7 @@ def predicted_ripple(
     def squared(values, frequency):
         return abs(sum(v * np.exp(2j * np.pi * frequency * offset) for offset, v in values.items())) ** 2
 
-    paths, longest = joined(taps), max_period or max(8, *(rate for _, rate in layers))
+    paths, longest = joined(taps), max_period or max(16, *(rate for _, rate in layers))
     side = max(64, 4 * longest, 1 + sum((size - 1) * rate for size, rate in layers))
     window = {offset: 0.5 + 0.5 * math.cos(2 * math.pi * offset / side) for offset in paths}
     expected = {offset: math.sqrt(share) * window[offset] for offset, share in paths.items()}

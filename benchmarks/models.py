@@ -1,7 +1,7 @@
 """What the benchmarks train, ours and PyTorch's, with Adam.
 
 a: 3x3 1-32-64-64 with pooling and a dense head; b: 3x3 at rates 1, 2, 5, 1-32-64-64, stride 1, global
-pooling; c: b with depthwise separable layers; q: the network of study=quickstart on 64x64 tiles. On a GPU
+pooling; c: b with depthwise separable layers; q: the network of study=terrain_quick on 64x64 tiles. On a GPU
 also deeplab: DeepLabV3 (Chen et al. 2017) on a ResNet-50 of output stride 8, as torchvision builds it,
 without its auxiliary head and dropout, on 512x512 images.
 """

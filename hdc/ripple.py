@@ -6,12 +6,12 @@ a network of C channels whose kernels are independent draws, as before training,
 
 - **Paths.** (dy/dx)^2 is on average proportional to the number of paths M between the two pixels, whatever
   the order of the layers: M is the convolution of the layers' taps. So mean |dy/dx| goes as sqrt(M).
-- **Chance, layer by layer.** Of one image channel, C channels carry what a layer passes on: where its energy
-  goes differs by chance, with a relative variance of 2 / C, averaged over the channels of the image, at each
-  pixel for itself. The layers after it, and only they, smooth this: the order counts. With M_l the paths of
-  the first l layers and B the paths of those after them, the power at frequency f is
-  1/4 * 2 / (C * channels of the image) * s^2 * sum(B^2) * |B(f)|^2. s = sum(M_l^2 / M), for normal curves
-  of their variances v_l and v, is (2 v_l / v - (v_l / v)^2)^(-1/2).
+- **Chance, layer by layer.** At each pixel, the energy that a layer passes on is a sum over its C channels.
+  Kernels are drawn by chance, so this sum varies from pixel to pixel, with a relative variance of 2 / C for
+  each image channel; the image channels are averaged. Only the layers after it smooth this, so the order
+  counts. With M_l the paths of the first l layers and B the paths of those after them, the power at
+  frequency f is 1/4 * 2 / (C * channels of the image) * s^2 * sum(B^2) * |B(f)|^2. s = sum(M_l^2 / M), for
+  normal curves of their variances v_l and v, is (2 v_l / v - (v_l / v)^2)^(-1/2).
 - **Chance at the end.** |dy/dx| is a mean over C * channels of the image absolute values of normal numbers,
   of relative variance pi/2 - 1 each: white, and smaller the more images with other active ReLUs are averaged.
 - **Residual layers** (ReLU, variance kept) pass half of the energy on as it is.
@@ -105,8 +105,12 @@ def predict(
     return PredictedRipple(db, frequency, tried(layers))
 
 
+TRIED = "3 to 8 layers of kernel size 3 or 5 and rates to 16"
+"""What `tried` accepts, in words: what `study=ripple` trained, after `STEM`."""
+
+
 def tried(layers: Sequence[tuple[int, int]]) -> bool:
-    """See `PredictedRipple.tried`: what `study=ripple` trained."""
+    """See `PredictedRipple.tried`."""
     sizes, rates = {size for size, _ in layers[1:]}, [rate for _, rate in layers[1:]]
     return layers[0] == STEM and sizes in ({3}, {5}) and 3 <= len(rates) <= 8 and max(rates) <= 16
 

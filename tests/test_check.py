@@ -114,6 +114,8 @@ def test_a_size_adds_the_padding_and_the_findings(capsys) -> None:
     for finding in values["findings"]:
         assert set(finding) == {"rule", "where", "message", "fix", "problem"}
     assert {"holes", "rate and map"} <= {finding["rule"] for finding in values["findings"]}
+    late = json.loads(run(capsys, "check", "1,3,3,3,3,3", "--size", "8", "--json"))
+    assert "last layer" in {finding["rule"] for finding in late["findings"]}
     text = " ".join(run(capsys, "check", "2,2,3,13", "--size", "8", code=1).split())
     for finding in values["findings"]:
         kind = "problem" if finding["problem"] else "note"

@@ -20,10 +20,11 @@ from hdc.lab.commands.command import Parser, writing
 from hdc.lab.commands.output import console, print_json
 from hdc.lab.terminal import Rows
 from hdc.published import Published
+from hdc.ripple import TRIED
 
 _BARS = "▁▂▃▄▅▆▇█"
 _HOLE = "×"
-UNTRIED = "an extrapolation, tried on 3 to 8 layers of kernel size 3 or 5 and rates to 16"
+UNTRIED = f"an extrapolation, tried on {TRIED}"
 
 
 def to_json(field: Field, size: int | None, stem: bool = True) -> dict[str, Any]:

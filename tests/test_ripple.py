@@ -14,6 +14,7 @@ from scipy import stats
 
 from hdc.errors import InputError
 from hdc.lab import records
+from hdc.lab.report.tables.columns import column
 from hdc.ripple import STEM, predict
 from hdc.schedules import DilationSchedule
 
@@ -57,6 +58,17 @@ def test_it_follows_the_networks_that_its_constant_was_chosen_on() -> None:
     assert len(measured) == 28
     assert stats.spearmanr(measured, predicted).statistic > 0.95
     assert np.sqrt(np.mean(np.subtract(measured, predicted) ** 2)) < 2.1
+
+
+def test_tables_predict_a_run_from_its_own_width_residual_layers_and_measured_periods() -> None:
+    runs = {run.run_id: run for run in records.load("equal_field", results="experiments/findings")}
+    runs |= {run.run_id: run for run in records.load("ripple", results="experiments/findings")}
+    for run in runs.values():
+        config = run.config
+        layers = [STEM, *((config.net.kernel_size, rate) for rate in config.dilation.layer_rates)]
+        given = {"width": config.net.width, "residual": config.net.residual}
+        expected = predict(layers, max_period=config.gridding.max_period, **given).db
+        assert column("predicted_ripple").of([run]) == expected
 
 
 def test_it_follows_networks_of_other_lengths_widths_and_kernels_with_residual_layers() -> None:

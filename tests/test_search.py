@@ -138,6 +138,18 @@ def test_the_best_order_of_any_rates_is_that_of_all_orders(rates, taps, stem) ->
     assert found.tried == tried([*layers, *((taps, rate) for rate in found.rates)])
 
 
+def test_each_set_is_looked_at_over_periods_of_its_own() -> None:
+    """Sets are computed together; the largest rate of another says nothing of a set's ripple."""
+    sets = np.array([[2, 3, 5], [1, 3, 40]])
+    found, ripples, _ = orders.Orders(3, stem=True).best(sets)
+    for rates, order, db in zip(sets.tolist(), found.tolist(), ripples, strict=True):
+        known = {
+            one: predict([STEM, *((3, rate) for rate in one)]).db for one in itertools.permutations(rates)
+        }
+        assert db == pytest.approx(known[tuple(order)], abs=1e-5)
+        assert db <= min(known.values()) + 0.1
+
+
 def test_a_best_order_that_would_take_long_is_not_looked_for() -> None:
     assert best_order([2**n for n in range(10)] * 3) is None
 

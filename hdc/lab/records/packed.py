@@ -19,6 +19,7 @@ import polars as pl
 
 from hdc.errors import InputError
 from hdc.lab.config import Config, from_record
+from hdc.lab.data.dataset import TYPES
 from hdc.lab.records.run import METRICS, TIMES, Run, State, check_info, check_metrics, content, digests_in
 from hdc.lab.store import line, read_arrays, read_json, sha256, to_json, write_all
 
@@ -253,7 +254,7 @@ def predictions(run: Run, seed: int) -> dict[str, np.ndarray]:
         k = classes.size
         maps = (images, labels, predicted)
         fit = all(array.size and len(array) == len(images) for array in maps)
-        fit &= images.ndim == 4 and images.dtype == np.uint8 and labels.ndim == predicted.ndim in (1, 3)
+        fit &= images.ndim == 4 and images.dtype.name in TYPES and labels.ndim == predicted.ndim in (1, 3)
         fit &= labels.dtype.kind in "iu" and predicted.dtype.kind in "iu"
         fit &= classes.shape == (k,) and classes.dtype.kind == "U" and confusion.shape == (k, k)
         if fit and (labels.ndim == 3 or all(a.min() >= 0 and a.max() < k for a in (labels, predicted))):

@@ -107,7 +107,7 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
     sample = packed.shown_sample(predictions)
     image, label = predictions["images"][sample], predictions["labels"][sample]
     predicted = predictions["predictions"][sample]
-    axes[0].imshow(image if image.shape[-1] in (3, 4) else image[..., 0], cmap="gray")
+    axes[0].imshow(style.displayed(image), cmap="gray")
     if predicted.ndim == 0:
         names = predictions["classes"]
         axes[0].set_xlabel(style.literal(f"{names[label]}, predicted {names[predicted]}"), fontsize=9)

@@ -72,7 +72,7 @@ def older(arrays, about) -> bytes:
 @pytest.mark.parametrize("piece", [7, 16, 2**24])
 def test_older_files_and_arrays_of_many_pieces_are_read(tmp_path, monkeypatch, piece):
     monkeypatch.setattr(store, "_PIECE", piece)
-    monkeypatch.setattr(store.digest_of, "__defaults__", (piece,))
+    monkeypatch.setattr(store._digest, "__defaults__", (piece,))
     path = tmp_path / "x.safetensors"
     arrays = {name: array for name, array in ARRAYS.items() if array.ndim}
     path.write_bytes(older(arrays, {"number": 1}))

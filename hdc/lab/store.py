@@ -205,7 +205,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], about: Mappi
 
 
 def _chunks(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Iterator[bytes | memoryview]:
-    noted = json.dumps({**about, _DIGEST: digest_of(arrays, about)}, sort_keys=True, allow_nan=False)
+    noted = json.dumps({**about, _DIGEST: _digest(arrays, about)}, sort_keys=True, allow_nan=False)
     header: dict[str, Any] = {"__metadata__": {_ABOUT: noted}}
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that all are aligned
     end = 0
@@ -254,7 +254,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         about = parse_json(noted)
         digest = about.pop(_DIGEST)
         # Older weights have a digest over each array in one piece.
-        whole = digest == digest_of(arrays, about) or digest == digest_of(arrays, about, sys.maxsize)
+        whole = digest == _digest(arrays, about) or digest == _digest(arrays, about, sys.maxsize)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
@@ -267,7 +267,7 @@ def _array(content: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
     return content[start:end].view(_NUMPY_TYPES[tensor["dtype"]]).reshape(tensor["shape"])
 
 
-def digest_of(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], piece: int = _PIECE) -> str:
+def _digest(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], piece: int = _PIECE) -> str:
     """SHA-256 of JSON values and of arrays with their names, types and shapes.
 
     An array longer than `piece` bytes enters as the digests of its pieces, computed on several threads.

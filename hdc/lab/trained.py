@@ -1,7 +1,9 @@
 """Trained networks: built from a configuration, written to a file with all that they need, read back."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,6 +17,7 @@ from hdc.errors import InputError
 from hdc.lab import parts
 from hdc.lab.config import Config, again, from_record
 from hdc.lab.data.dataset import TYPES
+from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.lab.store import line, read_safetensors, to_safetensors
 from hdc.layers import evaluation
 from hdc.registry import Images, Task
@@ -35,24 +38,47 @@ class Normaliser:
         return (jnp.asarray(images).astype(jnp.float32) - offset) * scale
 
 
-def normaliser(images: np.ndarray) -> Normaliser:
+def normaliser(images: np.ndarray | Rows) -> Normaliser:
     """Scales each channel of images `[n, h, w, channels]` to mean 0 and standard deviation 1.
 
     Integers that hardly vary are taken to vary by 1. Of float32, a channel whose variation is no more than
     rounding is only shifted.
     """
-    channels = [images[..., channel] for channel in range(images.shape[-1])]
     if images.dtype == np.float32:
-        mean = np.array([np.mean(one, dtype=np.float64) for one in channels])
-        deviation = np.array([np.std(one, dtype=np.float64) for one in channels])
+        mean, deviation = np.array(kept(images, "mean and deviation", partial(_moments, images)))
         varies = deviation > np.finfo(np.float32).eps * np.abs(mean)
-        scale = 1 / np.where(varies, deviation, 1.0)
-        return Normaliser(mean.astype(np.float32), scale.astype(np.float32))
+        return Normaliser(mean.astype(np.float32), (1 / np.where(varies, deviation, 1.0)).astype(np.float32))
     values = np.arange(np.iinfo(images.dtype).max + 1)
-    counts = [np.bincount(one.ravel(), minlength=len(values)) for one in channels]
+    counts = kept(images, "pixel values", partial(_counts, images, len(values)))
     mean = np.array([np.average(values, weights=count) for count in counts])
-    variance = [np.average((values - m) ** 2, weights=count) for count, m in zip(counts, mean, strict=True)]
+    variance = [np.average((values - m) ** 2, weights=count) for m, count in zip(mean, counts, strict=True)]
     return Normaliser(mean.astype(np.float32), (1 / np.sqrt(np.maximum(variance, 1.0))).astype(np.float32))
+
+
+def _counts(images: np.ndarray | Rows, values: int) -> list[list[int]]:
+    """How often each channel has each value."""
+    channels = range(images.shape[-1])
+    found = sum(
+        np.array([np.bincount(block[..., n].ravel(), minlength=values) for n in channels])
+        for block in blocks(images)
+    )
+    return np.asarray(found).tolist()
+
+
+def _moments(images: np.ndarray | Rows) -> list[list[float]]:
+    """Mean and standard deviation of each channel, in double precision."""
+    channels, count = range(images.shape[-1]), math.prod(images.shape[:-1])
+
+    def mean(of: Callable[[np.ndarray, int], np.ndarray]) -> list[float]:
+        sums = (
+            np.array([of(block[..., n], n).sum(dtype=np.float64) for n in channels])
+            for block in blocks(images)
+        )
+        return (np.sum(list(sums), axis=0) / count).tolist()
+
+    means = mean(lambda values, _: values)
+    variance = mean(lambda values, n: np.square(values.astype(np.float64) - means[n]))
+    return [means, np.sqrt(variance).tolist()]
 
 
 @dataclass(frozen=True, eq=False)

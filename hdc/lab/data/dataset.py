@@ -1,14 +1,15 @@
 """The form of every data set in memory: three splits of images with labels, checked as they are made."""
 
-from dataclasses import dataclass
-from functools import cached_property
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from hdc.errors import InputError
-from hdc.lab.store import digest_of
+from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.registry import Task
 
 TYPES = ("uint8", "uint16", "float32")  # of images
@@ -24,13 +25,15 @@ class Split:
     uint8, has for each pixel the position of its stratum in `Dataset.strata`; None if the data set has no
     strata.
 
+    Arrays that do not fit into memory are `Rows`, whose `[positions]` are read when they are needed.
+
     Raises:
         InputError: for arrays of another type or shape, and for images that are not finite.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    strata: np.ndarray | None = None
+    images: np.ndarray | Rows
+    labels: np.ndarray | Rows
+    strata: np.ndarray | Rows | None = None
 
     def __post_init__(self) -> None:
         images, strata = self.images, self.strata
@@ -38,7 +41,7 @@ class Split:
             raise InputError(
                 f"images must be {', '.join(TYPES)} [n, h, w, c], got {images.dtype} {list(images.shape)}"
             )
-        if images.dtype == np.float32 and images.size and not np.isfinite([images.min(), images.max()]).all():
+        if images.dtype == np.float32 and not kept(images, "finite values", partial(_are_finite, images)):
             raise InputError("images must be finite, got NaN or infinity")
         object.__setattr__(self, "labels", labels := _int32(self.labels))
         if labels.dtype != np.int32 or labels.shape not in (images.shape[:1], images.shape[:3]):
@@ -58,12 +61,28 @@ class Split:
     @cached_property
     def ignores(self) -> bool:
         """Whether there is a pixel without a label."""
-        return self.labels.ndim > 1 and bool((self.labels == IGNORE).any())
+        labels = self.labels
+        return labels.ndim > 1 and kept(
+            labels, "ignored labels", lambda: any(bool((block == IGNORE).any()) for block in blocks(labels))
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the images, labels and strata in memory."""
+        return sum(array.nbytes for array in (self.images, self.labels, self.strata) if array is not None)
+
+    @property
+    def in_memory(self) -> "Split":
+        """The same split with arrays in place of `Rows`."""
+        if not any(isinstance(array, Rows) for array in (self.images, self.labels, self.strata)):
+            return self
+        strata = None if self.strata is None else np.asarray(self.strata)
+        return Split(np.asarray(self.images), np.asarray(self.labels), strata)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory. `classes` are the class names, in the order of the label values.
+    """A data set. `classes` are the class names, in the order of the label values.
 
     `strata` names the parts of the maps whose IoU is measured separately, such as those with small things.
     `background` is a label that is left out of the mean over a stratum's classes.
@@ -95,26 +114,29 @@ class Dataset:
                 )
             if (self.task == "dense") != (split.labels.ndim == 3):
                 raise InputError(f"{place} has labels {list(split.labels.shape)}, not those of {self.task}")
-            self._refuse_unknown(place, split.labels)
+            count, ignored, labels = len(self.classes), self.task == "dense", split.labels
+            if labels.dtype == np.int32:
+                found = kept(labels, f"labels from {count}", partial(_first_beyond, labels, count, ignored))
+                if found is not None:
+                    rest = f", and {IGNORE} is a pixel without one" if ignored else ""
+                    raise InputError(f"{place} has the label {found}, but classes are 0 to {count - 1}{rest}")
             if (split.strata is None) != (not self.strata):
                 raise InputError(f"{self.name}: the strata {self.strata} need a map in every split")
-
-    def _refuse_unknown(self, place: str, labels: np.ndarray) -> None:
-        """InputError for a label that no class has."""
-        unsigned, count = labels.view(np.uint32), len(self.classes)  # a negative label is a very large one
-        if unsigned.max() < count:
-            return
-        unknown = labels[(unsigned >= count) & ((labels != IGNORE) | (self.task != "dense"))]
-        if unknown.size:
-            rest = f", and {IGNORE} stands for none" if self.task == "dense" else ""
-            raise InputError(
-                f"{place} has the label {unknown[0]}, but the {count} classes are 0 to {count - 1}{rest}"
-            )
 
     @property
     def splits(self) -> dict[str, Split]:
         """The three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the three splits in memory."""
+        return sum(split.nbytes for split in self.splits.values())
+
+    @cached_property
+    def in_memory(self) -> "Dataset":
+        """The same data set with arrays in place of `Rows`."""
+        return replace(self, **{name: split.in_memory for name, split in self.splits.items()})
 
     @property
     def about(self) -> dict[str, Any]:
@@ -132,31 +154,64 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """The first 16 hexadecimal digits of a SHA-256 of all images and labels."""
-        arrays = {f"{name}.images": split.images for name, split in self.splits.items()}
+        whole = hashlib.sha256()
         for name, split in self.splits.items():
-            labels = split.labels
-            arrays[f"{name}.labels"] = labels.astype(np.uint8) if self.task == "dense" else labels
-        return digest_of(arrays, {})[:16]
+            for part, array in (("images", split.images), ("labels", split.labels)):
+                narrow = np.dtype("uint8") if self.task == "dense" and part == "labels" else array.dtype
+                whole.update(f"{name} {part} {narrow} {array.shape} ".encode())
+                whole.update(kept(array, "fingerprint", partial(_sha256, array, narrow)).encode())
+        return whole.hexdigest()[:16]
 
     @cached_property
     def repeated(self) -> dict[tuple[str, str], int]:
         """How many images of a split are in an earlier one, too, by (split, earlier); no pair without any."""
-        hashes = {name: [hash(one.tobytes()) for one in split.images] for name, split in self.splits.items()}
-        there = {name: set(some) for name, some in hashes.items()}
-        counts = {
-            (later, earlier): sum(one in there[earlier] for one in hashes[later])
-            for earlier, later in combinations(hashes, 2)
-        }
-        return {pair: count for pair, count in counts.items() if count}
+        pairs = list(combinations(self.splits, 2))
+
+        def count() -> list[int]:
+            hashes = {name: _hashes(split.images) for name, split in self.splits.items()}
+            there = {name: set(some) for name, some in hashes.items()}
+            return [sum(one in there[earlier] for one in hashes[later]) for earlier, later in pairs]
+
+        # In memory nothing is kept and the fingerprint is not needed.
+        streamed = isinstance(self.test.images, Rows)
+        what = f"images repeated in {self.fingerprint}" if streamed else ""
+        counts = zip(pairs, kept(self.test.images, what, count), strict=True)
+        return {(later, earlier): number for (earlier, later), number in counts if number}
 
 
-def _int32(labels: np.ndarray) -> np.ndarray:
-    """Labels of any type of integers as int32, others as they are."""
-    if labels.dtype == np.int32 or labels.dtype.kind not in "iu":
+def _int32(labels: np.ndarray | Rows) -> np.ndarray | Rows:
+    """Labels of any type of integers as int32, others and those that are not in memory as they are."""
+    if labels.dtype == np.int32 or labels.dtype.kind not in "iu" or isinstance(labels, Rows):
         return labels
     if labels.size and not (labels.min() >= -(2**31) and labels.max() < 2**31):
         raise InputError(f"labels are from {labels.min()} to {labels.max()}: they must fit into int32")
     return labels.astype(np.int32)
+
+
+def _first_beyond(labels: np.ndarray | Rows, count: int, ignored: bool) -> int | None:
+    """The first label that is not from 0 to `count` - 1, and not `IGNORE` where that is ignored."""
+    for block in blocks(labels):
+        unsigned = block.view(np.uint32)  # a negative label is a very large one
+        if unsigned.size and unsigned.max() >= count:
+            beyond = block[(unsigned >= count) & ((block != IGNORE) | (not ignored))]
+            if beyond.size:
+                return int(beyond[0])
+    return None
+
+
+def _are_finite(images: np.ndarray | Rows) -> bool:
+    return all(bool(np.isfinite([block.min(), block.max()]).all()) for block in blocks(images) if block.size)
+
+
+def _sha256(array: np.ndarray | Rows, dtype: np.dtype) -> str:
+    hashed = hashlib.sha256()
+    for block in blocks(array):
+        hashed.update(np.ascontiguousarray(block, dtype).data)
+    return hashed.hexdigest()
+
+
+def _hashes(images: np.ndarray | Rows) -> list[int]:
+    return [hash(one.tobytes()) for block in blocks(images) for one in block]
 
 
 def _kind(split: Split) -> str:

@@ -76,6 +76,7 @@ DESCRIBED = {
 }
 _MEASURED = {
     "accuracy": Column("accuracy %", 2, 100),
+    "train_accuracy": Column("accuracy on training images %", 2, 100),
     "mean_iou": Column("mIoU %", 2, 100),
     "speckle": Column("speckle %", 3, 100),
     "erf_ripple": Column("ERF ripple dB", 1),

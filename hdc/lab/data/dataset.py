@@ -1,11 +1,12 @@
 """The form of every data set in memory: three splits of uint8 images with integer labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.registry import Task
 
 IGNORE = 255  # the label of a pixel that counts neither in the loss nor in a metric
@@ -18,11 +19,13 @@ class Split:
     Labels are `[n]` for classification. For dense prediction they are `[n, height, width]`, with `IGNORE`
     for a pixel without a label. `strata`, `[n, height, width]` uint8, has for each pixel the position of its
     stratum in `Dataset.strata`; None if the data set has no strata.
+
+    Arrays that do not fit into memory are `Rows`, whose `[positions]` are read when they are needed.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    strata: np.ndarray | None = None
+    images: np.ndarray | Rows
+    labels: np.ndarray | Rows
+    strata: np.ndarray | Rows | None = None
 
     def __post_init__(self) -> None:
         images, labels, strata = self.images, self.labels, self.strata
@@ -41,12 +44,28 @@ class Split:
     @cached_property
     def ignores(self) -> bool:
         """Whether there is a pixel without a label."""
-        return self.labels.ndim > 1 and bool((self.labels == IGNORE).any())
+        labels = self.labels
+        return labels.ndim > 1 and kept(
+            labels, "ignored labels", lambda: any(bool((block == IGNORE).any()) for block in blocks(labels))
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the images, labels and strata in memory."""
+        return sum(array.nbytes for array in (self.images, self.labels, self.strata) if array is not None)
+
+    @property
+    def in_memory(self) -> "Split":
+        """The same split with arrays in place of `Rows`."""
+        if not any(isinstance(array, Rows) for array in (self.images, self.labels, self.strata)):
+            return self
+        strata = None if self.strata is None else np.asarray(self.strata)
+        return Split(np.asarray(self.images), np.asarray(self.labels), strata)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory. `classes` are the class names, in the order of the label values.
+    """A data set. `classes` are the class names, in the order of the label values.
 
     `strata` names the parts of the maps whose IoU is measured separately, such as those with small things.
     `background` is a label that is left out of the mean over a stratum's classes.
@@ -72,6 +91,16 @@ class Dataset:
     def splits(self) -> dict[str, Split]:
         """The three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the three splits in memory."""
+        return sum(split.nbytes for split in self.splits.values())
+
+    @cached_property
+    def in_memory(self) -> "Dataset":
+        """The same data set with arrays in place of `Rows`."""
+        return replace(self, **{name: split.in_memory for name, split in self.splits.items()})
 
     @property
     def about(self) -> dict[str, Any]:

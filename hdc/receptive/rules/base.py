@@ -71,9 +71,11 @@ class Rule:
     Methods:
         axes: what the axes of every output stand for; for an output with another number, they are channels.
         masked: what is masked out of the output.
+        hidden: the operands that are masked out, and where.
         taps: the taps along each axis, of operations that have any.
         kind: what kind of layer it is; "" for an operation that is none.
         added: the map that the operation only pads, and by how much; None where it does anything else.
+        is_circular: whether it pads by continuing the map around its edges.
         pull: adds to the operands the paths from one of the outputs, of which `number` is the place.
         back: the paths to the first operand, for operations whose other operands have none.
     """
@@ -84,6 +86,9 @@ class Rule:
     def masked(self, step: Step, given: Given) -> Masked:
         return NOTHING
 
+    def hidden(self, step: Step, given: Given) -> list[tuple[Value, np.ndarray]]:
+        return []
+
     def taps(self, step: Step) -> list[Taps]:
         return []
 
@@ -92,6 +97,9 @@ class Rule:
 
     def added(self, step: Step) -> tuple[Value, Sides] | None:
         return None
+
+    def is_circular(self, step: Step) -> bool:
+        return False
 
     def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         to.add(step.inputs[0], self.back(step, window, to))

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 MAX_EPOCHS, MAX_PERIOD = 10**6, 4096
 
 FLIPS = ("horizontal", "vertical")
+# What can be minimised, by what is predicted; the first one is the default.
+LOSSES = {"classes": ("cross_entropy",), "regression": ("l2", "l1")}
 BACKENDS = ("auto", "lax", "jax", "native", "triton")  # those of `hdc.ops`, which would import JAX
 
 # Of each group with a part: its kind, and the part that is taken where none is named.
@@ -147,15 +149,20 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, in what batches, and on how many devices. `devices` does not enter the run_id."""
+    """How long, in what batches, by which loss, and on how many devices. `devices` does not enter the run_id.
+
+    `loss` is one of `LOSSES`; auto is the first one that fits the data.
+    """
 
     epochs: int = 8
     batch_size: int = 8
+    loss: str = "auto"
     devices: int | str = field(default="auto", compare=False)  # at most N, or all: see `hdc.lab.devices`
 
     def __post_init__(self) -> None:
         in_range("epochs", self.epochs, 1, MAX_EPOCHS)
         at_least("batch_size", self.batch_size, 1)
+        one_of("loss", self.loss, ("auto", *LOSSES["classes"], *LOSSES["regression"]))
         if isinstance(self.devices, int):
             at_least("devices", self.devices, 1)
         elif self.devices != "auto":

@@ -66,6 +66,7 @@ class AxisOfLayer:
         map: length of that map; None if unknown.
         padded: whether the layer has padding; None if unknown.
         causal: whether all padding lies before the map.
+        circular: whether the map is continued around its edges, so that no tap is lost.
         lost: the share of the layer's taps that fall into the padding; None to compute it for stride 1.
         is_pool: whether it is a pooling, which has no rate to choose.
     """
@@ -77,6 +78,7 @@ class AxisOfLayer:
     map: int | None = None
     padded: bool | None = None
     causal: bool = False
+    circular: bool = False
     lost: float | None = None
     is_pool: bool = False
 
@@ -230,6 +232,11 @@ def _common_factor(layers: Sequence[AxisOfLayer]) -> Iterator[Finding]:
     if not layers or any(layer.step.denominator > 1 for layer in layers):
         return
     factor = math.gcd(*(int(layer.step) for layer in layers))
+    reach = sum((layer.kernel_size - 1) * layer.step for layer in layers)
+    for layer in layers:
+        # Around the edge of a circular map, outputs may meet again.
+        if layer.circular and layer.map is not None and reach >= (around := layer.map * layer.spacing):
+            factor = math.gcd(factor, int(around)) if around.denominator == 1 else 1
     if factor > 1:
         yield Finding(
             "common factor",
@@ -261,7 +268,9 @@ def on_map(layers: Iterable[Sequence[AxisOfLayer]], axes: int) -> list[list[Find
         lost = 1 - math.prod(1 - _lost_along(axis) for axis in layer)
         beyond = [axis.rate >= (axis.map or 0) and axis.rate > 1 < axis.kernel_size for axis in layer]
         for axis, findings, too_large in zip(layer, found, beyond, strict=True):
-            if too_large:
+            if axis.circular:
+                findings.extend(_around(axis))
+            elif too_large:
                 message = f"rate {axis.rate} is not smaller than the {axis.map} px of the map: {_left(axis)}"
                 findings.append(Finding("rate and map", axis.name, message, fix, True))
             elif lost > 0.5 and not any(beyond):
@@ -269,6 +278,19 @@ def on_map(layers: Iterable[Sequence[AxisOfLayer]], axes: int) -> list[list[Find
                 message = f"{share(lost)} of its taps fall into the padding of the {size} px map"
                 findings.append(Finding("padding", axis.name, message, fix, False))
     return found
+
+
+def _around(axis: AxisOfLayer) -> Iterator[Finding]:
+    """The finding about taps that meet on a circular map."""
+    length = axis.map or 1
+    pixels = length // math.gcd(length, axis.rate)
+    if pixels >= axis.kernel_size:
+        return
+    many = "the same pixel" if pixels == 1 else f"only {pixels} different pixels"
+    message = f"rate {axis.rate} on a circular map of {length} px: its {axis.kernel_size} taps read {many}"
+    most = (length - 1) // (axis.kernel_size - 1)
+    fix = f"a rate of at most {most} keeps them apart" if most else "take larger maps"
+    yield Finding("rate and map", axis.name, message, fix, True)
 
 
 def _lost(layer: Sequence[AxisOfLayer], most: int) -> float:
@@ -279,6 +301,8 @@ def _lost(layer: Sequence[AxisOfLayer], most: int) -> float:
 def _lost_along(axis: AxisOfLayer) -> float:
     if axis.lost is not None:
         return axis.lost
+    if axis.circular:  # a larger rate would let taps meet
+        return float((axis.kernel_size - 1) * axis.rate >= (axis.map or 1))
     return padding_share(axis.rate, axis.kernel_size, [axis.map or 1], axis.causal)
 
 

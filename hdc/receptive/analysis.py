@@ -340,6 +340,7 @@ def _along(layer: Layer, axis: int) -> AxisOfLayer:
         map=layer.input_map[axis],
         padded=layer.padded,
         causal=layer.causal[axis],
+        circular=layer.circular[axis],
         lost=layer.lost[axis],
         is_pool=layer.kind.endswith("pool"),
     )

@@ -60,7 +60,8 @@ class Layer(Seen):
             to the next.
         padded: whether it has padding.
         causal: whether all padding lies before the map.
-        lost: the share of its taps along an axis that fall outside the map.
+        circular: whether the map is continued around its edges, so that it has none.
+        lost: the share of its taps along an axis that fall outside the map; none of a circular one do.
         paths: path counts from its central output, as if the maps had no edge, where that can be.
         gridding: predicted gridding index of these.
     """
@@ -76,6 +77,7 @@ class Layer(Seen):
     output_stride: tuple[Fraction, ...]
     padded: bool
     causal: tuple[bool, ...]
+    circular: tuple[bool, ...]
     lost: tuple[float, ...]
     paths: PathCounts
     gridding: Gridding
@@ -144,6 +146,7 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 output_stride=tuple(annotation.axes[output][after[k]].stride for k in spaces),
                 padded=any(axis.padded for axis in axes),
                 causal=tuple(axis.causal for axis in axes),
+                circular=tuple(axis.circular for axis in axes),
                 lost=tuple(axis.lost for axis in axes),
                 paths=paths,
                 gridding=paths.gridding(annotation.spread[output]),
@@ -186,6 +189,7 @@ class _Axis:
     stride: Fraction = Fraction(1)
     padded: bool = False
     causal: bool = False
+    circular: bool = False
     lost: float = 0.0
 
 
@@ -194,27 +198,53 @@ def _geometry(step: Step) -> dict[int, _Axis]:
     found = {}
     added = _added(step.inputs[0])
     for taps in step.rule.taps(step):
-        before, after, length = added.get(taps.axis, (0, 0, step.inputs[0].shape[taps.axis]))
-        first = np.arange(step.outputs[0].shape[taps.place]) * taps.stride - taps.low - before * taps.apart
+        steps, length = added.get(taps.axis, []), step.inputs[0].shape[taps.axis]
+        first = np.arange(step.outputs[0].shape[taps.place]) * taps.stride - taps.low
         reads = np.add.outer(first, np.arange(taps.count) * taps.rate)
-        lost = 1 - float(np.mean((reads >= 0) & (reads <= (length - 1) * taps.apart)))
-        padded = max(taps.low, taps.high, before, after) > 0
-        causal = padded and max(taps.high, after) <= 0
-        found[taps.axis] = _Axis(length, taps.count, taps.rate, taps.step, padded, causal, lost)
+        there = (reads >= 0) & (reads <= (length - 1) * taps.apart)
+        for padding in steps:
+            length, reads = padding.length, reads - padding.before * taps.apart
+            if padding.circular:  # no edge
+                reads = reads % (length * taps.apart)
+            else:
+                there &= (reads >= 0) & (reads <= (length - 1) * taps.apart)
+        high = max([taps.high, *(padding.after for padding in steps)])
+        padded = max([taps.low, high, *(padding.before for padding in steps)]) > 0
+        found[taps.axis] = _Axis(
+            length,
+            taps.count,
+            taps.rate,
+            taps.step,
+            padded,
+            causal=padded and high <= 0,
+            circular=any(padding.circular for padding in steps),
+            lost=1 - float(np.mean(there)),
+        )
     return found
 
 
-def _added(value: Value) -> dict[int, tuple[int, int, int]]:
-    """By axis: what steps of their own padded before and after, and the length before that.
+@dataclass(frozen=True)
+class _Padding:
+    """What a step of its own puts before and after a map of some length."""
+
+    before: int
+    after: int
+    length: int
+    circular: bool
+
+
+def _added(value: Value) -> dict[int, list[_Padding]]:
+    """By axis, the steps of their own that padded an array, the last one first.
 
     Causal, circular and reflecting padding, and padding by hand, are such steps.
     """
-    found: dict[int, tuple[int, int, int]] = {}
+    found: dict[int, list[_Padding]] = {}
     while value.step is not None and (padded := value.step.rule.added(value.step)) is not None:
+        circular = value.step.rule.is_circular(value.step)
         value, sides = padded
         for axis, (low, high) in sides.items():
-            before, after, _ = found.get(axis, (0, 0, 0))
-            found[axis] = (before + low, after + high, value.shape[axis])
+            if (low, high) != (0, 0):
+                found.setdefault(axis, []).append(_Padding(low, high, value.shape[axis], circular))
     return found
 
 

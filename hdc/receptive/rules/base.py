@@ -74,6 +74,7 @@ class Rule:
         taps: the taps along each axis, of operations that have any.
         kind: what kind of layer it is; "" for an operation that is none.
         added: the map that the operation only pads, and by how much; None where it does anything else.
+        is_circular: whether it pads by continuing the map around its edges.
         pull: adds to the operands the paths from one of the outputs, of which `number` is the place.
         back: the paths to the first operand, for operations whose other operands have none.
     """
@@ -92,6 +93,9 @@ class Rule:
 
     def added(self, step: Step) -> tuple[Value, Sides] | None:
         return None
+
+    def is_circular(self, step: Step) -> bool:
+        return False
 
     def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         to.add(step.inputs[0], self.back(step, window, to))

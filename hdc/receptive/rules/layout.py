@@ -14,7 +14,7 @@ from hdc.receptive.masks import NOTHING, Given, Masked
 from hdc.receptive.pullback import Pullback
 from hdc.receptive.rules.base import Rule, Sides
 from hdc.receptive.steps import Step, Value
-from hdc.receptive.window import Window
+from hdc.receptive.window import Window, mass
 
 
 class Movement(Rule):
@@ -195,22 +195,41 @@ class Concatenate(Rule):
         # What is joined to a map along its own axis continues it: the longest part is the map.
         axis = step.params["dimension"]
         sizes = [part.shape[axis] for part in step.inputs]
-        largest = int(np.argmax(sizes))
-        return step.inputs[largest], {axis: (sum(sizes[:largest]), sum(sizes[largest + 1 :]))}
+        largest = step.inputs[int(np.argmax(sizes))]
+        # Of several copies, as a wide circular padding has, the one in the middle is the map.
+        sides = [
+            (sum(sizes[:place]), sum(sizes[place + 1 :]))
+            for place, part in enumerate(step.inputs)
+            if part is largest
+        ]
+        return largest, {axis: min(sides, key=lambda side: (abs(side[0] - side[1]), -side[0]))}
 
     def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         axis = step.params["dimension"]
-        if to.beyond and self._is_circular(step):
-            # Beyond its edge, a map with circular padding continues as any other.
-            value, sides = self.added(step)
-            window = window.expanded(axis, step.outputs[0].shape[axis])
-            to.add(value, window.moved(axis, -sides[axis][0]))
-            return
-        for value, part in _parts(window, step, axis, [value.shape[axis] for value in step.inputs], to):
+        map_like = to.annotation.axes[step.outputs[0]][axis].kind in ("space", "flat")
+        if to.beyond and map_like and window.starts[axis] is not None:
+            depending = [value for value in step.inputs if value.depends]
+            whole, sides = self.added(step)
+            circular = self.is_circular(step)
+            # Beyond its edge, a map with circular padding, or one of constants, continues as any other.
+            if circular or (depending == [whole] and not to.is_coupling(step, whole)):
+                window = window.moved(axis, -sides[axis][0])
+                length = whole.shape[axis]
+                first, last = window.starts[axis] or 0, window.stop(axis) - 1
+                if circular and first // length == last // length:  # in one copy
+                    window = window.moved(axis, -(first // length) * length)
+                to.add(whole, window)
+                return
+        parts = list(_parts(window, step, axis, [value.shape[axis] for value in step.inputs], to))
+        if to.beyond and map_like:
+            # Padding that reflects, say: what lies beyond the edge is part of the map once more.
+            several = sum(mass(part.counts) > 0 for _, part in parts) > 1
+            to.bounded |= several
+        for value, part in parts:
             to.add(value, part)
 
-    def _is_circular(self, step: Step) -> bool:
-        """Whether a map is continued around its edges by slices of its own."""
+    def is_circular(self, step: Step) -> bool:
+        """Whether a map is continued around its edges by itself and by slices of its own."""
         axis, (whole, sides) = step.params["dimension"], self.added(step)
         position = -sides[axis][0]
         for value in step.inputs:
@@ -224,7 +243,7 @@ class Concatenate(Rule):
             if first != position % whole.shape[axis]:
                 return False
             position += value.shape[axis]
-        return step.inputs.count(whole) == 1
+        return len(step.inputs) > 1
 
 
 class Stack(Rule):
@@ -312,6 +331,8 @@ class Copy(Rule):
             window = to.inside(window, axis, length)
         flat = window.counts.reshape(len(window.counts), -1)
         kept = source > 0  # what is negative was read out of bounds
+        if to.beyond:
+            to.bounded |= flat[:, ~kept].any(axis=1)  # padding with constants
         gathered = np.stack([np.bincount(source[kept], counts[kept], total) for counts in flat])
         for value, numbers in moved:
             to.add(value, Window(gathered[:, numbers].reshape(-1, *value.shape), (0,) * len(value.shape)))
@@ -321,24 +342,71 @@ class Gather(Copy):
     def axes(self, step: Step, found: Annotation) -> Axes:
         """Taking places along one axis, as repeating and nearest-neighbour interpolation do."""
         axes, shape = found.axes[step.operand], step.outputs[0].shape
-        numbers = step.params["dimension_numbers"]
-        taken, kept = numbers.start_index_map, numbers.offset_dims
-        if len(taken) != 1 or numbers.collapsed_slice_dims != taken or len(shape) != len(axes):
+        if (along := self._along(step)) is None:
             return (CHANNEL,) * len(shape)
-        others = iter(axis for i, axis in enumerate(axes) if i != taken[0])
+        taken, place = along
+        others = iter(axis for i, axis in enumerate(axes) if i != taken)
         return tuple(
-            next(others) if place in kept else _picked(axes[taken[0]], step, taken[0], length)
-            for place, length in enumerate(shape)
+            _picked(axes[taken], step, taken, length) if i == place else next(others)
+            for i, length in enumerate(shape)
         )
+
+    def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
+        along = self._along(step) if to.beyond else None
+        if along is not None and not step.inputs[1].depends:
+            taken, place = along
+            if to.annotation.axes[step.inputs[0]][taken].kind in ("space", "flat"):
+                whole = to.inside(window, place, step.outputs[0].shape[place])
+                reached = whole.counts.any(axis=tuple(1 + i for i in range(len(whole.starts)) if i != place))
+                picks = np.asarray(step.inputs[1].value).ravel()
+                length = step.inputs[0].shape[taken]
+                turns = [_turns(picks, np.flatnonzero(row), length) for row in np.atleast_2d(reached)]
+                to.bounded |= np.array(turns)
+        super().pull(step, number, window, to)
+
+    def _along(self, step: Step) -> tuple[int, int] | None:
+        """The axis of the operand along which places are taken and that of the output, if it is one each."""
+        numbers, rank = step.params["dimension_numbers"], len(step.outputs[0].shape)
+        taken, gone = numbers.start_index_map, numbers.collapsed_slice_dims
+        if len(taken) != 1 or gone != taken or rank != len(step.inputs[0].shape):
+            return None
+        (place,) = set(range(rank)) - set(numbers.offset_dims)
+        return taken[0], place
+
+
+def _turns(picks: np.ndarray, reached: np.ndarray, length: int) -> bool:
+    """Whether the picks that are reached go around the edge of a map, turn there, or stay there."""
+    if len(reached) == 0:
+        return False
+    some = picks[reached[0] : reached[-1] + 1]
+    steps = np.diff(some)
+    turned = bool((steps > 0).any() and (steps < 0).any())
+    return turned or len(_without_padding(some, picks, length)) < len(some)
+
+
+def _without_padding(some: np.ndarray, picks: np.ndarray, length: int) -> np.ndarray:
+    """Without what repeats an end of the map more often than any place between them is."""
+    often = np.bincount(picks[(picks > 0) & (picks < length - 1)]).max(initial=1)
+    for end in (0, length - 1):
+        extra = np.count_nonzero(some == end) - often
+        if extra > 0:
+            some = some[extra:] if some[0] == end else some[:-extra]
+    return some
 
 
 def _picked(axis: Axis, step: Step, taken: int, length: int) -> Axis:
     """The axis at chosen places: evenly spaced ones, or all of them, each several times."""
     before, places = step.inputs[0].shape[taken], step.inputs[1]
     if axis.kind == "space" and not places.depends and length > 1 and before > 1:
-        steps = np.unique(np.diff(np.asarray(places.value).ravel()))
+        picks = np.asarray(places.value).ravel()
+        # Padding aside, which goes around the edge of the map, turns or stays there.
+        pieces = np.split(picks, np.flatnonzero(np.diff(np.diff(picks) >= 0)) + 1)
+        some = _without_padding(max(pieces, key=len), picks, before)
+        steps = np.unique(np.diff(some))
         if len(steps) == 1 and steps[0] > 0:
             return scaled(axis, int(steps[0]))
+        if 1 < len(some) < length:
+            return resampled(axis, int(np.ptp(some)) + 1, len(some))
     return resampled(axis, before, length)
 
 

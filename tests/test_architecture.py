@@ -28,7 +28,7 @@ LAB = [
     ["locks"],
     ["data", "optimizers"],
     ["config"],
-    ["records", "checkpoints", "parts"],
+    ["records", "checkpoints", "parts", "feed"],
     ["trained"],
     ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hdc.registry import Kind, Part
 
 # Bounds that no network comes near: what is above them would end in the machine's memory or in years.
-MAX_EPOCHS, MAX_PERIOD = 10**6, 4096
+MAX_EPOCHS, MAX_PERIOD, MAX_READERS = 10**6, 4096, 256
 
 FLIPS = ("horizontal", "vertical")
 # What can be minimised, by what is predicted; the first one is the default.
@@ -149,15 +149,24 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, in what batches, by which loss, and on how many devices. `devices` does not enter the run_id.
+    """How long, in what batches, by which loss. What follows `loss` changes no bits and is not in the run_id.
 
-    `loss` is one of `LOSSES`; auto is the first one that fits the data.
+    Attributes:
+        epochs: how often the training images are seen.
+        batch_size: images per step.
+        loss: what is minimised, one of `LOSSES`; auto is the first one that fits the data.
+        devices: how many are used at most, or "auto" for all, see `hdc.lab.devices`.
+        stream: whether images are read while training; "auto" for a data set that needs more than a quarter
+            of the memory, see `hdc.lab.feed`.
+        readers: processes that read then; 0 for threads of the training process.
     """
 
     epochs: int = 8
     batch_size: int = 8
     loss: str = "auto"
-    devices: int | str = field(default="auto", compare=False)  # at most N, or all: see `hdc.lab.devices`
+    devices: int | str = field(default="auto", compare=False)
+    stream: bool | str = field(default="auto", compare=False)
+    readers: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         in_range("epochs", self.epochs, 1, MAX_EPOCHS)
@@ -167,6 +176,9 @@ class TrainConfig:
             at_least("devices", self.devices, 1)
         elif self.devices != "auto":
             raise InputError(f"devices must be auto or a number, got {self.devices!r}")
+        if not isinstance(self.stream, bool) and self.stream != "auto":
+            raise InputError(f"stream must be auto, true or false, got {self.stream!r}")
+        in_range("readers", self.readers, 0, MAX_READERS)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,22 @@ class Layout:
         """Put a copy of the arrays on every device."""
         return _put(arrays, self._sharding(PartitionSpec()))
 
+    def part_of(self, process: int, rows: int) -> range:
+        """Which of the rows of an array a process has to bring, for `joined`."""
+        if self.mesh is None:
+            return range(rows)
+        at = [n for n, device in enumerate(self.mesh.devices.flat) if device.process_index == process]
+        each = rows // self.mesh.size
+        return range(at[0] * each, (at[-1] + 1) * each)
+
+    def joined(self, arrays: Any) -> Any:
+        """Put a copy on every device of arrays of which each process brings its part."""
+        if jax.process_count() == 1 or self.mesh is None:
+            return self.everywhere(arrays)
+        divided = self._sharding(PartitionSpec((_SEEDS, _BATCH)))
+        parts = jax.tree.map(lambda part: jax.make_array_from_process_local_data(divided, part), arrays)
+        return jax.jit(_same, out_shardings=self._sharding(PartitionSpec()))(parts)
+
     def on_one(self, arrays: Any) -> Any:
         """Bring arrays that differ by seed to the first device of this process."""
         if self.mesh is None:

@@ -91,6 +91,8 @@ def run(
     for warning in warnings(config, dataset):
         say(warning, "warning: ")
     trainer = Trainer(config, dataset)
+    if trainer.streamed:
+        say(trainer.streamed)
     with signals.deferred() as asked:
         try:
             with record.start(_about(trainer)) as writer:

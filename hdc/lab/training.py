@@ -15,9 +15,10 @@ from jax import Array, lax
 
 from hdc import cost, ops
 from hdc.errors import InputError
-from hdc.lab import devices, parts
+from hdc.lab import devices, feed, parts
 from hdc.lab.config import LOSSES, Config
 from hdc.lab.data.dataset import IGNORE, Dataset
+from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.lab.trained import Normaliser
 from hdc.layers import crop, evaluation
 from hdc.registry import Images
@@ -108,9 +109,11 @@ class Epoch:
 class Trainer:
     """A configuration and its data set: compiles once, then trains any number of seeds.
 
-    The training images stay on the device as uint8. The compiled step gathers, flips and normalises a batch.
+    The training images are on the device as uint8, all of them or a window that moves, see `hdc.lab.feed`.
+    The compiled step gathers, flips and normalises a batch.
 
     Attributes:
+        streamed: why images are read while training, as a line about it; None if all are kept in memory.
         abstract: the model in evaluation mode, with shapes in place of values.
         graph: its graph definition, to merge with an epoch's state.
         cost: the cost of one image's forward pass.
@@ -124,7 +127,8 @@ class Trainer:
     """
 
     def __init__(self, config: Config, dataset: Dataset):
-        self.config, self.dataset = config, dataset
+        self.streamed = feed.why_streamed(config.train.stream, dataset)
+        self.config, self.dataset = config, dataset if self.streamed else dataset.in_memory
         self.layout(len(config.seeds))
         batch = config.train.batch_size
         self.steps_per_epoch = len(dataset.train) // batch
@@ -225,9 +229,8 @@ class Trainer:
 
         used = programs.steps.memory_analysis()
         assert used is not None  # XLA plans ahead on CPU, GPU and TPU
-        split = self.dataset.train.images.nbytes + self.dataset.train.labels.nbytes
         planned = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
-        return Step(take, planned - split)
+        return Step(take, planned - programs.fed)
 
     def _begin(self, seeds: Sequence[int]) -> Snapshot:
         return Snapshot(tuple(seeds), 1, 0, 0.0, **self._begin_tree(seeds))
@@ -303,7 +306,10 @@ class Trainer:
 
     def _compile(self, state: nnx.State, key: Array, layout: devices.Layout) -> "_Programs":
         dataset, batch = self.dataset, self.config.train.batch_size
-        images, labels = layout.everywhere((dataset.train.images, dataset.train.labels))
+        if self.streamed:
+            fed = feed.Windows(dataset.train, layout, batch, self.config.train.readers)
+        else:
+            fed = feed.Whole(dataset.train, layout)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
         flips, normalise, ignores = self.config.data.flips, self.normalise, dataset.train.ignores
         task, loss = dataset.task, self.config.train.loss
@@ -350,20 +356,24 @@ class Trainer:
         with layout.tracing():
             first = jax.jit(begin, out_shardings=layout.own).lower(state, key).compile()
             carry, order = first(state, key)
-            some, index = (*order, images, labels), jnp.int32(0)
+            some, index = (*order, *fed.arrays), jnp.int32(0)
             in_one = ops.fast_in_loops()
             function, indices = (proceed_to, (index, index)) if in_one else (proceed, (index,))
             program = jax.jit(function, out_shardings=layout.own).lower(*indices, carry, some).compile()
 
         def steps_of(carry: tuple, order: tuple, start: int, stop: int) -> tuple:
-            data = (*order, images, labels)
-            if in_one:
-                return program(np.int32(start), np.int32(stop), carry, data)
-            for index in range(start, stop):
-                carry = program(np.int32(index), carry, data)
+            before = None
+            for first_step, end, data in fed(order, start, stop):
+                jax.block_until_ready(before)  # so that no more than two windows wait on the device
+                before = carry
+                if in_one:
+                    carry = program(np.int32(first_step), np.int32(end), carry, data)
+                    continue
+                for index in range(first_step, end):
+                    carry = program(np.int32(index), carry, data)
             return carry
 
-        return _Programs(first, steps_of, program)
+        return _Programs(first, steps_of, program, sum(array.nbytes for array in fed.arrays))
 
 
 @dataclass(frozen=True)
@@ -374,11 +384,13 @@ class _Programs:
         begin: starts it, `(state, key) -> (carry, order)`; a carry is `(state, losses, hits)`.
         proceed: takes the steps from `start` to `stop`, `(carry, order, start, stop) -> carry`.
         steps: the compiled program behind `proceed`.
+        fed: bytes of the images and labels that it is given.
     """
 
     begin: Callable
     proceed: Callable
     steps: jax.stages.Compiled
+    fed: int
 
 
 def _over_counted(logits: Array, labels: Array) -> tuple[Array, Array]:
@@ -403,7 +415,7 @@ def _refuse_without_labels(logits: tuple[int, ...], dataset: Dataset) -> None:
         return
     _, height, width, _ = logits
     for name, split in dataset.splits.items():
-        if (crop(split.labels, height, width) == IGNORE).all():  # type: ignore[arg-type]
+        if all((crop(block, height, width) == IGNORE).all() for block in blocks(split.labels)):  # type: ignore[arg-type]
             raise InputError(
                 f"net.padding=VALID with these schedule.rates leaves the central {height} x {width} pixels, "
                 f"none of which has a label in the {name} split of {dataset.name}"
@@ -434,9 +446,18 @@ def _restored(name: str, expected: Any, array: np.ndarray) -> Array:
     return found
 
 
-def _normaliser(images: np.ndarray) -> Normaliser:
+def _normaliser(images: np.ndarray | Rows) -> Normaliser:
     """Scales each channel of `images` to mean 0 and standard deviation 1."""
-    counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
+    channels = range(images.shape[-1])
+
+    def count() -> list[list[int]]:
+        found = sum(
+            np.array([np.bincount(block[..., n].ravel(), minlength=256) for n in channels])
+            for block in blocks(images)
+        )
+        return np.asarray(found).tolist()
+
+    counts = kept(images, "pixel values", count)
     values = np.arange(256)
     mean = np.array([np.average(values, weights=count) for count in counts])
     variance = [np.average((values - m) ** 2, weights=count) for m, count in zip(mean, counts, strict=True)]

@@ -64,13 +64,13 @@ def _read_or_made(path: Path, key: dict[str, Any], make: Callable[[], Dataset]) 
 def _write(path: Path, key: dict[str, Any], dataset: Dataset) -> None:
     arrays: dict[str, np.ndarray] = {}
     for name, split in dataset.splits.items():
-        labels = split.labels
+        labels = np.asarray(split.labels)
         if labels.dtype == np.int32:
             narrow = labels.astype(np.uint8)  # a quarter of the bytes, to read and to hash
             labels = narrow if np.array_equal(narrow, labels) else labels
-        arrays |= {f"{name}.images": split.images, f"{name}.labels": labels}
+        arrays |= {f"{name}.images": np.asarray(split.images), f"{name}.labels": labels}
         if split.strata is not None:
-            arrays[f"{name}.strata"] = split.strata
+            arrays[f"{name}.strata"] = np.asarray(split.strata)
     about = {"key": key, "name": dataset.name, "task": dataset.task, "classes": dataset.classes}
     about |= {"strata": dataset.strata, "background": dataset.background, "peak": dataset.peak}
     write_safetensors(path, arrays, about)

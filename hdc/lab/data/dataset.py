@@ -1,11 +1,12 @@
 """The form of every data set in memory: three splits of uint8 images with labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.registry import Task
 
 # Of each task, the metric that says how good a network is; more is better.
@@ -21,11 +22,13 @@ class Split:
     for a pixel without a label. For regression they are the targets, `[n, height, width, outputs]` float32.
     `strata`, `[n, height, width]` uint8, has for each pixel the position of its
     stratum in `Dataset.strata`; None if the data set has no strata.
+
+    Arrays that do not fit into memory are `Rows`, whose `[positions]` are read when they are needed.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    strata: np.ndarray | None = None
+    images: np.ndarray | Rows
+    labels: np.ndarray | Rows
+    strata: np.ndarray | Rows | None = None
 
     def __post_init__(self) -> None:
         images, labels, strata = self.images, self.labels, self.strata
@@ -48,12 +51,28 @@ class Split:
     @cached_property
     def ignores(self) -> bool:
         """Whether there is a pixel without a label."""
-        return self.labels.ndim == 3 and bool((self.labels == IGNORE).any())
+        labels = self.labels
+        return labels.ndim == 3 and kept(
+            labels, "ignored labels", lambda: any(bool((block == IGNORE).any()) for block in blocks(labels))
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the images, labels and strata in memory."""
+        return sum(array.nbytes for array in (self.images, self.labels, self.strata) if array is not None)
+
+    @property
+    def in_memory(self) -> "Split":
+        """The same split with arrays in place of `Rows`."""
+        if not any(isinstance(array, Rows) for array in (self.images, self.labels, self.strata)):
+            return self
+        strata = None if self.strata is None else np.asarray(self.strata)
+        return Split(np.asarray(self.images), np.asarray(self.labels), strata)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory. `classes` are the class names, in the order of the label values; for regression
+    """A data set. `classes` are the class names, in the order of the label values; for regression
     the names of the output channels, and `peak` is the range of the targets, from 0 to this.
 
     `strata` names the parts of the maps whose IoU is measured separately, such as those with small things.
@@ -85,6 +104,16 @@ class Dataset:
     def splits(self) -> dict[str, Split]:
         """The three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the three splits in memory."""
+        return sum(split.nbytes for split in self.splits.values())
+
+    @cached_property
+    def in_memory(self) -> "Dataset":
+        """The same data set with arrays in place of `Rows`."""
+        return replace(self, **{name: split.in_memory for name, split in self.splits.items()})
 
     @property
     def about(self) -> dict[str, Any]:

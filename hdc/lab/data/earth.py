@@ -19,6 +19,7 @@ from hdc import registry
 from hdc.errors import InputError, at_least, in_range
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
+from hdc.lab.data.stream import Rows
 from hdc.lab.store import sha256
 
 CLIMATES = ("ocean", "tropical", "arid", "temperate", "continental", "polar")
@@ -143,8 +144,9 @@ def denoise(options: DenoiseOptions) -> Dataset:
     return Dataset("denoise", "regression", ("red", "green", "blue"), train, validation, test)
 
 
-def _noisy(images: np.ndarray, sigma: float, seed: int) -> Split:
+def _noisy(clean: np.ndarray | Rows, sigma: float, seed: int) -> Split:
     """Images with noise, rounded and clipped to uint8; their targets are from 0 to 1."""
+    images = np.asarray(clean)
     noise = np.random.default_rng(seed).standard_normal(images.shape, np.float32)
     noisy = np.clip(np.rint(images + np.float32(sigma) * noise), 0, 255).astype(np.uint8)
     return Split(noisy, images / np.float32(255))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hdc.receptive.axes import CHANNEL, Annotation, Axes, Axis
-from hdc.receptive.masks import LOW, MOST, NONE, NOTHING, Masked, small
+from hdc.receptive.masks import ALL, LOW, MOST, NONE, NOTHING, Masked, small
 from hdc.receptive.pullback import Sources
 from hdc.receptive.rules.layout import Movement
 from hdc.receptive.rules.pointwise import MASKING, POINTWISE, Pointwise
@@ -26,7 +26,8 @@ def annotate(trace: Trace) -> Annotation:
     Raises:
         InputError: for a mask whose values are not known, or that has more than 2^26 entries.
     """
-    found = Annotation(masked=_find_masks(trace))
+    found = Annotation()
+    _find_masks(trace, found)
     spaces = len(trace.input.shape) - 2
     found.axes[trace.input] = (Axis("batch"), *(Axis("space", k) for k in range(spaces)), CHANNEL)
     found.spread[trace.input] = 1
@@ -56,7 +57,7 @@ def _as_input(trace: Trace, axes: Axes, given: Axes) -> Axes:
     return tuple(axes[i] if i in known or axis.kind != "space" else axis for i, axis in enumerate(given))
 
 
-def _find_masks(trace: Trace) -> dict[Value, Masked]:
+def _find_masks(trace: Trace, annotation: Annotation) -> None:
     """What is masked out of the arrays that depend on the input; arrays without any are left out."""
 
     @cache
@@ -78,20 +79,23 @@ def _find_masks(trace: Trace) -> dict[Value, Masked]:
         if (array := entries(value)) is None:
             return None
         few = small(array)
-        return Masked(few == 0, NONE if few.dtype == bool else few <= LOW).stretched(value.shape)
+        if few.dtype == bool:
+            return Masked(few == 0, fixed=ALL).stretched(value.shape)
+        return Masked(few == 0, few <= LOW, few >= -LOW, ALL).stretched(value.shape)
 
-    found: dict[Value, Masked] = {}
+    found = annotation.masked
     for step in trace.steps:
         if step.name in MASKING or any(value in found for value in step.inputs):
             given = [found.get(value, NOTHING) if value.depends else constant(value) for value in step.inputs]
             masked = step.rule.masked(step, given)
-            if masked.zero.any() or masked.low.any():
+            if masked.any():
                 found[step.outputs[0]] = masked.stretched(step.outputs[0].shape)
-    return found
+            for value, hidden in step.rule.hidden(step, given):
+                annotation.hidden[step, value] = hidden
 
 
 def find_sources(trace: Trace, annotation: Annotation) -> Sources:
-    """The arrays that a run of pointwise operations starts from, each once.
+    """The arrays that a run of pointwise operations starts from, each once, and where it hides them.
 
     So `x * sigmoid(x)`, or GELU written out, is one path and not several; and so is a normalisation
     over the channels of each pixel, whose statistics are of the array that is normalised.
@@ -100,18 +104,24 @@ def find_sources(trace: Trace, annotation: Annotation) -> Sources:
     statistics: Sources = {}  # of each pixel's channels, and of what
     for step in trace.steps:
         given = [v for v in step.inputs if v.depends and (step, v) not in annotation.couplings]
-        known = [sources.get(value, {value: None}) for value in given]
+        known = [sources.get(value, {value: NONE}) for value in given]
         # A recurrence may go on for thousands of turns: a run is then cut in two.
         own = [
-            some if len(some) <= _LONGEST else {value: None} for value, some in zip(given, known, strict=True)
+            some if len(some) <= _LONGEST else {value: NONE} for value, some in zip(given, known, strict=True)
         ]
         if step.name in POINTWISE:
+            own = [
+                _without(some, annotation.hidden.get((step, value), NONE))
+                for value, some in zip(given, own, strict=True)
+            ]
             pairs = list(zip(given, own, strict=True))
             direct = _joined(some for value, some in pairs if value not in statistics)
             apart = [
                 some for value, some in pairs if not statistics.get(value, direct).keys() <= direct.keys()
             ]
-            sources[step.outputs[0]] = _joined([direct, *apart])
+            output = step.outputs[0]
+            fixed = small(annotation.masked.get(output, NOTHING).fixed)
+            sources[output] = _without(_joined([direct, *apart]), fixed)
             if given and all(value in statistics for value in given):
                 statistics[step.outputs[0]] = _joined(statistics[value] for value in given)
         elif step.name in REDUCTIONS:
@@ -123,5 +133,14 @@ def find_sources(trace: Trace, annotation: Annotation) -> Sources:
     return sources
 
 
-def _joined(some: Iterable[dict[Value, None]]) -> dict[Value, None]:
-    return {value: None for one in some for value in one}
+def _joined(some: Iterable[dict[Value, np.ndarray]]) -> dict[Value, np.ndarray]:
+    """What is hidden on one way is seen on another."""
+    joined: dict[Value, np.ndarray] = {}
+    for one in some:
+        for value, hidden in one.items():
+            joined[value] = joined[value] & hidden if value in joined else hidden
+    return joined
+
+
+def _without(some: dict[Value, np.ndarray], hidden: np.ndarray) -> dict[Value, np.ndarray]:
+    return {value: mine | hidden for value, mine in some.items()} if hidden.any() else some

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal
 
+import numpy as np
+
 from hdc.receptive.masks import Masked
 from hdc.receptive.steps import Step, Value
 
@@ -45,12 +47,14 @@ class Annotation:
         couplings: steps, and those of their operands, by which a summary of a map returns to its every
             pixel, as in group normalisation, batch statistics, squeeze-and-excitation or image pooling.
         masked: by value, the entries that constants mask out.
+        hidden: by step and operand, where the result does not depend on that operand.
     """
 
     axes: dict[Value, Axes] = field(default_factory=dict)
     spread: dict[Value, int] = field(default_factory=dict)
     couplings: set[tuple[Step, Value]] = field(default_factory=set)
     masked: dict[Value, Masked] = field(default_factory=dict)
+    hidden: dict[tuple[Step, Value], np.ndarray] = field(default_factory=dict)
 
 
 def unified(

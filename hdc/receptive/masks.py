@@ -1,33 +1,41 @@
-"""Which entries of a model's arrays are masked out: zero, or far below all others, whatever the input."""
+"""Which entries of a model's arrays constants mask out: zero, far below all others, or always the same."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-# Beside a score this low, no other is small: its exponential is zero. Masks hold -1e4 to -infinity.
-LOW = -1e4
+# The exponential of what lies this far below the largest score is zero in float32. Swin's masks hold -100,
+# those of others -1e4 to -infinity.
+LOW = -88.0
 MOST = 2**26  # entries of a mask that are followed at all
-NONE = np.zeros((), bool)
+NONE, ALL = np.zeros((), bool), np.ones((), bool)
 
 
 @dataclass(frozen=True)
 class Masked:
     """Which entries of an array are masked out whatever the model's input.
 
-    Both are bool of its shape, or of no axes where there are none.
+    All are bool of its shape, or of no axes where all entries are alike.
 
     Attributes:
         zero: those that are zero.
         low: those so far below zero that their exponential is.
+        high: those of a constant that are as far above zero.
+        fixed: those that are the same whatever the input.
     """
 
     zero: np.ndarray = field(default_factory=NONE.copy)
     low: np.ndarray = field(default_factory=NONE.copy)
+    high: np.ndarray = field(default_factory=NONE.copy)
+    fixed: np.ndarray = field(default_factory=NONE.copy)
 
     def each(self, change: Callable[[np.ndarray], np.ndarray]) -> "Masked":
-        """Both, changed."""
-        return Masked(change(self.zero), change(self.low))
+        """All of them, changed."""
+        return Masked(change(self.zero), change(self.low), change(self.high), change(self.fixed))
+
+    def any(self) -> bool:
+        return bool(self.zero.any() or self.low.any() or self.fixed.any())
 
     def stretched(self, shape: Sequence[int]) -> "Masked":
         """For an array of this shape; what is the same along an axis is held once."""
@@ -35,7 +43,8 @@ class Masked:
 
 
 NOTHING = Masked()
-Given = Sequence[Masked | None]  # of the inputs of a step; None where the entries are not known
+CONSTANT = Masked(fixed=ALL)  # of which nothing else is known
+Given = Sequence[Masked | None]  # of the inputs of a step; None for constants whose entries are not known
 
 
 def small(array: np.ndarray) -> np.ndarray:

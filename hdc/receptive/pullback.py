@@ -17,7 +17,7 @@ from hdc.receptive.masks import NOTHING, Masked, small
 from hdc.receptive.steps import Step, Trace, Value
 from hdc.receptive.window import Window, mass
 
-Sources = dict[Value, dict[Value, None]]
+Sources = dict[Value, dict[Value, np.ndarray]]
 
 _LEAST = 1e-300
 _MOST = 1e200  # counts beyond it are scaled down, before a double would overflow
@@ -27,7 +27,8 @@ class Pullback:
     """Path counts from chosen outputs of a trace to its input.
 
     Attributes:
-        sources: the arrays that a run of pointwise operations starts from, by its last array.
+        sources: the arrays that a run of pointwise operations starts from, by its last array, and where the
+            run hides them.
         beyond: whether windows continue beyond the edge of a map, as if it had none, wherever an operation
             allows that; otherwise every map ends where it ends and paths through the padding are lost.
         bounded: `[outputs]`, whether the edge of some map took part even so: a head over the whole map.
@@ -140,7 +141,9 @@ class Pullback:
 
     def without(self, window: Window, masked: np.ndarray) -> Window:
         """A window without what is masked out, bool `[axes of the array...]`."""
+        if not masked.any():
+            return window
         for axis, stride in enumerate(masked.strides):
-            if stride != 0:
+            if stride != 0 and masked.shape[axis] > 1:
                 window = self.inside(window, axis, masked.shape[axis])
         return window.scaled(~small(masked))

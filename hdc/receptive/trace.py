@@ -49,8 +49,10 @@ def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
         )
     arguments = []
     for (path, variable), leaf in zip(nnx.to_flat_state(state), jax.tree.leaves(state), strict=True):
-        trained = isinstance(variable, nnx.Param) and jnp.issubdtype(leaf.dtype, jnp.floating)
-        concrete = None if trained or isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+        abstract = isinstance(leaf, jax.ShapeDtypeStruct)
+        weight = isinstance(variable, nnx.Param) or (abstract and isinstance(variable, nnx.BatchStat))
+        trained = weight and jnp.issubdtype(leaf.dtype, jnp.floating)
+        concrete = None if trained or abstract else leaf
         name = ".".join(map(str, path))  # such as stem.conv.kernel
         arguments.append(Value(leaf.shape, leaf.dtype, constant=concrete, parameter=name, unmasked=trained))
     flat = _Flat()

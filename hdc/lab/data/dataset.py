@@ -13,6 +13,9 @@ from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.registry import Task
 
 TYPES = ("uint8", "uint16", "float32")  # of images
+# Of each task, the metric that says how good a network is; more is better.
+QUALITY: dict[Task, str] = {"classification": "accuracy", "dense": "mean_iou", "regression": "psnr"}
+_AXES: dict[Task, int] = {"classification": 1, "dense": 3, "regression": 4}  # of labels
 IGNORE = 255  # the label of a pixel that counts neither in the loss nor in a metric
 
 
@@ -21,9 +24,9 @@ class Split:
     """Images `[n, height, width, channels]` of uint8, uint16 or float32, and their labels, int32.
 
     Labels are `[n]` for classification. For dense prediction they are `[n, height, width]`, with `IGNORE`
-    for a pixel without a label. Labels of other integer types are converted. `strata`, `[n, height, width]`
-    uint8, has for each pixel the position of its stratum in `Dataset.strata`; None if the data set has no
-    strata.
+    for a pixel without a label. For regression they are the targets, `[n, height, width, outputs]` float32.
+    Labels of other integer types are converted. `strata`, `[n, height, width]` uint8, has for each pixel the
+    position of its stratum in `Dataset.strata`; None if the data set has no strata.
 
     Arrays that do not fit into memory are `Rows`, whose `[positions]` are read when they are needed.
 
@@ -41,13 +44,18 @@ class Split:
             raise InputError(
                 f"images must be {', '.join(TYPES)} [n, h, w, c], got {images.dtype} {list(images.shape)}"
             )
-        if images.dtype == np.float32 and not kept(images, "finite values", partial(_are_finite, images)):
-            raise InputError("images must be finite, got NaN or infinity")
         object.__setattr__(self, "labels", labels := _int32(self.labels))
-        if labels.dtype != np.int32 or labels.shape not in (images.shape[:1], images.shape[:3]):
+        if labels.ndim == 4:
+            fit = labels.dtype == np.float32 and labels.shape[:3] == images.shape[:3]
+        else:
+            fit = labels.dtype == np.int32 and labels.shape in (images.shape[:1], images.shape[:3])
+        if not fit:
             raise InputError(
                 f"labels {labels.dtype} {list(labels.shape)} do not fit images {list(images.shape)}"
             )
+        for what, array in (("images", images), ("targets", labels)):
+            if array.dtype == np.float32 and not kept(array, "finite values", partial(_are_finite, array)):
+                raise InputError(f"{what} must be finite, got NaN or infinity")
         if strata is not None and (
             strata.dtype != np.uint8 or strata.shape != labels.shape[:1] + images.shape[1:3]
         ):
@@ -62,7 +70,7 @@ class Split:
     def ignores(self) -> bool:
         """Whether there is a pixel without a label."""
         labels = self.labels
-        return labels.ndim > 1 and kept(
+        return labels.ndim == 3 and kept(
             labels, "ignored labels", lambda: any(bool((block == IGNORE).any()) for block in blocks(labels))
         )
 
@@ -82,7 +90,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set. `classes` are the class names, in the order of the label values.
+    """A data set. `classes` are the class names, in the order of the label values; for regression
+    the names of the output channels, and `peak` is the range of the targets, from 0 to this.
 
     `strata` names the parts of the maps whose IoU is measured separately, such as those with small things.
     `background` is a label that is left out of the mean over a stratum's classes.
@@ -100,6 +109,7 @@ class Dataset:
     test: Split
     strata: tuple[str, ...] = ()
     background: int | None = None
+    peak: float = 1.0
 
     def __post_init__(self) -> None:
         if self.task == "dense" and len(self.classes) > IGNORE:
@@ -112,10 +122,11 @@ class Dataset:
                 raise InputError(
                     f"{place} has images of {_kind(split)}, the train split of {_kind(self.train)}"
                 )
-            if (self.task == "dense") != (split.labels.ndim == 3):
-                raise InputError(f"{place} has labels {list(split.labels.shape)}, not those of {self.task}")
             count, ignored, labels = len(self.classes), self.task == "dense", split.labels
-            if labels.dtype == np.int32:
+            if labels.ndim != _AXES[self.task] or (labels.ndim == 4 and labels.shape[3] != count):
+                of = f"{self.task} with {count} outputs" if labels.ndim == 4 else self.task
+                raise InputError(f"{place} has labels {list(labels.shape)}, not those of {of}")
+            if labels.ndim < 4:
                 found = kept(labels, f"labels from {count}", partial(_first_beyond, labels, count, ignored))
                 if found is not None:
                     rest = f", and {IGNORE} is a pixel without one" if ignored else ""

@@ -71,6 +71,7 @@ class Rule:
     Methods:
         axes: what the axes of every output stand for; for an output with another number, they are channels.
         masked: what is masked out of the output.
+        hidden: the operands that are masked out, and where.
         taps: the taps along each axis, of operations that have any.
         kind: what kind of layer it is; "" for an operation that is none.
         added: the map that the operation only pads, and by how much; None where it does anything else.
@@ -84,6 +85,9 @@ class Rule:
 
     def masked(self, step: Step, given: Given) -> Masked:
         return NOTHING
+
+    def hidden(self, step: Step, given: Given) -> list[tuple[Value, np.ndarray]]:
+        return []
 
     def taps(self, step: Step) -> list[Taps]:
         return []

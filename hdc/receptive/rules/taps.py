@@ -299,9 +299,9 @@ class Reduction(Rule):
     def masked(self, step: Step, given: Given) -> Masked:
         first = (given[0] or NOTHING).each(small)
         if step.name == "reduce_sum":
-            first = Masked(first.zero)
+            first = Masked(first.zero, fixed=first.fixed)
         elif step.name != "reduce_max":
-            return NOTHING
+            first = Masked(fixed=first.fixed)
         axes = tuple(int(axis) for axis in step.params["axes"])
         return first.each(lambda mask: np.asarray(mask.all(axis=axes)) if mask.ndim else mask)
 

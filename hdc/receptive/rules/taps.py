@@ -133,7 +133,7 @@ class Convolution(Rule):
         along = list(enumerate(self.taps(step), 2))
         for axis, _ in along:
             window = window.expanded(axis, shape[axis])
-        there = None if kernel.depends else _present(kernel)
+        there = None if kernel.depends else to.present(kernel)
         if there is None:
             window = _ungrouped(window, shape[1], image.shape[spec.lhs_spec[1]], groups)
             for axis, taps in along:
@@ -141,16 +141,6 @@ class Convolution(Rule):
         else:
             window = _masked(window, there.transpose(spec.rhs_spec), groups, along)
         return window.transposed(np.argsort(spec.lhs_spec))
-
-
-def _present(value: Value) -> np.ndarray | None:
-    """1 where a kernel or matrix has an entry, 0 where it has none by construction; None if it has all."""
-    if value.unmasked:
-        return None
-    size = np.abs(np.asarray(value.value, np.float64))
-    # The weights of an interpolation are rounded: a millionth is nothing.
-    there = size > 1e-6 * size.max(initial=0.0)
-    return None if there.all() else there.astype(np.float64)
 
 
 def _ungrouped(window: Window, outputs: int, inputs: int, groups: int) -> Window:
@@ -172,7 +162,10 @@ def _masked(window: Window, taps: np.ndarray, groups: int, along: Sequence[tuple
     Each output channel averages the input channels that any of its taps reads.
     """
     if not taps.any():
-        raise InputError("a convolution of the model has no taps: its kernel is zero by construction")
+        raise InputError(
+            "a convolution of the model has no taps: its kernel is zero, by construction or by the values of "
+            "its parameters"
+        )
     outputs = len(taps)
     read = np.maximum(taps.any(axis=tuple(range(2, taps.ndim))).sum(axis=1), 1)
     window = window.expanded(1, outputs).fitted(1, 0, outputs)
@@ -240,7 +233,7 @@ class Product(Rule):
             hidden = to.masked(other).zero
             taps = np.broadcast_to(1.0 - small(hidden), other.shape) if hidden.any() else None
         else:
-            taps = _present(other)
+            taps = to.present(other)
         if taps is None:
             gone = [number for number in theirs if number not in numbers]
             for place in gone:

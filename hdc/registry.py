@@ -31,7 +31,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from hdc.errors import InputError, printable, unknown
 
-Task = Literal["classification", "dense"]
+Task = Literal["classification", "dense", "regression"]
 Kind = Literal["network", "dataset", "layer", "measure", "optimizer"]
 
 GROUP = "hdc.plugins"  # of the entry points
@@ -47,8 +47,9 @@ class Images:
 
     Attributes:
         height, width, channels: of the images.
-        classes: number of logits.
-        task: "dense" for logits per pixel, `[b, h, w, classes]`; "classification" for logits per image.
+        classes: number of logits; for regression, of output channels.
+        task: "dense" for logits per pixel, `[b, h, w, classes]`; "classification" for logits per image;
+            "regression" for values per pixel, shaped like logits per pixel.
     """
 
     height: int

@@ -192,6 +192,26 @@ def mean_iou(labels: np.ndarray, predictions: np.ndarray, classes: int, left_out
     return sum(shares) / len(shares)
 
 
+def boundary_iou(labels: np.ndarray, predictions: np.ndarray, band: int, ignore: int | None = None) -> float:
+    """Mean over classes of |both| / |either| of the pixels that have another class at most `band` rows and
+    columns away, in the truth and in the prediction `[n, h, w]`; a pixel labelled `ignore` is not there."""
+
+    def inside(maps: np.ndarray, c: int) -> set[tuple[int, ...]]:
+        found = set()
+        for n, i, j in np.argwhere((maps == c) & (labels != ignore)).tolist():
+            around = np.s_[n, max(0, i - band) : i + band + 1, max(0, j - band) : j + band + 1]
+            if any(maps[around][labels[around] != ignore] != c):
+                found.add((n, i, j))
+        return found
+
+    shares = []
+    for c in {*labels.ravel().tolist(), *predictions.ravel().tolist()} - {ignore}:
+        truth, predicted = inside(labels, c), inside(predictions, c)
+        if truth | predicted:
+            shares.append(len(truth & predicted) / len(truth | predicted))
+    return sum(shares) / len(shares) if shares else math.nan
+
+
 def speckle(labels: np.ndarray, predictions: np.ndarray, ignore: int | None = None) -> tuple[int, int]:
     """Speckles and sites of maps `[n, h, w]`, pixel by pixel; the border has no four neighbours.
 

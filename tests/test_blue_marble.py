@@ -149,12 +149,36 @@ def test_train_size_takes_the_first_and_leaves_the_rest_whole(terrain):
         ({"tile": 200}, "data.tile=200 does not fit"),
         ({"downsample": 7}, "data.downsample must divide 150"),
         ({"train_size": 10**6}, "data.train_size=1000000 is more than"),
+        ({"name": "denoise", "sigma": -1}, "data.sigma must be between 0 and 255, got -1"),
+        ({"name": "denoise", "sigma": float("nan")}, "data.sigma must be between 0 and 255, got nan"),
+        ({"name": "denoise", "sigma": "much"}, "data.sigma must be float, got 'much'"),
     ],
 )
 def test_bad_geometry_is_one_line(values, message):
     with pytest.raises(InputError, match=message) as caught:
         parts.dataset(choose("data", **values))
     assert "\n" not in str(caught.value)
+
+
+def test_denoise_is_terrain_with_noise_of_the_asked_strength(terrain):
+    noisy = parts.dataset(choose("data", name="denoise", sigma=20))
+    assert (noisy.task, noisy.classes, noisy.peak) == ("regression", ("red", "green", "blue"), 1)
+    for name, split in noisy.splits.items():
+        clean = terrain.splits[name].images
+        assert split.labels.dtype == np.float32
+        np.testing.assert_array_equal(np.rint(split.labels * 255), clean)
+        inside = (clean > 80) & (clean < 175)  # where nothing is clipped
+        errors = split.images.astype(int)[inside] - clean[inside]
+        assert abs(errors.mean()) < 0.2
+        assert abs(errors.std() - np.sqrt(20**2 + 1 / 12)) < 0.2  # rounding adds 1/12
+    again = parts.dataset(choose("data", name="denoise", sigma=20))
+    np.testing.assert_array_equal(again.test.images, noisy.test.images)
+    first = [
+        split.images[0].astype(int) - clean.images[0]
+        for split, clean in zip(noisy.splits.values(), terrain.splits.values(), strict=True)
+    ]
+    assert not np.array_equal(first[0], first[1])
+    assert parts.dataset(choose("data", name="denoise")).train.images.std() > noisy.train.images.std()
 
 
 def test_a_changed_source_file_is_refused(tmp_path, monkeypatch):

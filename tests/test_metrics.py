@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hdc.lab.data.dataset import IGNORE, Split
-from hdc.lab.metrics import EVALUATION_BATCH, Evaluation, accuracy, evaluator, mean_iou, speckle_maps
+from hdc.lab.metrics import (
+    BAND,
+    EVALUATION_BATCH,
+    Evaluation,
+    accuracy,
+    evaluator,
+    mean_iou,
+    near_boundary,
+    regression_evaluator,
+    speckle_maps,
+)
 
 CLASSES = 4
 
@@ -204,6 +214,77 @@ def test_speckle_maps_equal_the_loops(seed: int, size: tuple[int, int], classes:
     speckled, sites = speckle_maps(jnp.asarray(predictions), jnp.asarray(labels))
     assert speckled.shape == sites.shape == (2, size[0] - 2, size[1] - 2)
     assert (int(speckled.sum()), int(sites.sum())) == reference.speckle(labels, predictions)
+
+
+def blobs(rng: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
+    """Label maps with regions, not single pixels."""
+    maps = rng.integers(0, CLASSES, (count, -(-size[0] // 3), -(-size[1] // 4)))
+    return maps.repeat(3, axis=1).repeat(4, axis=2)[:, : size[0], : size[1]].astype(np.int32)
+
+
+@pytest.mark.parametrize(("share", "margin"), [(0, 0), (0, 1), (0.15, 0), (0.6, 2)])
+def test_boundary_iou_equals_the_loops_over_the_whole_split(share: float, margin: int) -> None:
+    rng = np.random.default_rng(8)
+    labels = blobs(rng, EVALUATION_BATCH + 2, (9, 10))
+    moved = np.where(rng.random(labels.shape) < 0.1, blobs(rng, *labels.shape[:1], labels.shape[1:]), labels)
+    images = np.roll(moved, 1, axis=2)[..., None].astype(np.uint8)
+    split = with_ignored(Split(images, labels), share)
+    found = evaluate(Brightness("dense", margin), split)
+    inner = np.s_[:, margin : 9 - margin, margin : 10 - margin]
+    expected = reference.boundary_iou(
+        split.labels[inner], split.images[..., 0][inner].astype(int), BAND, IGNORE
+    )
+    assert 0 < expected < 1
+    assert found.summary()["boundary_iou"] == pytest.approx(expected)
+
+
+def test_the_band_is_two_pixels_of_the_chessboard_and_the_frame_is_no_boundary() -> None:
+    maps = np.zeros((1, 9, 9), np.int32)
+    maps[0, 4, 4] = 1
+    expected = np.zeros((9, 9), bool)
+    expected[2:7, 2:7] = True
+    np.testing.assert_array_equal(near_boundary(jnp.asarray(maps))[0], expected)
+
+
+def test_maps_of_one_class_have_no_boundary_iou_and_equal_maps_a_whole_one() -> None:
+    one = Split(np.ones((2, 5, 5, 1), np.uint8), np.ones((2, 5, 5), np.int32))
+    assert np.isnan(evaluate(Brightness("dense"), one).summary()["boundary_iou"])
+    two = np.indices((5, 5))[0][None] // 3
+    same = Split(two[..., None].astype(np.uint8), two.astype(np.int32))
+    assert evaluate(Brightness("dense"), same).summary()["boundary_iou"] == 1
+
+
+class Halved(nnx.Module):
+    """Half of each channel; `margin` crops the maps as VALID layers do."""
+
+    def __init__(self, margin: int):
+        self.scale, self.margin = nnx.Param(jnp.full((), 0.5)), margin
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        height, width = x.shape[1:3]
+        return self.scale[...] * x[:, self.margin : height - self.margin, self.margin : width - self.margin]
+
+
+@pytest.mark.parametrize(("count", "margin"), [(3, 0), (EVALUATION_BATCH + 5, 2)])
+def test_errors_of_regression_equal_numpy_over_the_whole_split(count: int, margin: int) -> None:
+    rng = np.random.default_rng(9)
+    images = rng.integers(0, 256, (count, 7, 8, 2)).astype(np.uint8)
+    targets = (200 * rng.random(images.shape)).astype(np.float32)
+    graph, state = nnx.split(Halved(margin))
+    found = regression_evaluator(graph, normalise, peak=200)(state, Split(images, targets))
+    inner = np.s_[:, margin : 7 - margin, margin : 8 - margin]
+    errors = images[inner].astype(np.float64) / 2 - targets[inner]
+    np.testing.assert_allclose(found.predictions, images[inner] / 2)
+    squared = np.mean(errors**2)
+    expected = {"loss": squared, "psnr": 20 * np.log10(200) - 10 * np.log10(squared)}
+    assert found.summary() == pytest.approx({**expected, "mae": np.mean(np.abs(errors))}, rel=1e-5)
+
+
+def test_a_regression_without_any_error_has_no_finite_psnr() -> None:
+    images = np.full((2, 3, 3, 1), 4, np.uint8)
+    graph, state = nnx.split(Halved(0))
+    split = Split(images, np.full(images.shape, 2, np.float32))
+    assert regression_evaluator(graph, normalise, peak=1)(state, split).summary()["psnr"] == np.inf
 
 
 def counts(predictions: np.ndarray, labels: np.ndarray) -> tuple[int, int]:

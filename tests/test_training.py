@@ -152,6 +152,33 @@ def test_first_step_of_sgd_equals_the_gradient_by_hand():
         np.testing.assert_allclose(end, start - 0.1 * (np.asarray(slope) + decay), rtol=1e-4, atol=1e-6)
 
 
+def smooth(train: int = 8) -> Dataset:
+    """Images to be halved: a target per pixel and channel, from 0 to 0.5."""
+    generator = np.random.default_rng(3)
+
+    def split(count: int) -> Split:
+        images = generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+        return Split(images, (images[..., :2] / 510).astype(np.float32))
+
+    return Dataset("halves", "regression", ("red", "green"), split(train), split(5), split(7), peak=0.5)
+
+
+@pytest.mark.parametrize("loss", ["auto", "l2", "l1"])
+def test_regression_minimises_the_error_it_names_and_flips_targets_with_images(loss):
+    dataset = smooth()
+    trainer = Trainer(config(train={"epochs": 60, "loss": loss}), dataset)
+    first, *_, end = trainer.fit([0])
+    model = trainer._model(0)
+    rows = np.s_[:, ::-1, :, :]  # the batch is the whole split, and each image may be flipped
+    both = [model(trainer.normalise(images)) for images in (dataset.train.images, dataset.train.images[rows])]
+    errors = np.concatenate(
+        [np.asarray(both[0]) - dataset.train.labels, np.asarray(both[1]) - dataset.train.labels[rows]]
+    )
+    assert first.loss == pytest.approx(np.mean(np.abs(errors) if loss == "l1" else errors**2), rel=0.1)
+    assert first.accuracy == pytest.approx(np.mean(np.abs(errors)), rel=0.1)
+    assert end.accuracy < 0.5 * first.accuracy
+
+
 def test_a_pixel_without_a_label_has_no_gradient_and_no_part_in_the_means():
     generator = np.random.default_rng(2)
     logits = generator.normal(size=(3, 4, 5, 6)).astype(np.float32)
@@ -303,6 +330,7 @@ def test_images_come_out_with_mean_zero_and_deviation_one():
         ({"optim": {"warmup_steps": 6}}, "optim.warmup_steps=6 must be fewer than the run's 6 steps"),
         ({"net": {"padding": "VALID"}, "schedule": {"rates": [8]}}, "leaves no pixel"),
         ({"net": {"name": "lei2019"}}, "one label per image"),
+        ({"train": {"loss": "l1"}}, "train.loss=l1 does not fit brightness: use cross_entropy"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(groups, message):

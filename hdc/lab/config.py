@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 MAX_EPOCHS, MAX_PERIOD, MAX_READERS = 10**6, 4096, 256
 
 FLIPS = ("horizontal", "vertical")
+# What can be minimised, by what is predicted; the first one is the default.
+LOSSES = {"classes": ("cross_entropy",), "regression": ("l2", "l1")}
 BACKENDS = ("auto", "lax", "jax", "native", "triton")  # those of `hdc.ops`, which would import JAX
 
 # Of each group with a part: its kind, and the part that is taken where none is named.
@@ -147,11 +149,12 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and in what batches. What follows changes no bits and does not enter the run_id.
+    """How long, in what batches, by which loss. What follows `loss` changes no bits and is not in the run_id.
 
     Attributes:
         epochs: how often the training images are seen.
         batch_size: images per step.
+        loss: what is minimised, one of `LOSSES`; auto is the first one that fits the data.
         devices: how many are used at most, or "auto" for all, see `hdc.lab.devices`.
         stream: whether images are read while training; "auto" for a data set that needs more than a quarter
             of the memory, see `hdc.lab.feed`.
@@ -160,6 +163,7 @@ class TrainConfig:
 
     epochs: int = 8
     batch_size: int = 8
+    loss: str = "auto"
     devices: int | str = field(default="auto", compare=False)
     stream: bool | str = field(default="auto", compare=False)
     readers: int = field(default=0, compare=False)
@@ -167,6 +171,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         in_range("epochs", self.epochs, 1, MAX_EPOCHS)
         at_least("batch_size", self.batch_size, 1)
+        one_of("loss", self.loss, ("auto", *LOSSES["classes"], *LOSSES["regression"]))
         if isinstance(self.devices, int):
             at_least("devices", self.devices, 1)
         elif self.devices != "auto":
@@ -459,6 +464,7 @@ def _import_ours() -> None:
     import hdc.lab.data.offsets
     import hdc.lab.data.points
     import hdc.lab.data.sets
+    import hdc.lab.measures
     import hdc.lab.optimizers
     import hdc.networks  # noqa: F401
 

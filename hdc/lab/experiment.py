@@ -33,7 +33,7 @@ from hdc.folders import cache_dir
 from hdc.lab import metrics, parts, records, seen, signals, trained
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.config import Config, PartConfig
-from hdc.lab.data.dataset import Dataset
+from hdc.lab.data.dataset import QUALITY, Dataset
 from hdc.lab.training import NonFiniteLoss, Snapshot, Trainer
 from hdc.ops import backends, native_build
 from hdc.ops.backends import Served
@@ -189,20 +189,17 @@ class _Session:
     def _train(self, snapshot: Snapshot | None, advance: Callable[[str], None]) -> None:
         trainer, writer = self.trainer, self.writer
         config, dataset = trainer.config, trainer.dataset
-        evaluate = metrics.evaluator(
-            trainer.graph, trainer.normalise, len(dataset.classes), dataset.strata, dataset.background
-        )
+        evaluate = metrics.evaluator_of(trainer.graph, trainer.normalise, dataset)
+        quality, hit = QUALITY[dataset.task], "mae" if dataset.task == "regression" else "accuracy"
         for epoch in trainer.fit(config.seeds, resume=snapshot, watch=self._save):
             where = {"seed": epoch.seed, "step": epoch.step, "epoch": epoch.number}
-            seen = {"loss": epoch.loss, "accuracy": epoch.accuracy, "seconds": epoch.seconds}
+            seen = {"loss": epoch.loss, hit: epoch.accuracy, "seconds": epoch.seconds}
             writer.log(**where, split="train", metrics=seen)
             validation = evaluate(epoch.state, dataset.validation).summary()
             if not math.isfinite(validation["loss"]):  # the last step's update shows only here
                 raise NonFiniteLoss(epoch.seed, epoch.step, validation["loss"])
             writer.log(**where, split="validation", metrics=validation)
-            advance(
-                f"seed {epoch.seed} loss {epoch.loss:.3f} validation accuracy {validation['accuracy']:.3f}"
-            )
+            advance(f"seed {epoch.seed} loss {epoch.loss:.3f} validation {quality} {validation[quality]:.3f}")
             if epoch.number == config.train.epochs:
                 self._test(where, epoch.state, evaluate(epoch.state, dataset.test))
                 about = {**config.record(), **dataset.about, "seed": epoch.seed}
@@ -213,7 +210,9 @@ class _Session:
             ):
                 self._save(epoch.after)
 
-    def _test(self, where: Mapping[str, int], state: nnx.State, final: metrics.Evaluation) -> None:
+    def _test(
+        self, where: Mapping[str, int], state: nnx.State, final: metrics.Evaluation | metrics.Errors
+    ) -> None:
         """Record all that is measured of a trained network on the test split."""
         trainer, test, seed = self.trainer, self.trainer.dataset.test, where["seed"]
         asked = trainer.config.gridding
@@ -228,9 +227,10 @@ class _Session:
             "images": test.images[samples],
             "labels": test.labels[samples],
             "predictions": final.predictions[samples],
-            "confusion": final.confusion,
             "classes": np.array(trainer.dataset.classes),
         }
+        if isinstance(final, metrics.Evaluation):
+            predictions["confusion"] = final.confusion
         self.writer.artifact("predictions", seed, predictions)
 
 

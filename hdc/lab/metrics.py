@@ -1,7 +1,7 @@
-"""Metrics of a whole split, exact: integer counts, and no image left out."""
+"""Metrics of a whole split: no image is left out. Those of classes are exact, from integer counts."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
-from hdc.lab.data.dataset import IGNORE, Split
+from hdc.lab.data.dataset import IGNORE, Dataset, Split
 from hdc.layers import crop
 
 EVALUATION_BATCH = 32
+BAND = 2  # pixels on either side of a boundary, for `boundary_iou`
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Evaluation:
         predictions: `[n, ...]` int32, shaped like the labels (cropped if VALID layers shrink the maps).
         strata: `confusion` within each stratum, by name; empty without strata.
         background: the class that a stratum's IoU leaves out, or None.
+        bands: `[2, 2, classes, classes]` int64, `confusion` by whether the pixel is near a boundary of the
+            truth (first axis) and of the prediction (second), see `near_boundary`; None for classification.
     """
 
     confusion: np.ndarray
@@ -39,18 +42,43 @@ class Evaluation:
     predictions: np.ndarray
     strata: Mapping[str, np.ndarray] = field(default_factory=dict)
     background: int | None = None
+    bands: np.ndarray | None = None
 
     def summary(self) -> dict[str, float]:
-        """The metrics by name: loss and accuracy; for dense prediction also mean_iou, speckle and, for each
-        stratum, `iou_<stratum>`, its mean IoU without the background."""
+        """The metrics by name: loss and accuracy; for dense prediction also mean_iou, boundary_iou, speckle
+        and, for each stratum, `iou_<stratum>`, its mean IoU without the background."""
         values = {"loss": self.loss, "accuracy": accuracy(self.confusion)}
         if self.predictions.ndim > 1:
             values["mean_iou"] = mean_iou(self.confusion)
+            if self.bands is not None:
+                values["boundary_iou"] = boundary_iou(self.bands)
             # Maps with fewer than three pixels a side have no sites.
             values["speckle"] = self.speckles / self.speckle_sites if self.speckle_sites else math.nan
             for name, confusion in self.strata.items():
                 values[f"iou_{name}"] = mean_iou(confusion, self.background)
         return values
+
+
+@dataclass(frozen=True)
+class Errors:
+    """A model's errors over one split, for regression.
+
+    Attributes:
+        squared, absolute: means over all values of all images, in the square of the target's unit and in it.
+        peak: the target's range, from 0 to this.
+        predictions: `[n, h, w, c]` float32, shaped like the targets (cropped if VALID layers shrink the
+            maps).
+    """
+
+    squared: float
+    absolute: float
+    peak: float
+    predictions: np.ndarray
+
+    def summary(self) -> dict[str, float]:
+        """The metrics by name: loss (the mean squared error), psnr in dB and mae."""
+        psnr = 10 * math.log10(self.peak**2 / self.squared) if self.squared else math.inf
+        return {"loss": self.squared, "psnr": psnr, "mae": self.absolute}
 
 
 def accuracy(confusion: np.ndarray) -> float:
@@ -65,6 +93,44 @@ def mean_iou(confusion: np.ndarray, left_out: int | None = None) -> float:
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - both
     counted = (union > 0) & (np.arange(len(union)) != left_out)
     return float(np.mean(both[counted] / union[counted])) if counted.any() else math.nan
+
+
+def boundary_iou(bands: np.ndarray) -> float:
+    """Boundary IoU (Cheng et al. 2021, arXiv 2103.16562), averaged over classes; NaN without any boundary.
+
+    For each class, the pixels of its mask that are near the mask's boundary, in the truth and in the
+    prediction: intersection over union of these two sets, counted over the whole split. Classes without
+    such pixels are left out.
+
+    Args:
+        bands: as `Evaluation` has them.
+    """
+    both = np.diag(bands[1, 1])
+    union = bands[1].sum(axis=(0, 2)) + bands[:, 1].sum(axis=(0, 1)) - both
+    counted = union > 0
+    return float(np.mean(both[counted] / union[counted])) if counted.any() else math.nan
+
+
+def near_boundary(maps: Array, counted: Array | None = None) -> Array:
+    """Where a pixel of another class is at most `BAND` pixels away, `[b, h, w]` boolean.
+
+    The distance is the larger one of rows and columns (chessboard). The frame of the image is no boundary,
+    since a tile is cut anywhere, nor is that of a region which does not count.
+
+    Args:
+        maps: classes, integers `[b, h, w]`.
+        counted: `[b, h, w]`, the pixels that count; None for all.
+    """
+    low = high = maps
+    if counted is not None:
+        low, high = jnp.where(counted, maps, _MORE), jnp.where(counted, maps, _LESS)
+    window = (1, 2 * BAND + 1, 2 * BAND + 1)
+    least = lax.reduce_window(low, _MORE, lax.min, window, (1, 1, 1), "SAME")
+    most = lax.reduce_window(high, _LESS, lax.max, window, (1, 1, 1), "SAME")
+    return least < most
+
+
+_LESS, _MORE = np.int32(-1), np.int32(2**31 - 1)  # than every class
 
 
 def speckle_maps(predictions: Array, labels: Array, counted: Array | None = None) -> tuple[Array, Array]:
@@ -103,12 +169,11 @@ def evaluator(
     strata: Sequence[str] = (),
     background: int | None = None,
 ) -> Callable[[nnx.State, Split], Evaluation]:
-    """A function that evaluates a state of the model `graph` on a split; it is compiled once.
+    """A function that evaluates a state of the classifying model `graph` on a split; it is compiled once.
 
     The last batch is padded and the padding masked, so every image counts exactly once. `strata` and
     `background` are those of the data set.
     """
-    tables = (max(1, len(strata)), classes, classes)
 
     @partial(jax.jit, static_argnames="ignores")
     def count(
@@ -117,31 +182,35 @@ def evaluator(
         logits = nnx.merge(graph, state)(normalise(images))  # type: ignore[operator]
         predictions = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         speckles = sites = jnp.zeros((), jnp.int32)
+        band = jnp.zeros_like(predictions)
         if labels.ndim > 1:
             labels = crop(labels, *predictions.shape[1:])
             valid = valid[:, None, None]
             counted = labels != IGNORE if ignores else None
             speckled, possible = speckle_maps(predictions, labels, counted)
             speckles, sites = jnp.sum(speckled & valid), jnp.sum(possible & valid)
+            band = 2 * near_boundary(labels, counted).astype(jnp.int32)
+            band += near_boundary(predictions, counted).astype(jnp.int32)
             if counted is not None:
                 valid, labels = valid & counted, jnp.where(counted, labels, 0)
         weight = jnp.broadcast_to(valid, labels.shape)
-        pairs = labels * classes + predictions
+        pairs = (band * classes + labels) * classes + predictions
         if regions is not None:
-            pairs += crop(regions, *predictions.shape[1:]).astype(jnp.int32) * classes**2
-        confusion = jnp.zeros(math.prod(tables), jnp.int32).at[pairs].add(weight.astype(jnp.int32))
+            size = math.prod(tables(labels.ndim)[1:])
+            pairs += crop(regions, *predictions.shape[1:]).astype(jnp.int32) * size
+        places = math.prod(tables(labels.ndim))
+        confusion = jnp.zeros(places, jnp.int32).at[pairs].add(weight.astype(jnp.int32))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return confusion, jnp.sum(jnp.where(weight, losses, 0)), speckles, sites, predictions
 
+    def tables(axes: int) -> tuple[int, ...]:
+        return (max(1, len(strata)), *((2, 2) if axes > 1 else (1, 1)), classes, classes)
+
     def evaluate(state: nnx.State, split: Split) -> Evaluation:
-        # A split smaller than a batch gets a program of its own, which computes no padding.
-        batch = min(EVALUATION_BATCH, len(split))
-        totals = [np.zeros(math.prod(tables), np.int64), np.float64(0), np.int64(0), np.int64(0)]
+        shape = tables(split.labels.ndim)
+        totals = [np.zeros(math.prod(shape), np.int64), np.float64(0), np.int64(0), np.int64(0)]
         predictions = []
-        for start in range(0, len(split), batch):
-            chosen = np.arange(start, start + batch)
-            valid = chosen < len(split)
-            chosen = np.where(valid, chosen, 0)
+        for chosen, valid in _batches(len(split)):
             regions = None if split.strata is None else split.strata[chosen]
             *counts, predicted = jax.device_get(
                 count(state, split.images[chosen], split.labels[chosen], regions, valid, split.ignores)
@@ -149,7 +218,8 @@ def evaluator(
             totals = [total + part for total, part in zip(totals, counts, strict=True)]
             predictions.append(predicted[valid])
         counted, loss, speckles, sites = totals
-        by_stratum = counted.reshape(tables)
+        counted = counted.reshape(shape)
+        by_stratum = counted.sum(axis=(1, 2))
         return Evaluation(
             by_stratum.sum(axis=0),
             float(loss) / int(counted.sum()),
@@ -158,6 +228,52 @@ def evaluator(
             np.concatenate(predictions),
             dict(zip(strata, by_stratum, strict=False)),
             background,
+            counted.sum(axis=0) if split.labels.ndim > 1 else None,
         )
 
     return evaluate
+
+
+def regression_evaluator(
+    graph: nnx.GraphDef, normalise: Callable[[Array], Array], peak: float
+) -> Callable[[nnx.State, Split], Errors]:
+    """As `evaluator`, for a model of regression; `peak` is that of the data set."""
+
+    @jax.jit
+    def count(state: nnx.State, images: Array, targets: Array, valid: Array) -> tuple[Array, ...]:
+        predictions = nnx.merge(graph, state)(normalise(images))  # type: ignore[operator]
+        errors = predictions - crop(targets, *predictions.shape[1:3])
+        squared, absolute = (jnp.mean(some, axis=(1, 2, 3)) for some in (errors**2, jnp.abs(errors)))
+        return jnp.sum(squared, where=valid), jnp.sum(absolute, where=valid), predictions
+
+    def evaluate(state: nnx.State, split: Split) -> Errors:
+        totals, predictions = np.zeros(2), []
+        for chosen, valid in _batches(len(split)):
+            *sums, predicted = jax.device_get(count(state, split.images[chosen], split.labels[chosen], valid))
+            totals += sums
+            predictions.append(predicted[valid])
+        squared, absolute = (totals / len(split)).tolist()
+        return Errors(squared, absolute, peak, np.concatenate(predictions))
+
+    return evaluate
+
+
+def evaluator_of(
+    graph: nnx.GraphDef, normalise: Callable[[Array], Array], dataset: Dataset
+) -> Callable[[nnx.State, Split], Evaluation | Errors]:
+    """The evaluator that fits a data set's task."""
+    if dataset.task == "regression":
+        return regression_evaluator(graph, normalise, dataset.peak)
+    return evaluator(graph, normalise, len(dataset.classes), dataset.strata, dataset.background)
+
+
+def _batches(length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The positions of each batch, and which of them are not padding.
+
+    A split smaller than a batch gets a program of its own, which computes no padding.
+    """
+    batch = min(EVALUATION_BATCH, length)
+    for start in range(0, length, batch):
+        chosen = np.arange(start, start + batch)
+        valid = chosen < length
+        yield np.where(valid, chosen, 0), valid

@@ -109,7 +109,7 @@ def output_shape(config: Config, model: nnx.Module, images: Images) -> tuple[int
     image = jax.ShapeDtypeStruct((1, images.height, images.width, images.channels), jnp.float32)
     logits = _called(part, nnx.eval_shape, lambda model, image: model(image), model, image)
     shape = getattr(logits, "shape", None)
-    axes = 4 if images.task == "dense" else 2
+    axes = 2 if images.task == "classification" else 4
     if shape is None or len(shape) != axes or shape[0] != 1 or shape[-1] != images.classes:
         wanted = f"[1, {'height, width, ' if axes == 4 else ''}{images.classes}]"
         found = _shown(logits) if shape is None else list(shape)

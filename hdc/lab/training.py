@@ -16,7 +16,7 @@ from jax import Array, lax
 from hdc import cost, ops
 from hdc.errors import InputError
 from hdc.lab import devices, feed, parts
-from hdc.lab.config import Config
+from hdc.lab.config import LOSSES, Config
 from hdc.lab.data.dataset import IGNORE, Dataset
 from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.lab.trained import Normaliser
@@ -58,7 +58,8 @@ class Snapshot:
         step: steps taken in this epoch.
         seconds: wall time of these steps.
         state: model and optimizer; those of several seeds are stacked along a new first axis.
-        losses, hits: loss and accuracy of each of the epoch's steps so far, `[steps]` or `[seeds, steps]`.
+        losses, hits: loss and accuracy (for regression the mean absolute error) of each of the epoch's steps
+            so far, `[steps]` or `[seeds, steps]`.
     """
 
     seeds: tuple[int, ...]
@@ -88,7 +89,8 @@ class Epoch:
         number: counted from 1.
         step: steps taken so far.
         seconds: wall time of the epoch's steps, without compiling; divided by the seeds trained together.
-        loss, accuracy: means over the epoch's training batches, measured during training.
+        loss, accuracy: means over the epoch's training batches, measured during training; for regression,
+            `accuracy` is the mean absolute error.
         state: the model's state, to merge with `Trainer.graph`.
         after: the point to resume from once this epoch is recorded; None if the same epoch of another seed,
             trained together with this one, follows.
@@ -141,6 +143,7 @@ class Trainer:
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
+        _refuse_loss(config.train.loss, dataset)
         _refuse_without_labels(parts.output_shape(config, self.abstract, self._images), dataset)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
         self._programs: dict[int, _Programs] = {}  # by how many seeds they train
@@ -309,6 +312,7 @@ class Trainer:
             fed = feed.Whole(dataset.train, layout)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
         flips, normalise, ignores = self.config.data.flips, self.normalise, dataset.train.ignores
+        task, loss = dataset.task, self.config.train.loss
         shape = self._shape(layout.seeds)
 
         def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
@@ -320,14 +324,17 @@ class Trainer:
             def objective(model: nnx.Module) -> tuple[Array, Array]:
                 logits = model(normalise(x))  # type: ignore[operator]
                 truth = crop(y, *logits.shape[1:3]) if y.ndim > 1 else y
+                if task == "regression":
+                    error = jnp.mean(jnp.abs(logits - truth))
+                    return (error if loss == "l1" else jnp.mean((logits - truth) ** 2)), error
                 if not ignores:
                     losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
                     return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == truth)
                 return _over_counted(logits, truth)
 
-            (loss, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
+            (value, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
             optimizer.update(model, gradients)
-            return nnx.state((model, optimizer)), loss, hits
+            return nnx.state((model, optimizer)), value, hits
 
         def shuffled(key: Array) -> tuple[Array, Array]:
             order_key, flip_key = jax.random.split(key)
@@ -396,6 +403,12 @@ def _over_counted(logits: Array, labels: Array) -> tuple[Array, Array]:
     return jnp.sum(losses, where=counted) / count, jnp.sum(hits) / count
 
 
+def _refuse_loss(loss: str, dataset: Dataset) -> None:
+    allowed = LOSSES["regression" if dataset.task == "regression" else "classes"]
+    if loss not in ("auto", *allowed):
+        raise InputError(f"train.loss={loss} does not fit {dataset.name}: use {' or '.join(allowed)}")
+
+
 def _refuse_without_labels(logits: tuple[int, ...], dataset: Dataset) -> None:
     """VALID layers look at the centre of the maps alone, where there may be no label."""
     if not any(split.ignores for split in dataset.splits.values()):
@@ -452,11 +465,12 @@ def _normaliser(images: np.ndarray | Rows) -> Normaliser:
 
 
 def _flipped(images: Array, labels: Array, flips: tuple[str, ...], key: Array) -> tuple[Array, Array]:
-    """Mirror each image, and its label map, with probability 1/2 along each axis of `flips`."""
+    """Mirror each image, and its map of labels, with probability 1/2 along each axis of `flips`."""
     for flip, flip_key in zip(flips, jax.random.split(key, max(1, len(flips))), strict=False):
         axis = 2 if flip == "horizontal" else 1
         mirror = jax.random.bernoulli(flip_key, shape=(len(images),))
         images = jnp.where(mirror[:, None, None, None], jnp.flip(images, axis), images)
         if labels.ndim > 1:
-            labels = jnp.where(mirror[:, None, None], jnp.flip(labels, axis), labels)
+            mirror = mirror.reshape(-1, *(1,) * (labels.ndim - 1))
+            labels = jnp.where(mirror, jnp.flip(labels, axis), labels)
     return images, labels

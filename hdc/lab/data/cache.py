@@ -65,13 +65,14 @@ def _write(path: Path, key: dict[str, Any], dataset: Dataset) -> None:
     arrays: dict[str, np.ndarray] = {}
     for name, split in dataset.splits.items():
         labels = np.asarray(split.labels)
-        narrow = labels.astype(np.uint8)  # a quarter of the bytes, to read and to hash
-        labels = narrow if np.array_equal(narrow, labels) else labels
+        if labels.dtype == np.int32:
+            narrow = labels.astype(np.uint8)  # a quarter of the bytes, to read and to hash
+            labels = narrow if np.array_equal(narrow, labels) else labels
         arrays |= {f"{name}.images": np.asarray(split.images), f"{name}.labels": labels}
         if split.strata is not None:
             arrays[f"{name}.strata"] = np.asarray(split.strata)
     about = {"key": key, "name": dataset.name, "task": dataset.task, "classes": dataset.classes}
-    about |= {"strata": dataset.strata, "background": dataset.background}
+    about |= {"strata": dataset.strata, "background": dataset.background, "peak": dataset.peak}
     write_safetensors(path, arrays, about)
 
 
@@ -81,7 +82,9 @@ def _read(path: Path, key: dict[str, Any]) -> Dataset:
     if made_from != key:
         raise InputError(f"{path} was made from {made_from}")
     for name in SPLITS:
-        labels = arrays[f"{name}.labels"].astype(np.int32, copy=False)
+        labels = arrays[f"{name}.labels"]
+        if labels.dtype != np.float32:  # of regression
+            labels = labels.astype(np.int32, copy=False)
         about[name] = Split(arrays[f"{name}.images"], labels, arrays.get(f"{name}.strata"))
     about |= {name: tuple(about[name]) for name in ("classes", "strata")}
     return Dataset(**about)

@@ -1,4 +1,4 @@
-"""The form of every data set in memory: three splits of uint8 images with integer labels."""
+"""The form of every data set in memory: three splits of uint8 images with labels."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,6 +9,8 @@ import numpy as np
 from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.registry import Task
 
+# Of each task, the metric that says how good a network is; more is better.
+QUALITY: dict[Task, str] = {"classification": "accuracy", "dense": "mean_iou", "regression": "psnr"}
 IGNORE = 255  # the label of a pixel that counts neither in the loss nor in a metric
 
 
@@ -17,7 +19,8 @@ class Split:
     """Images `[n, height, width, channels]` uint8 and their labels, int32.
 
     Labels are `[n]` for classification. For dense prediction they are `[n, height, width]`, with `IGNORE`
-    for a pixel without a label. `strata`, `[n, height, width]` uint8, has for each pixel the position of its
+    for a pixel without a label. For regression they are the targets, `[n, height, width, outputs]` float32.
+    `strata`, `[n, height, width]` uint8, has for each pixel the position of its
     stratum in `Dataset.strata`; None if the data set has no strata.
 
     Arrays that do not fit into memory are `Rows`, whose `[positions]` are read when they are needed.
@@ -31,7 +34,11 @@ class Split:
         images, labels, strata = self.images, self.labels, self.strata
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(f"images must be uint8 [n, h, w, c], got {images.dtype} {images.shape}")
-        if labels.dtype != np.int32 or labels.shape not in (images.shape[:1], images.shape[:3]):
+        if labels.ndim == 4:
+            fit = labels.dtype == np.float32 and labels.shape[:3] == images.shape[:3]
+        else:
+            fit = labels.dtype == np.int32 and labels.shape in (images.shape[:1], images.shape[:3])
+        if not fit:
             raise ValueError(f"labels {labels.dtype} {labels.shape} do not fit images {images.shape}")
         if strata is not None and (
             strata.dtype != np.uint8 or strata.shape != labels.shape[:1] + images.shape[1:3]
@@ -45,7 +52,7 @@ class Split:
     def ignores(self) -> bool:
         """Whether there is a pixel without a label."""
         labels = self.labels
-        return labels.ndim > 1 and kept(
+        return labels.ndim == 3 and kept(
             labels, "ignored labels", lambda: any(bool((block == IGNORE).any()) for block in blocks(labels))
         )
 
@@ -65,7 +72,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set. `classes` are the class names, in the order of the label values.
+    """A data set. `classes` are the class names, in the order of the label values; for regression
+    the names of the output channels, and `peak` is the range of the targets, from 0 to this.
 
     `strata` names the parts of the maps whose IoU is measured separately, such as those with small things.
     `background` is a label that is left out of the mean over a stratum's classes.
@@ -79,11 +87,16 @@ class Dataset:
     test: Split
     strata: tuple[str, ...] = ()
     background: int | None = None
+    peak: float = 1.0
 
     def __post_init__(self) -> None:
         if self.task == "dense" and len(self.classes) > IGNORE:
             raise ValueError(f"{self.name} has {len(self.classes)} classes, at most {IGNORE} are possible")
         for split in self.splits.values():
+            if (self.task == "regression") != (split.labels.ndim == 4):
+                raise ValueError(f"{self.name}: labels {split.labels.shape} do not fit the task {self.task}")
+            if split.labels.ndim == 4 and split.labels.shape[3] != len(self.classes):
+                raise ValueError(f"{self.name}: targets {split.labels.shape} do not fit {self.classes}")
             if (split.strata is None) != (not self.strata):
                 raise ValueError(f"{self.name}: the strata {self.strata} need a map in every split")
 

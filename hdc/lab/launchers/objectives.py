@@ -41,7 +41,7 @@ def measure(run: RunFolder) -> tuple[float, float]:
     """
     config = run.config
     dataset = experiment.data_of(config.data)
-    column = trials.quality_column(dataset.task == "dense")
+    column = trials.quality_column(dataset.task)
     images = dataset.validation.images
     images = images[experiment.spread(len(images), config.gridding.images)]
     ripples = []

@@ -16,9 +16,11 @@ from rich.table import Table
 
 from hdc.errors import InputError
 from hdc.lab import records
-from hdc.lab.records.run import Run
+from hdc.lab.data.dataset import QUALITY
+from hdc.lab.records.run import Run, task_of
 from hdc.lab.report.tables import columns
 from hdc.lab.store import line
+from hdc.registry import Task
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -107,11 +109,11 @@ def found(folder: Path) -> tuple[list[Run], Table]:
         trials, best = study.get_trials(), study.best_trials
     ids = {trial.user_attrs.get("run_id") for trial in trials}
     runs = [run for run in records.load(folder.name, folder.parent) if run.run_id in ids]
-    dense = any(run.info.get("data", {}).get("task") == "dense" for run in runs)
-    quality = quality_column(dense)
+    task = task_of(runs)
+    quality = quality_column(task)
     table = Table(title="Pareto front: validation split, mean over seeds", title_justify="left")
     table.add_column("schedule")
-    for heading in (columns.title(quality, dense), "validation ERF ripple dB"):
+    for heading in (columns.title(quality, task == "dense"), "validation ERF ripple dB"):
         table.add_column(heading, justify="right")
     table.add_column("run_id")
     once = {trial.user_attrs["run_id"]: trial for trial in best}
@@ -123,6 +125,6 @@ def found(folder: Path) -> tuple[list[Run], Table]:
     return runs, table
 
 
-def quality_column(dense: bool) -> str:
-    """The column of a network's quality: mean IoU if it labels pixels, else accuracy."""
-    return "validation/mean_iou" if dense else "validation/accuracy"
+def quality_column(task: Task) -> str:
+    """The column of a network's quality: accuracy, mean IoU if it labels pixels, PSNR for regression."""
+    return f"validation/{QUALITY[task]}"

@@ -223,7 +223,8 @@ def _artifacts(run: Run, seed: int) -> Iterator[tuple[str, dict[str, np.ndarray]
     kept = predictions(run, seed)
     chosen = slice(sample := shown_sample(kept), sample + 1)
     one = {key: kept[key][chosen] for key in ("images", "labels", "predictions")}
-    yield f"predictions-seed{seed}", one | {key: kept[key] for key in ("confusion", "classes")}
+    whole = {key: kept[key] for key in ("confusion", "classes") if key in kept}
+    yield f"predictions-seed{seed}", one | whole
 
 
 def gridding(run: Run, seed: int) -> dict[str, np.ndarray]:
@@ -241,32 +242,40 @@ def gridding(run: Run, seed: int) -> dict[str, np.ndarray]:
 
 def predictions(run: Run, seed: int) -> dict[str, np.ndarray]:
     """Test images with truth and prediction: `images` `[n, h, w, c]`, `labels` and `predictions` `[n]` or
-    `[n, h, w]`, `confusion` `[k, k]` and the names of the `classes` `[k]`.
+    `[n, h, w]`, `confusion` `[k, k]` and the names of the `classes` `[k]`. For regression `labels` and
+    `predictions` are `[n, h, w, k]` of floating point, with k output channels, and there is no `confusion`.
 
     Raises:
         InputError: where they are not there, or do not fit one another.
     """
     arrays = run.artifact("predictions", seed)
-    names = ("images", "labels", "predictions", "confusion", "classes")
+    names = ("images", "labels", "predictions", "classes")
     if all(name in arrays for name in names):
-        images, labels, predicted, confusion, classes = (arrays[name] for name in names)
+        images, labels, predicted, classes = (arrays[name] for name in names)
         k = classes.size
-        maps = (images, labels, predicted)
-        fit = all(array.size and len(array) == len(images) for array in maps)
-        fit &= images.ndim == 4 and images.dtype == np.uint8 and labels.ndim == predicted.ndim in (1, 3)
-        fit &= labels.dtype.kind in "iu" and predicted.dtype.kind in "iu"
-        fit &= classes.shape == (k,) and classes.dtype.kind == "U" and confusion.shape == (k, k)
-        if fit and (labels.ndim == 3 or all(a.min() >= 0 and a.max() < k for a in (labels, predicted))):
+        fit = all(array.size and len(array) == len(images) for array in (images, labels, predicted))
+        fit &= images.ndim == 4 and images.dtype == np.uint8 and labels.ndim == predicted.ndim in (1, 3, 4)
+        fit &= classes.shape == (k,) and classes.dtype.kind == "U"
+        if labels.ndim == 4:
+            fit &= all(array.dtype.kind == "f" and array.shape[-1] == k for array in (labels, predicted))
+        else:
+            fit &= labels.dtype.kind in "iu" and predicted.dtype.kind in "iu"
+            fit &= "confusion" in arrays and arrays["confusion"].shape == (k, k)
+        if fit and (labels.ndim > 1 or all(a.min() >= 0 and a.max() < k for a in (labels, predicted))):
             return arrays
     raise InputError(f"predictions of seed {seed} of run {run.run_id} are damaged: they do not fit together")
 
 
 def shown_sample(predictions: Mapping[str, np.ndarray]) -> int:
     """Which of the test images kept with a run is shown: of label maps the first with the most borders,
-    neighbouring pixels whose labels differ."""
+    neighbouring pixels whose labels differ; for regression the one whose target changes most between
+    neighbouring pixels."""
     labels = predictions["labels"]
     if labels.ndim == 1:
         return 0
+    if labels.ndim == 4:
+        steps = sum(np.abs(np.diff(labels, axis=axis)).sum(axis=(1, 2, 3)) for axis in (1, 2))
+        return int(np.argmax(steps))
     borders = sum(np.sum(np.diff(labels, axis=axis) != 0, axis=(1, 2)) for axis in (1, 2))
     return int(np.argmax(borders))
 

@@ -1,9 +1,9 @@
 """What a run is to those who read it, wherever it is kept. No JAX."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import polars as pl
@@ -11,6 +11,7 @@ import polars as pl
 from hdc.errors import InputError
 from hdc.lab.config import Config
 from hdc.lab.store import line, read, sha256
+from hdc.registry import Task
 
 Form = Callable[[Any], bool]  # whether a JSON value is like that
 State = Literal["planned", "running", "interrupted", "failed", "done"]
@@ -182,9 +183,16 @@ def _is_network(value: Any) -> bool:
     return isinstance(value, Mapping) and all(own.get(name, _COUNT)(one) for name, one in value.items())
 
 
+def task_of(runs: Sequence[Run]) -> Task:
+    """What the networks of a study predict: dense if any of them labels pixels; classification where no run
+    was started."""
+    found = {run.info.get("data", {}).get("task") for run in runs}
+    return "dense" if "dense" in found else "regression" if "regression" in found else "classification"
+
+
 _FORMS: dict[str, Form] = {
     "network": _is_network,
-    "data": _group(_anything, task=lambda value: value in ("dense", "classification")),
+    "data": _group(_anything, task=lambda value: value in get_args(Task)),
     "versions": _group(_text),
     "device": _group(lambda value: _text(value) or _COUNT(value), kind=_text),
     "native": _text,

@@ -12,14 +12,15 @@ from matplotlib.patches import Patch
 from hdc import plots
 from hdc.errors import InputError
 from hdc.lab.records import packed
-from hdc.lab.records.run import Run
+from hdc.lab.records.run import Run, task_of
 from hdc.lab.report.figures import style
 from hdc.lab.report.figures.config import FigureConfig
 from hdc.lab.report.tables.rows import group
 
 
 def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
-    """One row per schedule: path counts, effective receptive field, a test image, truth and prediction.
+    """One row per schedule: path counts, effective receptive field, a test image, truth and prediction; for
+    regression also the error, averaged over the channels.
 
     Each schedule's row shows its first finished run; the caption names the schedules without one, and the
     settings that are shown. All rows show the same test image, the one of those kept with the runs whose
@@ -35,15 +36,20 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         shown.append((run, packed.gridding(run, seed), packed.predictions(run, seed)))
     widest = max(run.config.dilation.receptive_field for run in done.values())
     first = shown[0][2]
-    dense = first["labels"].ndim > 1
-    titles = ("paths to each pixel", "effective field, dB", "test image", "truth", "prediction")
-    count = len(titles) if dense else 3
+    dense, regression = first["labels"].ndim == 3, first["labels"].ndim == 4
+    titles = ("paths to each pixel", "effective field, dB", "test image", "truth", "prediction", "error")
+    count = 5 if dense else 6 if regression else 3
     figure, axes = style.new(2.1 * count, 2.35 * len(done) + 0.9, count, nrows=len(done))
+    largest = max(np.quantile(np.abs(_error(one)), 0.99) for *_, one in shown) if regression else 0.0
     for row, (run, gridding, predictions) in zip(axes, shown, strict=True):
         _draw_paths(row[0], run, widest)
         _draw_erf(row[1], gridding["erf"], widest)
         row[1].set_xlabel(f"ripple {mean_of(run, 'erf_ripple'):+.1f} dB", fontsize=9)
-        _draw_sample(row[2:], predictions)
+        if regression:
+            _draw_regression(row[2:], predictions, largest)
+            row[4].set_xlabel(f"PSNR {mean_of(run, 'psnr'):.2f} dB", fontsize=9)
+        else:
+            _draw_sample(row[2:], predictions)
         if dense:
             row[4].set_xlabel(f"speckle {100 * mean_of(run, 'speckle'):.2f} %", fontsize=9)
     for axis, title in zip(axes[0], titles, strict=False):
@@ -126,6 +132,37 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
         axis.set(xticks=[], yticks=[])
 
 
+def _error(predictions: dict[str, np.ndarray]) -> np.ndarray:
+    """Prediction minus target of the sample that is shown, mean over the channels, `[h, w]`."""
+    sample = packed.shown_sample(predictions)
+    truth, predicted = predictions["labels"][sample], predictions["predictions"][sample]
+    return (predicted - centre(truth, *predicted.shape[:2])).mean(axis=-1)
+
+
+def centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The central pixels of an image, `[h, w, ...]`; what VALID layers leave."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+def _draw_regression(axes: np.ndarray, predictions: dict[str, np.ndarray], largest: float) -> None:
+    """Image, target and prediction, these two on the target's own scale, and the error up to `largest`."""
+    sample = packed.shown_sample(predictions)
+    truth = predictions["labels"][sample]
+    _draw_values(axes[0], predictions["images"][sample] / 255, 0, 1)
+    for axis, values in zip(axes[1:], (truth, predictions["predictions"][sample]), strict=False):
+        _draw_values(axis, values, truth.min(), truth.max())
+    axes[3].imshow(_error(predictions), cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+
+
+def _draw_values(axis: Axes, values: np.ndarray, low: float, high: float) -> None:
+    """An image with `low` black and `high` white."""
+    shown = np.clip((values.astype(float) - low) / max(high - low, 1e-9), 0, 1)
+    axis.imshow(shown if shown.shape[-1] == 3 else shown[..., 0], cmap="gray", vmin=0, vmax=1)
+
+
 def mean_of(run: Run, metric: str) -> float:
     """A test metric's mean over the seeds of a run; NaN if it was not measured."""
     chosen = run.metrics().filter(pl.col("split") == "test", pl.col("metric") == metric)["value"]
@@ -136,10 +173,17 @@ def _caption(config: FigureConfig, runs: Sequence[Run], done: dict[str, Run]) ->
     first = next(iter(done.values()))
     counts = sorted({len(run.config.seeds) for run in done.values()})
     pictured = "the first seed" if config.seed is None else f"seed {config.seed}"
+    regression = task_of(list(done.values())) == "regression"
+    also = "PSNR" if regression else "speckle"
     text = (
-        f"{config.study}: {first.config.data.name}, test split. Ripple and speckle: mean of "
+        f"{config.study}: {first.config.data.name}, test split. Ripple and {also}: mean of "
         f"n = {', '.join(map(str, counts))} seeds; maps: {pictured}. Axes in pixels."
     )
+    if regression:
+        text += (
+            " Truth and prediction are brightened alike. Error: prediction minus truth, mean over the "
+            "channels, red above, blue below, all rows on one scale."
+        )
     if first.config.net.name == "context":
         text += " Paths are the schedule's own, without the network's 3x3 stem."
     drawn = {run.run_id for run in done.values()}

@@ -16,7 +16,8 @@ from PIL import Image
 
 from hdc.errors import InputError, printable
 from hdc.lab import store as files
-from hdc.lab.records.run import Run
+from hdc.lab.data.dataset import QUALITY
+from hdc.lab.records.run import Run, task_of
 from hdc.lab.report import tables
 from hdc.lab.report.figures.config import FigureConfig
 from hdc.lab.report.statistics import Estimate
@@ -104,9 +105,8 @@ def table_of(config: FigureConfig, runs: Sequence[Run], wanted: Sequence[str]) -
 
 
 def quality(runs: Sequence[Run]) -> str:
-    """The column for quality: mean IoU for dense prediction, else accuracy."""
-    dense = any(run.info.get("data", {}).get("task") == "dense" for run in runs)
-    return "test/mean_iou" if dense else "test/accuracy"
+    """The column for quality: accuracy, for dense prediction mean IoU, for regression PSNR."""
+    return f"test/{QUALITY[task_of(runs)]}"
 
 
 def axis_title(column: str, table: Table) -> str:

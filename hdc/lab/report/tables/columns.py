@@ -76,7 +76,11 @@ DESCRIBED = {
 }
 _MEASURED = {
     "accuracy": Column("accuracy %", 2, 100),
+    "train_accuracy": Column("accuracy on training images %", 2, 100),
     "mean_iou": Column("mIoU %", 2, 100),
+    "boundary_iou": Column("boundary IoU %", 2, 100),
+    "psnr": Column("PSNR dB", 2),
+    "mae": Column("MAE", 4),
     "speckle": Column("speckle %", 3, 100),
     "erf_ripple": Column("ERF ripple dB", 1),
     **{f"erf_area_{share}": Column(f"ERF {share} % area px²", 0) for share in (20, 30, 50, 99)},

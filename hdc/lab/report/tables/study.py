@@ -11,7 +11,7 @@ import polars as pl
 
 from hdc.errors import InputError, one_of, unknown
 from hdc.lab.records.names import varying
-from hdc.lab.records.run import Run
+from hdc.lab.records.run import Run, task_of
 from hdc.lab.report.statistics import (
     ALPHA,
     CONFIDENCE,
@@ -65,6 +65,8 @@ class TableConfig:
     study: str = "default"
     results: str = "results"
     measured: tuple[str, ...] = (
+        "test/psnr",
+        "test/mae",
         "test/accuracy",
         "test/mean_iou",
         "gridding",
@@ -232,7 +234,7 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     measured += [
         name for name in (rows[0].values if rows else ()) if is_plugin(name) and name not in config.measured
     ]
-    dense = any(run.info.get("data", {}).get("task") == "dense" for run in runs)
+    dense = task_of(runs) == "dense"
     return Table(config, tuple(runs), rows, tuple(measured), config.described, dense)
 
 

@@ -112,6 +112,7 @@ class Analysis(Seen):
         )
         lines = [
             f"{self.model} {_times(self.input_shape)} -> {_times(self.output_shape)}, {place}",
+            *_reading(self.input_shape),
             f"{field_text}, {seen}",
             f"gridding G {self.gridding.index:.3f}",
         ]
@@ -226,6 +227,18 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         layers=layers,
         findings=_findings(layers, before, paths),
     )
+
+
+def _reading(shape: Sequence[int]) -> list[str]:
+    """How a shape is read, where it looks as if the channels came first."""
+    *batch, last = shape
+    if len(shape) < 4 or batch[1] > 4 or min(*batch[2:], last) < 8:
+        return []
+    turned = (batch[0], *batch[2:], last, batch[1])
+    return [
+        f"read with the channels last: a {_times(batch[1:])} map of {last} channels; "
+        f"if the channels come first, give {turned} and a model that takes it"
+    ]
 
 
 def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tuple[int, ...]:

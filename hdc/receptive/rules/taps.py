@@ -101,6 +101,15 @@ class Convolution(Rule):
             return tuple(after)
         before = found.axes[step.inputs[0]]
         after[spec.out_spec[0]] = before[spec.lhs_spec[0]]
+        channels = spec.lhs_spec[1]
+        along = [before[taps.axis] for taps in self.taps(step) if taps.count > 1]
+        mixed = before[channels].kind == "space" and step.inputs[0].shape[channels] > 1
+        if mixed and any(axis == CHANNEL for axis in along):
+            raise InputError(
+                "a convolution of the model takes the input's first spatial axis for the channels and runs "
+                "along the last one: analyse a model that takes the channels last, such as (batch, height, "
+                "width, channels)"
+            )
         for taps in self.taps(step):
             if before[taps.axis].kind == "batch" and taps.count > 1:
                 raise InputError(

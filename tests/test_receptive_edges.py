@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 from flax import nnx
-from test_receptive import Model, of, pixels, reached
+from test_receptive import Model, made, of, pixels, reached
 
 from hdc.errors import InputError
 from hdc.receptive import Analysis, analyse
@@ -129,3 +130,45 @@ def test_a_convolution_over_the_channels_of_a_summary_is_followed() -> None:
 def test_taking_places_warns_of_nothing() -> None:
     analysis = of(lambda model, x: jnp.take(x, jnp.array([1, 3, 5]), axis=1), (1, 8, 1))
     assert pixels(analysis.support) == {(3,)}
+
+
+@pytest.mark.parametrize("order", ["hw", "wh"])
+def test_weights_of_both_axes_in_one_matrix_resample_each(order: str) -> None:
+    rows, columns = (np.repeat(np.eye(n), by, axis=1) for n, by in ((4, 3), (5, 2)))
+    weights = np.einsum("ha,wb->hwab", rows, columns).transpose(2, 3, 0, 1)
+    if order == "wh":
+        weights = weights.transpose(1, 0, 2, 3)
+
+    def call(model: Model, x: jax.Array) -> jax.Array:
+        large = jnp.einsum(f"bhwc,{order.upper()}hw->bHWc", x, weights)
+        return model.conv(large)
+
+    model = Model(call, conv=reference.filled(lambda: nnx.Conv(1, 1, (3, 3), rngs=nnx.Rngs(0))))
+    analysis = analyse(model, (1, 4, 5, 1), (6, 4))
+    np.testing.assert_array_equal(analysis.support, reached(model, (1, 4, 5, 1), (6, 4)))
+    assert analysis.output_stride == (Fraction(1, 3), Fraction(1, 2))
+
+
+def test_the_image_pooling_of_a_whole_head_is_a_coupling() -> None:
+    """That of DeepLabV3, with so many channels that einsum resizes along both axes at once."""
+
+    class Pyramid(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.one, self.far = (
+                nnx.Conv(64, 256, (1, 1), rngs=rngs),
+                nnx.Conv(64, 256, (3, 3), kernel_dilation=6, rngs=rngs),
+            )
+            self.image, self.out = nnx.Conv(64, 256, (1, 1), rngs=rngs), nnx.Conv(768, 256, (1, 1), rngs=rngs)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            pooled = self.image(x.mean(axis=(1, 2), keepdims=True))
+            pooled = jax.image.resize(pooled, (*x.shape[:3], 256), "bilinear")
+            return self.out(jnp.concatenate([self.one(x), self.far(x), pooled], axis=-1))
+
+    def head(rngs: nnx.Rngs) -> nnx.Sequential:
+        parts = [nnx.Conv(256, 256, (3, 3), rngs=rngs), nnx.BatchNorm(256, rngs=rngs), nnx.relu]
+        return nnx.Sequential(Pyramid(rngs), *parts, nnx.Conv(256, 21, (1, 1), rngs=rngs))
+
+    analysis = analyse(made(head), (1, 33, 33, 64))
+    assert (analysis.couplings, analysis.size) == (("layers.0.image",), (15, 15))
+    assert not analysis.within_edges

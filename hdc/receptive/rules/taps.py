@@ -4,6 +4,7 @@ Slice and pad are among them: convolutions of one tap.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -222,6 +223,12 @@ class Product(Rule):
                 stays = before == after and axis.kind in ("space", "flat")
                 learned = axis if stays else CHANNEL
                 result.append(learned if mine.parameter else resampled(axis, before, after))
+            elif (order := None if mine.parameter else _pairs(mine, numbers, other, theirs)) is not None:
+                axes, shape = found.axes[other], other.shape
+                result += [
+                    resampled(axes[summed[place]], shape[summed[place]], mine.shape[axis])
+                    for axis, place in zip(free, order, strict=True)
+                ]
             else:
                 result += [CHANNEL] * len(free)
         return tuple(result)
@@ -265,6 +272,32 @@ class Product(Rule):
             window.counts, [_ROW, *range(len(shape))], taps, theirs, [_ROW, *numbers], optimize=True
         )
         return Window(counts, tuple(window.starts[n] if n < len(shape) else 0 for n in numbers))
+
+
+def _pairs(mine: Value, numbers: Sequence[int], other: Value, theirs: Sequence[int]) -> list[int] | None:
+    """For each free axis of a constant, which of the summed axes it resamples; None where it is no product.
+
+    The weights of an interpolation along several axes may have been multiplied beforehand.
+    """
+    summed = [numbers.index(number) for number in theirs if number in numbers]
+    free = [axis for axis, number in enumerate(numbers) if number not in theirs]
+    if not len(free) == len(summed) == len(numbers) / 2 or math.prod(mine.shape) > 2**24:
+        return None
+    size = np.abs(np.asarray(mine.value, np.float64).transpose(*summed, *free))
+    pairs, total = len(free), size.sum()
+    for order in itertools.permutations(range(pairs)):
+        # Each pair's own weights, if they are a product.
+        parts = [
+            (
+                size.sum(axis=tuple(a for a in range(2 * pairs) if a not in (place, pairs + axis))),
+                [place, pairs + axis],
+            )
+            for axis, place in enumerate(order)
+        ]
+        whole = np.einsum(*itertools.chain(*parts), list(range(2 * pairs)))
+        if np.allclose(whole, size * total ** (pairs - 1), rtol=1e-4, atol=1e-6 * whole.max()):
+            return list(order)
+    return None
 
 
 def _sides(step: Step) -> list[_Side]:

@@ -445,6 +445,7 @@ def test_a_launch_on_changed_data_ends_with_one_line_and_changes_nothing(tmp_pat
         "data": {"name": "folder", "path": "photos"},
         "net": {"width": 2},
         "train": {"batch_size": 2, "epochs": 9},
+        "ops": {"backend": "lax"},
     }
     run = finished(tmp_path, "a" * 16, **values)
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}

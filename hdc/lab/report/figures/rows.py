@@ -59,6 +59,7 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             )
         unit = style.axis_title(column, table).replace(", %", ",\npercentage points").replace(", dB", ",\ndB")
         axis.set_xlabel(f"difference in {unit}", fontsize=8.5)
+        axis.locator_params(axis="x", nbins=5)
         style.frame(axis)
     handles = [
         Line2D([], [], color=_CLEAR, markerfacecolor=face, marker="o", linestyle="", label=meaning)

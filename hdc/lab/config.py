@@ -479,10 +479,13 @@ def _find(kind: "Kind", name: str) -> "Part":
 
 @cache
 def _import_ours() -> None:
+    import hdc.lab.data.arrays
     import hdc.lab.data.earth
+    import hdc.lab.data.folder
     import hdc.lab.data.offsets
     import hdc.lab.data.points
     import hdc.lab.data.sets
+    import hdc.lab.measures
     import hdc.lab.optimizers
     import hdc.networks  # noqa: F401
 

@@ -246,7 +246,9 @@ def read_ahead(
     if processes:
         from absl import flags
 
-        if not flags.FLAGS.is_parsed():  # grain asks for its own, and a program that has others may parse them
+        if (
+            not flags.FLAGS.is_parsed()
+        ):  # grain asks for its own, and a program that has others may parse them
             flags.FLAGS.mark_as_parsed()
         buffered = max(1, ahead // processes)
         found = found.mp_prefetch(grain.MultiprocessingOptions(processes, per_worker_buffer_size=buffered))

@@ -246,12 +246,23 @@ def read_ahead(
     if processes:
         from absl import flags
 
-        if not flags.FLAGS.is_parsed():  # grain asks for its own, and a program that has others may parse them
+        if (
+            not flags.FLAGS.is_parsed()
+        ):  # grain asks for its own, and a program that has others may parse them
             flags.FLAGS.mark_as_parsed()
         buffered = max(1, ahead // processes)
         found = found.mp_prefetch(grain.MultiprocessingOptions(processes, per_worker_buffer_size=buffered))
     with closing(cast(Any, iter(found))) as iterator:
         yield from iterator
+
+
+def rows_of(
+    arrays: Sequence[np.ndarray | Rows], groups: Sequence[np.ndarray]
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """The rows of each group of positions, in order; those that are not in memory are read ahead."""
+    if any(isinstance(array, Rows) for array in arrays):
+        return read_ahead(arrays, groups)
+    return (tuple(array[group] for array in arrays) for group in groups)
 
 
 class _Read:

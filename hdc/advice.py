@@ -38,7 +38,7 @@ class Finding:
 
     Attributes:
         rule: the check that found it.
-        where: the layer, or "" for the whole network.
+        where: the layer or layers, or "" for the whole network.
         message: what is wrong.
         fix: what to do about it.
         problem: True if something is certainly lost, False if it is advice.
@@ -277,7 +277,21 @@ def on_map(layers: Iterable[Sequence[AxisOfLayer]], axes: int) -> list[list[Find
                 size = " x ".join(map(str, dict.fromkeys(one.map for one in layer)))
                 message = f"{share(lost)} of its taps fall into the padding of the {size} px map"
                 findings.append(Finding("padding", axis.name, message, fix, False))
-    return found
+    return [_grouped(findings) for findings in found]
+
+
+def _grouped(findings: Iterable[Finding]) -> list[Finding]:
+    """Layers that lose the same share to the padding, in one finding."""
+    places: dict[Finding, list[str]] = {}
+    for finding in findings:
+        alike = replace(finding, where="") if finding.rule == "padding" else finding
+        places.setdefault(alike, []).append(finding.where)
+    return [
+        replace(
+            finding, where=", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} others"
+        )
+        for finding, names in places.items()
+    ]
 
 
 def _around(axis: AxisOfLayer) -> Iterator[Finding]:

@@ -809,6 +809,12 @@ def summaries() -> dict[str, tuple[Callable, dict]]:
         pooled = model.image(nnx.avg_pool(x, x.shape[1:3]))
         return jnp.concatenate([model.conv(x), jax.image.resize(pooled, x.shape, "bilinear")], axis=-1)
 
+    def multiplied(model: Model, x: Array) -> Array:
+        # As einsum may resize many channels: with the weights along both axes in one matrix.
+        pooled = model.image(x.mean(axis=(1, 2), keepdims=True))
+        weights = jnp.ones((1, 1, *x.shape[1:3]))
+        return model.conv(x) + jnp.einsum("bhwc,hwHW->bHWc", pooled, weights)
+
     def normal(model: Model, x: Array) -> Array:
         return model.norm(model.conv(x))
 
@@ -826,6 +832,7 @@ def summaries() -> dict[str, tuple[Callable, dict]]:
         "up": (excited, first | squeeze),
         "image": (pyramid, first | image),
         "image ": (resized, first | image),
+        "image  ": (multiplied, first | image),
         "norm": (normal, first | {"norm": group}),
         "norm ": (normal, first | {"norm": made(lambda rngs: nnx.InstanceNorm(4, rngs=rngs))}),
         "norm  ": (batch, first | {"norm": made(lambda rngs: nnx.BatchNorm(4, rngs=rngs))}),

@@ -109,3 +109,124 @@ def test_a_factor_that_is_not_known_is_refused_and_statistics_are_no_masks() -> 
         of(lambda model, x: x * model.mask[...], (1, 9, 1), mask=mask)
     norm: Any = made(lambda rngs: nnx.BatchNorm(1, use_scale=False, use_bias=False, rngs=rngs))
     assert of(lambda model, x: model.norm(x), (1, 9, 1), norm=norm).support.sum() == 1
+
+
+# --- where parameters decide ---
+
+NUMBERS = ("NHC", "HIO", "NHC")
+
+
+def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=NUMBERS)
+
+
+def spaced(model: Model, x: jax.Array) -> jax.Array:
+    """Learnable spacings: each weight lies at a position, between two taps."""
+    taps = jnp.maximum(0, 1 - jnp.abs(jnp.arange(9.0) - model.position[...]))
+    return convolved(x, taps[:, None, None] * model.weight[...])
+
+
+def bells(model: Model, x: jax.Array) -> jax.Array:
+    taps = jnp.exp(-(((jnp.arange(9.0) - model.position[...]) / 0.2) ** 2))
+    return convolved(x, taps[:, None, None] * model.weight[...])
+
+
+def cut(model: Model, x: jax.Array) -> jax.Array:
+    return convolved(x, jnp.where(jnp.arange(9)[:, None, None] < model.position[...], model.weight[...], 0))
+
+
+def gated(model: Model, x: jax.Array) -> jax.Array:
+    return model.conv(x * (jnp.arange(32)[None, :, None] > 2 * model.position[...]))
+
+
+def moved(model: Model, x: jax.Array) -> jax.Array:
+    return jnp.take(model.conv(x), jnp.round(model.position[...] + jnp.arange(16.0)).astype(int), axis=1)
+
+
+def switched(model: Model, x: jax.Array) -> jax.Array:
+    return jax.lax.cond(model.position[...] > 4, model.conv, lambda x: x, x)
+
+
+LEARNED: dict[str, tuple[Callable, float, int]] = {
+    "on a tap": (spaced, 6.0, 1),
+    "between taps": (spaced, 2.25, 2),
+    "bells": (bells, 6.0, 3),
+    "cut": (cut, 2.5, 3),
+    "gated": (gated, 8.0, 1),
+    "moved": (moved, 3.0, 3),
+    "switched": (switched, 3.0, 1),
+    "switched on": (switched, 5.0, 3),
+}
+
+
+def learned(name: str, *, weight: float = 1.0) -> Model:
+    call, position, _ = LEARNED[name]
+    return Model(
+        call,
+        conv=reference.filled(lambda: nnx.Conv(1, 1, (3,), rngs=nnx.Rngs(0))),
+        position=nnx.Param(jnp.float32(position)),
+        weight=nnx.Param(jnp.full((9, 1, 1), weight)),
+    )
+
+
+@pytest.mark.parametrize("name", list(LEARNED))
+def test_the_values_of_parameters_that_decide_where_are_followed(name: str) -> None:
+    at = (15,) if name == "moved" else (16,)
+    analysis = analyse(learned(name), (1, 32, 1), at)
+    np.testing.assert_array_equal(analysis.support, reached(learned(name), (1, 32, 1), at))
+    assert analysis.support.sum() == LEARNED[name][2]
+    assert analysis.assumed == ()
+    # A weight that starts at zero is learned.
+    again = analyse(learned(name, weight=0.0), (1, 32, 1), at)
+    np.testing.assert_array_equal(again.support, analysis.support)
+
+
+@pytest.mark.parametrize("name", list(LEARNED))
+def test_without_their_values_the_model_is_refused_or_the_field_is_a_bound(name: str) -> None:
+    model = nnx.eval_shape(lambda: learned(name))
+    if name.startswith(("gated", "switched")):
+        analysis = analyse(model, (1, 32, 1), (16,))
+        assert (analysis.assumed, analysis.support.sum()) == (("position",), 3)
+        assert "an upper bound: position, which has no value" in repr(analysis)
+    else:
+        with pytest.raises(InputError, match="the value of position, which is not known: analyse a model wi"):
+            analyse(model, (1, 32, 1))
+
+
+def test_weights_that_are_computed_are_weights() -> None:
+    shapes = {"kernel": (3, 2, 2), "scale": (2,), "more": (3, 2, 2)}
+    weights = {name: nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32)) for name, shape in shapes.items()}
+    causal = np.float32([1, 1, 0])[:, None, None]
+
+    def standardised(model: Model, x: jax.Array) -> jax.Array:
+        kernel = model.kernel[...]
+        return convolved(
+            x, (kernel - kernel.mean()) / jnp.sqrt(kernel.var() + 1e-5) * model.scale[...][None, None]
+        )
+
+    def normalised(model: Model, x: jax.Array) -> jax.Array:
+        kernel = model.kernel[...]
+        return convolved(x, kernel / jnp.maximum(jnp.sqrt((kernel**2).sum()), 1e-12) + model.more[...])
+
+    def masked(model: Model, x: jax.Array) -> jax.Array:
+        return convolved(x, model.kernel[...] * causal + causal * jax.nn.sigmoid(model.more[...]))
+
+    def cancelled(model: Model, x: jax.Array) -> jax.Array:
+        return convolved(x, model.kernel[...] - model.kernel[...] * (1 - causal))
+
+    for call, seen in ((standardised, 3), (normalised, 3), (masked, 2), (cancelled, 2)):
+        assert of(call, (1, 9, 2), (4,), **weights).support.sum() == seen
+    scaled = of(
+        lambda model, x: x * (causal.reshape(1, 3, 1) * model.scale[...][None, None]),
+        (1, 3, 2),
+        (1,),
+        **weights,
+    )
+    assert scaled.support.sum() == 1
+    with pytest.raises(InputError, match="does not depend on its input at"):
+        of(
+            lambda model, x: x * (causal.reshape(1, 3, 1) * model.scale[...][None, None]),
+            (1, 3, 2),
+            (2,),
+            **weights,
+        )

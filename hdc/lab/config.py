@@ -464,6 +464,7 @@ def _import_ours() -> None:
     import hdc.lab.data.offsets
     import hdc.lab.data.points
     import hdc.lab.data.sets
+    import hdc.lab.measures
     import hdc.lab.optimizers
     import hdc.networks  # noqa: F401
 

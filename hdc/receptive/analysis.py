@@ -57,6 +57,8 @@ class Analysis(Seen):
         couplings: where a summary of the map, or of its rows or columns, returns to its pixels (group
             normalisation, batch statistics, squeeze-and-excitation, image pooling). Through these all of
             it is seen; the numbers leave them out. Attention is none: what it reads is counted.
+        assumed: parameters without values, of an abstract model, that decide what a mask hides. It is taken
+            to hide nothing, so that the numbers are upper bounds.
         layers: every convolution and pooling on the way.
         findings: what should be changed, with the change.
     """
@@ -73,6 +75,7 @@ class Analysis(Seen):
     offset: tuple[float, ...] | None
     gridding: Gridding
     couplings: tuple[str, ...]
+    assumed: tuple[str, ...]
     layers: tuple[Layer, ...]
     findings: tuple[Finding, ...] = field(default=())
 
@@ -109,6 +112,7 @@ class Analysis(Seen):
         )
         lines = [
             f"{self.model} {_times(self.input_shape)} -> {_times(self.output_shape)}, {place}",
+            *_reading(self.input_shape),
             f"{field_text}, {seen}",
             f"gridding G {self.gridding.index:.3f}",
         ]
@@ -119,6 +123,9 @@ class Analysis(Seen):
         if self.offset is not None:
             lines[-1] += f", offset {', '.join(f'{value:g}' for value in self.offset)}"
         lines += [f"also sees a summary of the map, not counted here: {name}" for name in self.couplings]
+        lines += [
+            f"an upper bound: {name}, which has no value, may mask some of it out" for name in self.assumed
+        ]
         return [Text(line) for line in lines]
 
     def _table(self) -> RenderableType:
@@ -137,8 +144,10 @@ class Analysis(Seen):
 def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | None = None) -> Analysis:
     """What one output of a Flax NNX model sees of its input, exactly.
 
-    The model is traced in evaluation and not changed; no weight is looked at. Convolutions of every kind,
-    pooling, interpolation, residuals, branches, dense heads and loops are followed operation by operation.
+    The model is traced in evaluation and not changed. Weights do not count, except where their values decide
+    what is zero or which places are read, as the positions of a learnable spacing do. Convolutions of every
+    kind, pooling, interpolation, residuals, branches, dense heads and loops are followed operation by
+    operation.
 
     Args:
         model: any NNX module that is called with one array and returns one.
@@ -149,7 +158,7 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         InputError: for a callable that is no NNX module, a shape that the model does not take or of more
             than `MAX_PIXELS` pixels, a result that is not one array, is empty or does not depend on the
             input, a place that is not on the map, operations whose receptive field differs from input to
-            input, and operations that analyse does not know.
+            input or depends on the values of an abstract model, and operations that analyse does not know.
 
     Example:
         Two layers of rate 2 see every second pixel of a 9 x 9 field:
@@ -214,9 +223,22 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         offset=offset,
         gridding=paths.gridding(annotation.spread[traced.output]),
         couplings=_couplings(traced, annotation, _uncounted(traced, annotation, pixel, inside)),
+        assumed=tuple(sorted(annotation.assumed)),
         layers=layers,
         findings=_findings(layers, before, paths),
     )
+
+
+def _reading(shape: Sequence[int]) -> list[str]:
+    """How a shape is read, where it looks as if the channels came first."""
+    *batch, last = shape
+    if len(shape) < 4 or batch[1] > 4 or min(*batch[2:], last) < 8:
+        return []
+    turned = (batch[0], *batch[2:], last, batch[1])
+    return [
+        f"read with the channels last: a {_times(batch[1:])} map of {last} channels; "
+        f"if the channels come first, give {turned} and a model that takes it"
+    ]
 
 
 def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tuple[int, ...]:

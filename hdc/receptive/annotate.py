@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hdc.errors import InputError
 from hdc.receptive.axes import CHANNEL, Annotation, Axes, Axis
-from hdc.receptive.masks import ALL, LOW, MOST, NONE, NOTHING, Masked, small
+from hdc.receptive.masks import ALL, CONSTANT, LOW, MOST, NONE, NOTHING, Masked, small
 from hdc.receptive.pullback import Sources
 from hdc.receptive.rules.layout import Movement
-from hdc.receptive.rules.pointwise import MASKING, POINTWISE, Pointwise
+from hdc.receptive.rules.pointwise import DECIDING, MASKING, POINTWISE, Pointwise
 from hdc.receptive.rules.taps import REDUCTIONS
 from hdc.receptive.steps import Trace, Value
+from hdc.receptive.zeros import find_zeros, generic, has_none
 
 _FEW = 2**12  # entries of a mask that are found at once
 _LONGEST = 64  # arrays that a run of pointwise operations starts from
@@ -72,11 +74,14 @@ def _find_masks(trace: Trace, annotation: Annotation) -> None:
 
     @cache
     def constant(value: Value) -> Masked | None:
-        """None where the values are not known, or are not the same in every copy of the model."""
-        known = all(one.step is not None or one.constant is not None for one in value.sources)
-        if not known or jnp.issubdtype(value.dtype, jax.dtypes.extended) or value.is_drawn:
+        """None where the entries are not known, or are not the same in every copy of the model."""
+        if jnp.issubdtype(value.dtype, jax.dtypes.extended) or value.is_random:
             return None
-        if (array := entries(value)) is None:
+        if value.weights:
+            return _masked_by_weights(value)
+        known = all(one.step is not None or one.constant is not None for one in value.sources)
+        array = entries(value) if known else None
+        if array is None:
             return None
         few = small(array)
         if few.dtype == bool:
@@ -87,11 +92,39 @@ def _find_masks(trace: Trace, annotation: Annotation) -> None:
     for step in trace.steps:
         if step.name in MASKING or any(value in found for value in step.inputs):
             given = [found.get(value, NOTHING) if value.depends else constant(value) for value in step.inputs]
+            if step.name in DECIDING:
+                unknown = [value for value, one in zip(step.inputs, given, strict=True) if one is None]
+                annotation.assumed |= _without_values(unknown)
             masked = step.rule.masked(step, given)
             if masked.any():
                 found[step.outputs[0]] = masked.stretched(step.outputs[0].shape)
             for value, hidden in step.rule.hidden(step, given):
                 annotation.hidden[step, value] = hidden
+
+
+def _masked_by_weights(value: Value) -> Masked | None:
+    leaves = [one.constant for one in value.sources if one.step is None and not one.weight]
+    floats = [np.asarray(one) for one in leaves if one is not None and jnp.issubdtype(one.dtype, np.floating)]
+    far = any((np.abs(one) >= -LOW).any() for one in floats)
+    if not far and has_none(value):
+        return CONSTANT
+    if math.prod(value.shape) > MOST:
+        return None
+    try:
+        zero = find_zeros(value)
+    except InputError:  # weights that have no values decide
+        return None
+    around = np.asarray(generic(value)) if far else NONE
+    zeros = NONE if zero is None else zero
+    if around.dtype == bool:
+        return Masked(zeros, fixed=ALL).stretched(value.shape)
+    return Masked(zeros, around <= LOW, around >= -LOW, ALL).stretched(value.shape)
+
+
+def _without_values(constants: Iterable[Value]) -> set[str]:
+    """The parameters without values that take part in constants."""
+    weights = [weight for value in constants for weight in value.weights]
+    return {weight.parameter for weight in weights if weight.constant is None}
 
 
 def find_sources(trace: Trace, annotation: Annotation) -> Sources:

@@ -47,6 +47,8 @@ class Annotation:
         couplings: steps, and those of their operands, by which a summary of a map returns to its every
             pixel, as in group normalisation, batch statistics, squeeze-and-excitation or image pooling.
         masked: by value, the entries that constants mask out.
+        assumed: parameters without values that may mask something out; nothing is taken for masked by them.
+        zeros: by constant, where its entries are zero.
         hidden: by step and operand, where the result does not depend on that operand.
     """
 
@@ -54,6 +56,8 @@ class Annotation:
     spread: dict[Value, int] = field(default_factory=dict)
     couplings: set[tuple[Step, Value]] = field(default_factory=set)
     masked: dict[Value, Masked] = field(default_factory=dict)
+    assumed: set[str] = field(default_factory=set)
+    zeros: dict[Value, np.ndarray | None] = field(default_factory=dict)
     hidden: dict[tuple[Step, Value], np.ndarray] = field(default_factory=dict)
 
 

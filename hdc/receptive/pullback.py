@@ -16,6 +16,7 @@ from hdc.receptive.axes import Annotation
 from hdc.receptive.masks import NOTHING, Masked, small
 from hdc.receptive.steps import Step, Trace, Value
 from hdc.receptive.window import Window, mass
+from hdc.receptive.zeros import find_zeros
 
 Sources = dict[Value, dict[Value, np.ndarray]]
 
@@ -127,6 +128,13 @@ class Pullback:
 
     def masked(self, value: Value) -> Masked:
         return self.annotation.masked.get(value, NOTHING)
+
+    def present(self, value: Value) -> np.ndarray | None:
+        """1 where a constant kernel or matrix has an entry, 0 where it is zero; None if none is zero."""
+        if value not in self.annotation.zeros:
+            self.annotation.zeros[value] = find_zeros(value)
+        zeros = self.annotation.zeros[value]
+        return None if zeros is None else (~zeros).astype(np.float64)
 
     def spread(self, window: Window, value: Value, axes: Sequence[int]) -> float:
         """The factor for reading all positions along `axes`; channels are averaged, space is counted."""

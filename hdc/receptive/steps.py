@@ -1,12 +1,11 @@
 """A model as a flat list of steps: its arrays, and the operations that compute them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from hdc.equations import Parameters
 from hdc.errors import InputError
@@ -23,9 +22,11 @@ class Value:
         shape: its shape.
         depends: whether it depends on the input.
         step: what computes it; None for the input, parameters and constants.
-        constant: its value where that is given: constants, and variables that are no parameters.
+        constant: its value where that is given.
         parameter: the path of the first parameter that it is computed from, or "".
-        unmasked: whether it is a parameter in another layout, so that no entry is zero by design.
+        weight: whether it is a parameter, or a running statistic that is not known: what of it is zero may
+            be so by initialisation.
+        unmasked: whether it is a weight in another layout, so that no entry is zero by design.
     """
 
     shape: tuple[int, ...]
@@ -34,42 +35,42 @@ class Value:
     step: "Step | None" = None
     constant: Any = None
     parameter: str = ""
+    weight: bool = False
     unmasked: bool = False
 
     @cached_property
     def value(self) -> Any:
-        """The value of an array that does not depend on the input; parameters are given generic values.
+        """The value of an array that does not depend on the input.
 
-        A parameter is drawn at random, away from zero, so that what is zero in the result is zero by
-        construction (a mask, the weights of an interpolation) and not by initialisation.
+        Raises:
+            InputError: if it is computed from a parameter whose value is not known.
         """
-        if self.constant is not None:
-            return self.constant
-        if self.step is None and not self.unmasked:
-            raise InputError(
-                f"what the model sees depends on the value of {self.parameter}, which is not known: "
-                "analyse a model with values, not an abstract one"
-            )
         if self.step is None:
-            drawn = np.random.default_rng(0).uniform(0.5, 1.5, self.shape)
-            return jnp.asarray(drawn, self.dtype)
-        # First what it is computed from, not by recursion: loops written out are thousands of steps deep.
-        pending = [value for value in self.step.inputs if value.is_missing]
+            if self.constant is None:
+                raise InputError(
+                    f"what the model sees depends on the value of {self.parameter}, which is not known: "
+                    "analyse a model with values, not an abstract one"
+                )
+            return self.constant
+        for step in self.steps(lambda one: "value" in vars(one)):
+            for output, array in zip(step.outputs, step.evaluate(), strict=True):
+                vars(output)["value"] = array
+        return vars(self)["value"]
+
+    def steps(self, is_known: "Callable[[Value], bool]" = lambda _: False) -> "list[Step]":
+        """The steps that compute it, in order, from constants and what is known."""
+        order: dict[Step, None] = {}
+        # Not by recursion: loops written out are thousands of steps deep.
+        pending = [self.step] if self.step is not None else []
         while pending:
-            before = pending[-1].step
-            missing = [value for value in before.inputs if value.is_missing] if before is not None else []
-            if missing:
-                pending += missing
-            else:
-                _ = pending.pop().value
-        return self.step.evaluate()[self.step.outputs.index(self)]
+            inputs = [one for one in pending[-1].inputs if one.step and not is_known(one)]
+            missing = [one.step for one in inputs if one.step and one.step not in order]
+            pending += missing
+            if not missing:
+                order[pending.pop()] = None
+        return list(order)
 
-    @property
-    def is_missing(self) -> bool:
-        """Whether it is computed by a step and has not been yet."""
-        return self.step is not None and "value" not in vars(self)
-
-    @property
+    @cached_property
     def sources(self) -> "list[Value]":
         """A constant and all that it is computed from."""
         found: list[Value] = [self]
@@ -81,12 +82,15 @@ class Value:
         return found
 
     @property
-    def is_drawn(self) -> bool:
-        """Whether weights or random numbers take part in a constant."""
-        return any(
-            one.unmasked or (one.step is not None and one.step.name.startswith(("random_", "threefry")))
-            for one in self.sources
-        )
+    def weights(self) -> "list[Value]":
+        """The weights that a constant is computed from."""
+        return [one for one in self.sources if one.weight]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether random numbers take part in a constant."""
+        steps = (one.step for one in self.sources if one.step is not None)
+        return any(step.name.startswith(("random_", "threefry")) for step in steps)
 
 
 @dataclass(eq=False)
@@ -105,9 +109,13 @@ class Step:
         """The first input that depends on the model's input."""
         return next(value for value in self.inputs if value.depends)
 
-    def evaluate(self) -> Sequence[Any]:
-        """The outputs, of a step whose inputs do not depend on the model's input."""
-        values = [value.value for value in self.inputs]
+    def evaluate(self, known: Mapping[Value, Any] | None = None) -> Sequence[Any]:
+        """The outputs, of a step whose inputs do not depend on the model's input.
+
+        Args:
+            known: inputs that are given other values than their own.
+        """
+        values = [known[value] if known and value in known else value.value for value in self.inputs]
         match self.name:  # the steps into which loops and branches are written out
             case "scan_row":
                 return [values[0][self.params["position"]]]

@@ -52,9 +52,10 @@ def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
         abstract = isinstance(leaf, jax.ShapeDtypeStruct)
         weight = isinstance(variable, nnx.Param) or (abstract and isinstance(variable, nnx.BatchStat))
         trained = weight and jnp.issubdtype(leaf.dtype, jnp.floating)
-        concrete = None if trained or abstract else leaf
         name = ".".join(map(str, path))  # such as stem.conv.kernel
-        arguments.append(Value(leaf.shape, leaf.dtype, constant=concrete, parameter=name, unmasked=trained))
+        value = Value(leaf.shape, leaf.dtype, parameter=name, weight=trained, unmasked=trained)
+        value.constant = None if abstract else leaf
+        arguments.append(value)
     flat = _Flat()
     entry = Value(input_shape, jnp.float32, depends=True)
     (output,) = flat.inline(Function.of(closed), [*arguments, entry])

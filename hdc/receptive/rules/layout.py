@@ -326,7 +326,10 @@ class Copy(Rule):
                 moved.append((value, slice(first, total)))
             else:
                 operands.append(jnp.zeros(value.shape, jnp.int32))
-        source = np.asarray(step.primitive.bind(*operands, **step.params)).ravel()
+        params = dict(step.params)
+        if params.get("fill_value") is not None:  # of what is read out of bounds: a constant
+            params["fill_value"] = 0
+        source = np.asarray(step.primitive.bind(*operands, **params)).ravel()
         for axis, length in enumerate(step.outputs[0].shape):
             window = to.inside(window, axis, length)
         flat = window.counts.reshape(len(window.counts), -1)

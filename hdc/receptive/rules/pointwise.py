@@ -26,6 +26,8 @@ POINTWISE = frozenset(
 # Operations by which a constant masks an array.
 MASKING = frozenset(["select_n", "mul", "add", "add_any", "sub", "and", "min"])
 
+DECIDING = frozenset(["select_n", "mul", "and"])  # those in which a constant may hide an array
+
 _KEEPING = ("convert_element_type", "stop_gradient", "copy", "copy_p", "reduce_precision")
 _ZERO_AT_ZERO = ("neg", "abs", "sign", "sqrt", "square", "tanh", "erf", "div")
 _Mask = Callable[[Masked, Masked], Masked]  # from the masks of the first and the last operand
@@ -63,7 +65,7 @@ class Pointwise(Rule):
         if step.name == "mul":
             for value, one in zip(step.inputs, given, strict=True):
                 if one is None:
-                    _check_drawn(value)
+                    _check_known(value)
         mask = _MASKS[step.name](masks[0], masks[-1]) if step.name in _MASKS else NOTHING
         return replace(mask, fixed=fixed | mask.zero)
 
@@ -94,7 +96,9 @@ class Either(Pointwise):
 
     def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
         choice, *values = step.inputs
-        if not choice.is_drawn:
+        unknown = {one.parameter for one in choice.weights if one.constant is None}
+        to.annotation.assumed |= unknown
+        if not choice.is_random and not unknown:
             values = [values[int(np.clip(np.asarray(choice.value), 0, len(values) - 1))]]
         for value in values:
             if not to.is_coupling(step, value):
@@ -105,15 +109,15 @@ def _chosen(step: Step, given: Given) -> tuple[np.ndarray, np.ndarray]:
     """`where`: the entries at which each of the two operands may be chosen."""
     predicate = step.inputs[0]
     if given[0] is None:
-        _check_drawn(predicate)
+        _check_known(predicate)
         return ALL, ALL
     zero = small(given[0].zero)
     return zero | predicate.depends, ~zero
 
 
-def _check_drawn(value: Value) -> None:
+def _check_known(value: Value) -> None:
     """Raise InputError for a constant whose entries are not known though no weight takes part."""
-    if not value.is_drawn:
+    if not value.weights and not value.is_random:
         for one in value.sources:
             if one.step is None:
                 _ = one.value  # raises an error of its own where it is not known

@@ -4,6 +4,7 @@ Slice and pad are among them: convolutions of one tap.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -101,6 +102,15 @@ class Convolution(Rule):
             return tuple(after)
         before = found.axes[step.inputs[0]]
         after[spec.out_spec[0]] = before[spec.lhs_spec[0]]
+        channels = spec.lhs_spec[1]
+        along = [before[taps.axis] for taps in self.taps(step) if taps.count > 1]
+        mixed = before[channels].kind == "space" and step.inputs[0].shape[channels] > 1
+        if mixed and any(axis == CHANNEL for axis in along):
+            raise InputError(
+                "a convolution of the model takes the input's first spatial axis for the channels and runs "
+                "along the last one: analyse a model that takes the channels last, such as (batch, height, "
+                "width, channels)"
+            )
         for taps in self.taps(step):
             if before[taps.axis].kind == "batch" and taps.count > 1:
                 raise InputError(
@@ -133,7 +143,7 @@ class Convolution(Rule):
         along = list(enumerate(self.taps(step), 2))
         for axis, _ in along:
             window = window.expanded(axis, shape[axis])
-        there = None if kernel.depends else _present(kernel)
+        there = None if kernel.depends else to.present(kernel)
         if there is None:
             window = _ungrouped(window, shape[1], image.shape[spec.lhs_spec[1]], groups)
             for axis, taps in along:
@@ -141,16 +151,6 @@ class Convolution(Rule):
         else:
             window = _masked(window, there.transpose(spec.rhs_spec), groups, along)
         return window.transposed(np.argsort(spec.lhs_spec))
-
-
-def _present(value: Value) -> np.ndarray | None:
-    """1 where a kernel or matrix has an entry, 0 where it has none by construction; None if it has all."""
-    if value.unmasked:
-        return None
-    size = np.abs(np.asarray(value.value, np.float64))
-    # The weights of an interpolation are rounded: a millionth is nothing.
-    there = size > 1e-6 * size.max(initial=0.0)
-    return None if there.all() else there.astype(np.float64)
 
 
 def _ungrouped(window: Window, outputs: int, inputs: int, groups: int) -> Window:
@@ -172,7 +172,10 @@ def _masked(window: Window, taps: np.ndarray, groups: int, along: Sequence[tuple
     Each output channel averages the input channels that any of its taps reads.
     """
     if not taps.any():
-        raise InputError("a convolution of the model has no taps: its kernel is zero by construction")
+        raise InputError(
+            "a convolution of the model has no taps: its kernel is zero, by construction or by the values of "
+            "its parameters"
+        )
     outputs = len(taps)
     read = np.maximum(taps.any(axis=tuple(range(2, taps.ndim))).sum(axis=1), 1)
     window = window.expanded(1, outputs).fitted(1, 0, outputs)
@@ -220,6 +223,12 @@ class Product(Rule):
                 stays = before == after and axis.kind in ("space", "flat")
                 learned = axis if stays else CHANNEL
                 result.append(learned if mine.parameter else resampled(axis, before, after))
+            elif (order := None if mine.parameter else _pairs(mine, numbers, other, theirs)) is not None:
+                axes, shape = found.axes[other], other.shape
+                result += [
+                    resampled(axes[summed[place]], shape[summed[place]], mine.shape[axis])
+                    for axis, place in zip(free, order, strict=True)
+                ]
             else:
                 result += [CHANNEL] * len(free)
         return tuple(result)
@@ -240,7 +249,7 @@ class Product(Rule):
             hidden = to.masked(other).zero
             taps = np.broadcast_to(1.0 - small(hidden), other.shape) if hidden.any() else None
         else:
-            taps = _present(other)
+            taps = to.present(other)
         if taps is None:
             gone = [number for number in theirs if number not in numbers]
             for place in gone:
@@ -263,6 +272,32 @@ class Product(Rule):
             window.counts, [_ROW, *range(len(shape))], taps, theirs, [_ROW, *numbers], optimize=True
         )
         return Window(counts, tuple(window.starts[n] if n < len(shape) else 0 for n in numbers))
+
+
+def _pairs(mine: Value, numbers: Sequence[int], other: Value, theirs: Sequence[int]) -> list[int] | None:
+    """For each free axis of a constant, which of the summed axes it resamples; None where it is no product.
+
+    The weights of an interpolation along several axes may have been multiplied beforehand.
+    """
+    summed = [numbers.index(number) for number in theirs if number in numbers]
+    free = [axis for axis, number in enumerate(numbers) if number not in theirs]
+    if not len(free) == len(summed) == len(numbers) / 2 or math.prod(mine.shape) > 2**24:
+        return None
+    size = np.abs(np.asarray(mine.value, np.float64).transpose(*summed, *free))
+    pairs, total = len(free), size.sum()
+    for order in itertools.permutations(range(pairs)):
+        # Each pair's own weights, if they are a product.
+        parts = [
+            (
+                size.sum(axis=tuple(a for a in range(2 * pairs) if a not in (place, pairs + axis))),
+                [place, pairs + axis],
+            )
+            for axis, place in enumerate(order)
+        ]
+        whole = np.einsum(*itertools.chain(*parts), list(range(2 * pairs)))
+        if np.allclose(whole, size * total ** (pairs - 1), rtol=1e-4, atol=1e-6 * whole.max()):
+            return list(order)
+    return None
 
 
 def _sides(step: Step) -> list[_Side]:

@@ -76,6 +76,7 @@ DESCRIBED = {
 }
 _MEASURED = {
     "accuracy": Column("accuracy %", 2, 100),
+    "train_accuracy": Column("accuracy on training images %", 2, 100),
     "mean_iou": Column("mIoU %", 2, 100),
     "boundary_iou": Column("boundary IoU %", 2, 100),
     "psnr": Column("PSNR dB", 2),

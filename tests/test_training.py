@@ -16,6 +16,7 @@ from hdc.errors import InputError
 from hdc.lab import parts, training
 from hdc.lab.config import PartConfig, choose, from_dict
 from hdc.lab.data.dataset import IGNORE, Dataset, Split
+from hdc.lab.trained import normaliser
 from hdc.lab.training import NonFiniteLoss, Trainer
 
 
@@ -316,10 +317,10 @@ def test_flips_move_labels_with_their_images_and_each_with_probability_a_half():
 
 def test_images_come_out_with_mean_zero_and_deviation_one():
     images = np.random.default_rng(1).integers(20, 90, (6, 8, 8, 2), dtype=np.uint8)
-    out = np.asarray(training._normaliser(images)(images), np.float64)
+    out = np.asarray(normaliser(images)(images), np.float64)
     np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(out.std((0, 1, 2)), 1, atol=1e-5)
-    constant = training._normaliser(np.full((2, 4, 4, 1), 7, np.uint8))
+    constant = normaliser(np.full((2, 4, 4, 1), 7, np.uint8))
     assert np.isfinite(np.asarray(constant(np.full((1, 4, 4, 1), 9, np.uint8)))).all()
 
 

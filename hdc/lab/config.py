@@ -460,7 +460,9 @@ def _find(kind: "Kind", name: str) -> "Part":
 
 @cache
 def _import_ours() -> None:
+    import hdc.lab.data.arrays
     import hdc.lab.data.earth
+    import hdc.lab.data.folder
     import hdc.lab.data.offsets
     import hdc.lab.data.points
     import hdc.lab.data.sets

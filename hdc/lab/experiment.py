@@ -67,8 +67,8 @@ def run(
         checkpoint_seconds: the least time between two checkpoints, in seconds.
 
     Raises:
-        InputError: if configuration and data do not fit each other, or in one of several processes that
-            train together; nothing has been written then.
+        InputError: if configuration and data do not fit each other, if the data is not what the run was
+            started on, or in one of several processes that train together; nothing has been written then.
         KeyboardInterrupt, SystemExit: after a signal, once the run can be resumed.
         Exception: whatever else ends the run early, after the run has been marked as failed.
     """
@@ -88,6 +88,7 @@ def run(
             error = record.failure["error"]
             return say(f"skipped: failed before ({error}); --retry-failed tries again")
     dataset = data_of(config.data)
+    record.refuse_other_data(dataset.fingerprint)
     for warning in warnings(config, dataset):
         say(warning, "warning: ")
     trainer = Trainer(config, dataset)
@@ -263,7 +264,13 @@ def _own_measures(
     if not config.measures:
         return {}
     network = trained.Trained(
-        nnx.merge(trainer.graph, state), trainer.normalise, dataset.classes, dataset.image_shape, config, seed
+        nnx.merge(trainer.graph, state),
+        trainer.normalise,
+        dataset.classes,
+        dataset.image_shape,
+        config,
+        seed,
+        dataset.train.images.dtype.name,
     )
     found = parts.measured(config.measures, network, images)
     if taken := found.keys() & others.keys():
@@ -297,7 +304,11 @@ def data_of(config: PartConfig) -> Dataset:
 def warnings(config: Config, dataset: Dataset) -> list[str]:
     """One line for each setting that is allowed but probably not intended."""
     height, width, _ = dataset.image_shape
-    found = []
+    found = [
+        f"data: {count} of the {len(dataset.splits[split])} {split} images are {earlier} images, too: they "
+        "are not held out"
+        for (split, earlier), count in dataset.repeated.items()
+    ]
     for rate in sorted(set(config.schedule.rates)):
         if getattr(config.net, "padding", "SAME") == "SAME" and rate >= min(height, width):
             share = padding_share(rate, config.net.kernel_size, (height, width))
@@ -353,6 +364,7 @@ def _about(trainer: Trainer) -> dict[str, Any]:
         "data": {
             **dataset.about,
             "items": {name: len(split) for name, split in dataset.splits.items()},
+            "fingerprint": dataset.fingerprint,
         },
         "versions": {
             "python": platform.python_version(),

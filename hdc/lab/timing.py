@@ -67,6 +67,7 @@ def _program(config: Config, dataset: Dataset) -> tuple:
     """Everything that a compiled step depends on."""
     labels = dataset.train.labels.shape[1:]
     return (
-        *(dataset.image_shape, labels, len(dataset.classes), dataset.train.ignores, config.data.flips),
+        *(dataset.image_shape, dataset.train.images.dtype, labels, len(dataset.classes)),
+        *(dataset.train.ignores, config.data.flips),
         *(config.net, config.dilation.layer_rates, config.optim, config.train.batch_size, config.ops),
     )

@@ -1,7 +1,9 @@
 """Trained networks: built from a configuration, written to a file with all that they need, read back."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -9,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.core import Tracer
 
 from hdc.errors import InputError
 from hdc.lab import parts
 from hdc.lab.config import Config, again, from_record
+from hdc.lab.data.dataset import TYPES
+from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.lab.store import line, read_safetensors, to_safetensors
 from hdc.layers import evaluation
 from hdc.registry import Images, Task
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Normaliser:
-    """uint8 images `[b, h, w, channels]` to float32, `(x - offset) * scale` per channel."""
+    """Images `[b, h, w, channels]` of any type to float32, `(x - offset) * scale` per channel."""
 
     offset: np.ndarray
     scale: np.ndarray
@@ -33,15 +38,59 @@ class Normaliser:
         return (jnp.asarray(images).astype(jnp.float32) - offset) * scale
 
 
+def normaliser(images: np.ndarray | Rows) -> Normaliser:
+    """Scales each channel of images `[n, h, w, channels]` to mean 0 and standard deviation 1.
+
+    Integers that hardly vary are taken to vary by 1. Of float32, a channel whose variation is no more than
+    rounding is only shifted.
+    """
+    if images.dtype == np.float32:
+        mean, deviation = np.array(kept(images, "mean and deviation", partial(_moments, images)))
+        varies = deviation > np.finfo(np.float32).eps * np.abs(mean)
+        return Normaliser(mean.astype(np.float32), (1 / np.where(varies, deviation, 1.0)).astype(np.float32))
+    values = np.arange(np.iinfo(images.dtype).max + 1)
+    counts = kept(images, "pixel values", partial(_counts, images, len(values)))
+    mean = np.array([np.average(values, weights=count) for count in counts])
+    variance = [np.average((values - m) ** 2, weights=count) for m, count in zip(mean, counts, strict=True)]
+    return Normaliser(mean.astype(np.float32), (1 / np.sqrt(np.maximum(variance, 1.0))).astype(np.float32))
+
+
+def _counts(images: np.ndarray | Rows, values: int) -> list[list[int]]:
+    """How often each channel has each value."""
+    channels = range(images.shape[-1])
+    found = sum(
+        np.array([np.bincount(block[..., n].ravel(), minlength=values) for n in channels])
+        for block in blocks(images)
+    )
+    return np.asarray(found).tolist()
+
+
+def _moments(images: np.ndarray | Rows) -> list[list[float]]:
+    """Mean and standard deviation of each channel, in double precision."""
+    channels, count = range(images.shape[-1]), math.prod(images.shape[:-1])
+
+    def mean(of: Callable[[np.ndarray, int], np.ndarray]) -> list[float]:
+        sums = (
+            np.array([of(block[..., n], n).sum(dtype=np.float64) for n in channels])
+            for block in blocks(images)
+        )
+        return (np.sum(list(sums), axis=0) / count).tolist()
+
+    means = mean(lambda values, _: values)
+    variance = mean(lambda values, n: np.square(values.astype(np.float64) - means[n]))
+    return [means, np.sqrt(variance).tolist()]
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A trained network with what it needs to be used; `trained(images)` gives logits.
 
     Attributes:
         model: in evaluation: no dropout, running statistics.
-        normalise: uint8 images to the model's input.
+        normalise: images to the model's input.
         classes: their names, in the order of the logits.
         image_shape: height, width and channels of the images that it was trained on.
+        image_type: their type, such as uint8.
         config: of the run that trained it.
         seed: which of the run's.
     """
@@ -52,9 +101,26 @@ class Trained:
     image_shape: tuple[int, int, int]
     config: Config
     seed: int
+    image_type: str = "uint8"
 
     def __call__(self, images: Array | np.ndarray) -> Array:
-        """Logits of uint8 images `[b, h, w, channels]`."""
+        """Logits of images `[b, h, w, channels]` as they are in the data set, not normalised.
+
+        Raises:
+            InputError: for another number of channels than it was trained on, and for fractions from 0 to 1
+                where it was trained on integers.
+        """
+        if images.ndim != 4 or images.shape[-1] != self.image_shape[-1]:
+            raise InputError(
+                f"images are {list(images.shape)}, but the network was trained on [b, h, w, "
+                f"{self.image_shape[-1]}], images of {self.image_shape[-1]} channels"
+            )
+        if self.image_type != "float32" and jnp.issubdtype(images.dtype, jnp.floating) and _is_scaled(images):
+            largest = jnp.iinfo(self.image_type).max
+            raise InputError(
+                f"images are {images.dtype} from 0 to 1, but the network was trained on {self.image_type} "
+                f"from 0 to {largest}: multiply them by {largest}"
+            )
         return self.model(self.normalise(images))  # type: ignore[operator]
 
 
@@ -96,6 +162,9 @@ def _trained(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Trai
         and normalise.offset.shape == normalise.scale.shape == shape[2:]
     ):
         raise ValueError("what its header says of images, classes or seed is not possible")
+    kind = about.get("image_type", "uint8")
+    if kind not in TYPES:
+        raise ValueError(f"its images are {kind!r}")
     model = parts.network(config, Images(*shape, len(classes), task), rngs=nnx.Rngs(0))
     state = nnx.state(model, _KEPT)
     flat = {_dotted(path): variable for path, variable in nnx.to_flat_state(state)}
@@ -106,7 +175,14 @@ def _trained(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Trai
             raise ValueError(f"{name} is {list(arrays[name].shape)} and must be {list(variable.shape)}")
         variable.set_value(jnp.asarray(arrays[name]))
     nnx.update(model, state)
-    return Trained(evaluation(model), normalise, classes, shape, config, seed)
+    return Trained(evaluation(model), normalise, classes, shape, config, seed, kind)
+
+
+def _is_scaled(images: Array | np.ndarray) -> bool:
+    """Whether images have values from 0 to 1 only; False where they are not known, under `jax.jit`."""
+    if isinstance(images, Tracer) or not images.size:
+        return False
+    return bool(images.min() >= 0) and bool(0 < images.max() <= 1)
 
 
 def export(state: nnx.State, about: Mapping[str, Any], normalise: Normaliser) -> bytes:
@@ -114,7 +190,8 @@ def export(state: nnx.State, about: Mapping[str, Any], normalise: Normaliser) ->
 
     Args:
         state: of a network that `parts.network` made.
-        about: `config`, `seed`, `task`, `classes` and `image_shape`, as JSON values.
+        about: `config`, `seed`, `task`, `classes`, `image_shape` and `image_type` (uint8 where it is
+            missing), as JSON values.
         normalise: how its input was made.
     """
     flat = nnx.to_flat_state(nnx.filter_state(state, _KEPT))

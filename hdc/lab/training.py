@@ -18,8 +18,8 @@ from hdc.errors import InputError
 from hdc.lab import devices, feed, parts
 from hdc.lab.config import LOSSES, Config
 from hdc.lab.data.dataset import IGNORE, Dataset
-from hdc.lab.data.stream import Rows, blocks, kept
-from hdc.lab.trained import Normaliser
+from hdc.lab.data.stream import blocks
+from hdc.lab.trained import normaliser
 from hdc.layers import crop, evaluation
 from hdc.registry import Images
 
@@ -109,15 +109,15 @@ class Epoch:
 class Trainer:
     """A configuration and its data set: compiles once, then trains any number of seeds.
 
-    The training images are on the device as uint8, all of them or a window that moves, see `hdc.lab.feed`.
-    The compiled step gathers, flips and normalises a batch.
+    The training images are on the device in their own type, all of them or a window that moves, see
+    `hdc.lab.feed`. The compiled step gathers, flips and normalises a batch.
 
     Attributes:
         streamed: why images are read while training, as a line about it; None if all are kept in memory.
         abstract: the model in evaluation mode, with shapes in place of values.
         graph: its graph definition, to merge with an epoch's state.
         cost: the cost of one image's forward pass.
-        normalise: turns uint8 images into the network's input, by the training split's channel means and
+        normalise: turns images into the network's input, by the training split's channel means and
             standard deviations.
         steps_per_epoch: full batches in the training split. Each epoch shuffles the images and leaves out
             those that do not fill a batch.
@@ -138,7 +138,7 @@ class Trainer:
                 f"{dataset.name}"
             )
         self._images = Images(*dataset.image_shape, len(dataset.classes), dataset.task)
-        self.normalise = _normaliser(dataset.train.images)
+        self.normalise = normaliser(dataset.train.images)
         self._optimizer = parts.optimizer(config.optim, config.train.epochs * self.steps_per_epoch)
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
@@ -444,24 +444,6 @@ def _restored(name: str, expected: Any, array: np.ndarray) -> Array:
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise ValueError(f"{name} is {found.dtype}{list(found.shape)}")
     return found
-
-
-def _normaliser(images: np.ndarray | Rows) -> Normaliser:
-    """Scales each channel of `images` to mean 0 and standard deviation 1."""
-    channels = range(images.shape[-1])
-
-    def count() -> list[list[int]]:
-        found = sum(
-            np.array([np.bincount(block[..., n].ravel(), minlength=256) for n in channels])
-            for block in blocks(images)
-        )
-        return np.asarray(found).tolist()
-
-    counts = kept(images, "pixel values", count)
-    values = np.arange(256)
-    mean = np.array([np.average(values, weights=count) for count in counts])
-    variance = [np.average((values - m) ** 2, weights=count) for m, count in zip(mean, counts, strict=True)]
-    return Normaliser(mean.astype(np.float32), (1 / np.sqrt(np.maximum(variance, 1.0))).astype(np.float32))
 
 
 def _flipped(images: Array, labels: Array, flips: tuple[str, ...], key: Array) -> tuple[Array, Array]:

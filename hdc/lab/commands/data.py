@@ -1,15 +1,23 @@
-"""List and prepare data sets: `hdc data --help`."""
+"""List, prepare, describe and show data sets: `hdc data --help`."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.table import Table
 
 from hdc import registry
 from hdc.errors import InputError
+from hdc.lab.commands import options
 from hdc.lab.commands.command import Parser
 from hdc.lab.commands.output import console
-from hdc.lab.config import registry_names
+from hdc.lab.config import choose, registry_names, schema
+from hdc.lab.terminal import Rows
+
+if TYPE_CHECKING:
+    from hdc.lab.data.dataset import Dataset
 
 # The sets that do not come with hdc's own dependencies, and how they are downloaded.
 _PREPARED = {"mnist": "needed", "mnist10k": "by hand", "fashion_mnist": "needed", "scenes": "needed"}
@@ -17,7 +25,7 @@ _PREPARED = {"mnist": "needed", "mnist10k": "by hand", "fashion_mnist": "needed"
 
 def parser() -> Parser:
     """The command line's."""
-    parser = Parser(prog="hdc data", description="List and prepare data sets.")
+    parser = Parser(prog="hdc data", description="List, prepare, describe and show data sets.")
     parser.set_defaults(action=lambda _: parser.print_help())
     actions = parser.add_subparsers(title="commands", metavar="COMMAND")
     listing = actions.add_parser("list", help="the data sets, and which of them are prepared here")
@@ -32,6 +40,16 @@ def parser() -> Parser:
         f"({', '.join(_PREPARED)} only)",
     )  # fmt: skip
     prepare.set_defaults(action=_prepare)
+    info = actions.add_parser("info", help="sizes, splits, class balance, normalisation and fingerprint")
+    info.set_defaults(action=_info)
+    show = actions.add_parser("show", help="write a contact sheet: images of each split with their labels")
+    show.add_argument("--out", type=Path, metavar="FILE.png", help="where to write it; NAME.png if not given")
+    show.set_defaults(action=_show)
+    for one in (info, show):
+        one.add_argument("name", metavar="NAME", help="a data set, as data=NAME has it")
+        one.add_argument(
+            "options", nargs="*", metavar="KEY=VALUE", help="its options, such as path=DIR for folder"
+        )
     return parser
 
 
@@ -78,3 +96,68 @@ def _prepare(args: argparse.Namespace) -> None:
         print(f"{name} was prepared before in {folder}: {args.source} is not read")
     else:
         print(f"{name} is prepared in {folder}")
+
+
+def _dataset(args: argparse.Namespace) -> "Dataset":
+    """The data set that a command line names with its options; `data.` before a key may be left out."""
+    from hdc.lab import parts
+
+    kinds = schema()[1]["data"]
+    name = args.name if args.name in kinds else "tfds"
+    given = [one.removeprefix("data.") for one in args.options]
+    values = vars(options.read(kinds[name], "data", given))
+    if name == "tfds":
+        values["name"] = values["name"] or args.name
+    return parts.dataset(choose("data", **values))
+
+
+def _info(args: argparse.Namespace) -> None:
+    from hdc.lab.trained import normaliser
+
+    dataset = _dataset(args)
+    height, width, channels = dataset.image_shape
+    splits, kind = dataset.splits, dataset.train.images.dtype
+    print(f"{args.name}: {dataset.task}, images of {height} x {width} x {channels} {kind}")
+    print(f"fingerprint {dataset.fingerprint}, {dataset.nbytes / 1e6:.1f} MB in memory")
+    for (split, earlier), count in dataset.repeated.items():
+        print(f"warning: {count} of the {split} images are {earlier} images, too: they are not held out")
+    sizes = [("images", *(str(len(split)) for split in splits.values()))]
+    console().print(Rows(("", *splits), sizes))
+    if dataset.task == "regression":
+        print(f"targets: {', '.join(dataset.classes)}, from 0 to {dataset.peak:g}")
+    else:
+        console().print(Rows(("class", *(f"{name} %" for name in splits)), list(_balance(dataset))))
+    scaled = normaliser(dataset.train.images)
+    body = [
+        (f"channel {place}", f"{mean:.6g}", f"{1 / scale:.6g}")
+        for place, (mean, scale) in enumerate(zip(scaled.offset, scaled.scale, strict=True))
+    ]
+    console().print(Rows(("normalised by", "minus", "divided by"), body))
+
+
+def _balance(dataset: "Dataset") -> Iterator[tuple[str, ...]]:
+    """Per class its share of the labels of each split, in %; at last that of the pixels without a label."""
+    from hdc.lab.data.dataset import IGNORE
+    from hdc.lab.data.stream import blocks
+
+    names = dict(enumerate(dataset.classes))
+    if dataset.task == "dense":
+        names[IGNORE] = "no label"
+    shares = []
+    for split in dataset.splits.values():
+        counts = sum(np.bincount(block.ravel(), minlength=max(names) + 1) for block in blocks(split.labels))
+        shares.append(100 * counts / np.sum(counts))
+    for label, name in names.items():
+        if label != IGNORE or dataset.task != "dense" or any(share[IGNORE] for share in shares):
+            yield (name, *(f"{share[label]:.2f}" for share in shares))
+
+
+def _show(args: argparse.Namespace) -> None:
+    from hdc.lab import store
+    from hdc.lab.report.figures import sheet
+
+    out = args.out or Path(f"{Path(args.name).name}.png")
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out {out} must end in .png")
+    store.write_out(out, sheet.png(sheet.sheet(_dataset(args))))
+    print(f"{out} is written")

@@ -64,6 +64,8 @@ def run(arguments: list[str]) -> int:
     experiment.enable_compilation_cache()
     for config in configs:
         experiment.check(config)
+        run = records.RunFolder(folder / config.run_id, config)
+        run.refuse_other_data(experiment.data_of(config.data).fingerprint)
     runs = records.plan(folder, configs)
     given_up = False
     try:

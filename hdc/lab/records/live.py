@@ -142,6 +142,17 @@ class RunFolder:
         self._content(f"artifacts/{_weights_file(seed)}")
         return self.folder / "artifacts" / _weights_file(seed)
 
+    def refuse_other_data(self, fingerprint: str) -> None:
+        """InputError where the run was started on images or labels with another `Dataset.fingerprint`."""
+        if not (self.folder / "run.json").exists():
+            return
+        before = check_info(self.folder / "run.json", read_json(self.folder / "run.json")).get("data", {})
+        if before.get("fingerprint", fingerprint) != fingerprint:
+            raise InputError(
+                f"{self.folder / 'run.json'} was made with data of fingerprint {before['fingerprint']}, "
+                f"now it is {fingerprint}: restore the data, or give another name="
+            )
+
     def start(self, about: Mapping[str, Any]) -> "Writer":
         """Take the run, to start or resume it. `about` goes into `run.json`.
 

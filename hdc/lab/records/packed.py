@@ -19,6 +19,7 @@ import polars as pl
 
 from hdc.errors import InputError
 from hdc.lab.config import Config, from_record
+from hdc.lab.data.dataset import TYPES
 from hdc.lab.records.run import METRICS, TIMES, Run, State, check_info, check_metrics, content, digests_in
 from hdc.lab.store import line, read_arrays, read_json, sha256, to_json, write_all
 
@@ -254,7 +255,7 @@ def predictions(run: Run, seed: int) -> dict[str, np.ndarray]:
         images, labels, predicted, classes = (arrays[name] for name in names)
         k = classes.size
         fit = all(array.size and len(array) == len(images) for array in (images, labels, predicted))
-        fit &= images.ndim == 4 and images.dtype == np.uint8 and labels.ndim == predicted.ndim in (1, 3, 4)
+        fit &= images.ndim == 4 and images.dtype.name in TYPES and labels.ndim == predicted.ndim in (1, 3, 4)
         fit &= classes.shape == (k,) and classes.dtype.kind == "U"
         if labels.ndim == 4:
             fit &= all(array.dtype.kind == "f" and array.shape[-1] == k for array in (labels, predicted))

@@ -103,9 +103,9 @@ def _busiest(labels: np.ndarray, size: int) -> tuple[int, int]:
 def _draw_image(axis: Axes, image: np.ndarray, corner: tuple[int, int], size: int, *, enlarge: bool) -> None:
     """A window of an image, its darkest and brightest hundredth stretched to black and white."""
     top, left = corner
-    pixels = image[top : top + size, left : left + size].astype(float)
-    if pixels.shape[-1] not in (3, 4):
-        pixels = np.repeat(pixels[..., :1], 3, axis=-1)
+    pixels = style.displayed(image)[top : top + size, left : left + size].astype(float)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=-1)
     if enlarge:
         rows, columns = np.nonzero(pixels.any(axis=-1))
         axis.imshow(np.zeros_like(pixels))

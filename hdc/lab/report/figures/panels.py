@@ -113,7 +113,7 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
     sample = packed.shown_sample(predictions)
     image, label = predictions["images"][sample], predictions["labels"][sample]
     predicted = predictions["predictions"][sample]
-    axes[0].imshow(image if image.shape[-1] in (3, 4) else image[..., 0], cmap="gray")
+    axes[0].imshow(style.displayed(image), cmap="gray")
     if predicted.ndim == 0:
         names = predictions["classes"]
         axes[0].set_xlabel(style.literal(f"{names[label]}, predicted {names[predicted]}"), fontsize=9)
@@ -149,7 +149,7 @@ def _draw_regression(axes: np.ndarray, predictions: dict[str, np.ndarray], large
     """Image, target and prediction, these two on the target's own scale, and the error up to `largest`."""
     sample = packed.shown_sample(predictions)
     truth = predictions["labels"][sample]
-    _draw_values(axes[0], predictions["images"][sample] / 255, 0, 1)
+    axes[0].imshow(style.displayed(predictions["images"][sample]), cmap="gray", vmin=0, vmax=255)
     for axis, values in zip(axes[1:], (truth, predictions["predictions"][sample]), strict=False):
         _draw_values(axis, values, truth.min(), truth.max())
     axes[3].imshow(_error(predictions), cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -56,6 +57,19 @@ def scaled(row: Row, column: str) -> Estimate:
 def colour(position: int) -> str:
     """The colour of a class by its number; after the last colour the first is used again."""
     return COLOURS[position % len(COLOURS)]
+
+
+def displayed(image: np.ndarray) -> np.ndarray:
+    """An image `[h, w, channels]` as uint8, to be shown: its first three channels, or the first as `[h, w]`.
+
+    Types other than uint8 are stretched, from the darkest to the brightest hundredth of what is shown.
+    """
+    shown = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
+    if shown.dtype == np.uint8:
+        return shown
+    low, high = np.percentile(shown, (1, 99))
+    stretched = (shown.astype(np.float64) - low) / (high - low or 1.0)
+    return np.rint(255 * stretched.clip(0, 1)).astype(np.uint8)
 
 
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:

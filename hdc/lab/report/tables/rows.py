@@ -16,6 +16,7 @@ from hdc.lab.report.tables.columns import DESCRIBED, column, is_plugin
 
 # What `run.json` says, beside the configuration, that can change a run's numbers.
 _CIRCUMSTANCES = ("versions", "device.platform", "device.kind", "native", "backends", "data")
+_FINGERPRINT = "data.fingerprint"  # older records have none
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,10 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[Row, ...]:
         columns: as split/metric; names without a split are ignored.
 
     Raises:
-        InputError: where runs of one row differ in versions, device or data.
+        InputError: where runs of one row differ in versions, device or data, or the files behind one `data`
+            have changed between two runs.
     """
+    _refuse_changed_data(runs)
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, name in enumerate(names(runs)):
         groups.setdefault(name, []).append(place)
@@ -127,7 +130,7 @@ def circumstances(run: Run) -> dict[str, str]:
     return {
         key: plain(value)
         for key, value in found.items()
-        if any(key == name or key.startswith(f"{name}.") for name in _CIRCUMSTANCES)
+        if any(key == name or key.startswith(f"{name}.") for name in _CIRCUMSTANCES) and key != _FINGERPRINT
     }
 
 
@@ -153,6 +156,21 @@ def _refuse_mixed(row: Row) -> None:
                 f"row {row.label} mixes runs {done[0].run_id} and {other.run_id} that differ in "
                 f"{differences}: delete one run's folder and launch it again, or launch it with another name="
             )
+
+
+def _refuse_changed_data(runs: Sequence[Run]) -> None:
+    """InputError for two finished runs of the same `data` whose images or labels were not the same."""
+    seen: dict[str, tuple[Run, str]] = {}
+    for run in runs:
+        found = run.info.get("data", {}).get("fingerprint") if run.state == "done" else None
+        if found is not None:
+            first, known = seen.setdefault(str(run.config.data), (run, found))
+            if found != known:
+                raise InputError(
+                    f"runs {first.run_id} and {run.run_id} have the same data={run.config.data.name}, but "
+                    f"other images or labels (fingerprints {known} and {found}): delete one run's folder and "
+                    "launch it again, or launch it with another name="
+                )
 
 
 def _values(

@@ -1,0 +1,465 @@
+"""Data of one's own: folders of images and .npz files come out as they were written, and are told apart."""
+
+import hashlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hdc.errors import InputError
+from hdc.lab import records, trained
+from hdc.lab.commands.main import main
+from hdc.lab.config import choose, from_dict
+from hdc.lab.data import arrays, folder, pictures
+from hdc.lab.data.dataset import IGNORE, Dataset, Split
+from hdc.lab.data.stream import open_npy
+from hdc.lab.parts import dataset as made
+from hdc.lab.report import tables
+from hdc.lab.trained import normaliser
+
+CLASSES = ("sea", "land", "ice")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HDC_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "data"
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def drawn(count: int, seed: int = 0, size: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return images, generator.integers(0, 3, (count, size, size), dtype=np.uint8)
+
+
+def masked(root: Path, count: int = 30, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A folder with images and masks, and what was written by name."""
+    images, masks = drawn(count, seed)
+    masks[:, 0, 0] = 255
+    names = [f"tile {number:02}" for number in range(count)]
+    for name, image, mask in zip(names, images, masks, strict=True):
+        save(root / "images" / f"{name}.png", image)
+        save(root / "masks" / f"{name}.tif", mask)
+    return dict(zip(names, zip(images, masks, strict=True), strict=True))
+
+
+def split_of(name: str) -> str:
+    """As docs/data.md says it."""
+    u = int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) / 2**64
+    return "test" if u < 0.15 else "validation" if u < 0.3 else "train"
+
+
+def assert_split(split: Split, written: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    np.testing.assert_array_equal(split.images, np.stack([image for image, _ in written]), strict=True)
+    np.testing.assert_array_equal(split.labels, np.stack([mask for _, mask in written]).astype(np.int32))
+    assert split.labels.dtype == np.int32
+
+
+def test_images_and_masks_come_out_as_they_were_written_in_splits_by_name(tmp_path):
+    written = masked(tmp_path / "photos")
+    found = made(choose("data", name="folder", path=str(tmp_path / "photos")))
+    for name, split in found.splits.items():
+        assert_split(split, [one for key, one in written.items() if split_of(key) == name])
+    assert (found.task, found.classes) == ("dense", ("0", "1", "2"))
+    assert found.train.ignores
+    before = {name: len(split) for name, split in found.splits.items()}
+    save(tmp_path / "photos" / "images" / "tile 99.png", np.zeros((6, 6, 3), np.uint8))
+    save(tmp_path / "photos" / "masks" / "tile 99.png", np.zeros((6, 6), np.uint8))
+    more = folder.dataset(tmp_path / "photos")
+    grown = {name: len(split) - before[name] for name, split in more.splits.items()}
+    assert {name for name, count in grown.items() if count} == {split_of("tile 99")}
+
+
+@pytest.mark.parametrize("nested", ["{split}/{part}", "{part}/{split}"])
+def test_subfolders_are_splits_and_without_validation_some_training_images_are_held_out(tmp_path, nested):
+    images, masks = drawn(40)
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        split = "val" if number >= 30 else "train"
+        save(tmp_path / nested.format(split=split, part="images") / f"{number:02}.png", image)
+        save(tmp_path / nested.format(split=split, part="masks") / f"{number:02}.png", mask)
+    found = folder.dataset(tmp_path)
+    kept = {number: split_of(f"{number:02}") == "validation" for number in range(30)}
+    np.testing.assert_array_equal(found.test.images, images[30:])
+    np.testing.assert_array_equal(found.train.images, images[[n for n in kept if not kept[n]]])
+    np.testing.assert_array_equal(found.validation.images, images[[n for n in kept if kept[n]]])
+
+
+def test_a_file_says_the_splits(tmp_path):
+    written = masked(tmp_path, 6)
+    kinds = ["train", "test", "val", "train", "test", "train"]
+    lines = [f"{name},{kind}" for name, kind in zip(written, kinds, strict=True)]
+    (tmp_path / "splits.csv").write_text("\n".join(["name,split", *reversed(lines)]))
+    found = folder.dataset(tmp_path)
+    order = list(reversed(list(zip(written.values(), kinds, strict=True))))
+    assert_split(found.train, [one for one, kind in order if kind == "train"])
+    assert_split(found.validation, [one for one, kind in order if kind == "val"])
+    assert_split(found.test, [one for one, kind in order if kind == "test"])
+
+
+@pytest.mark.parametrize("names", [None, ("wood", "field")])
+def test_a_subfolder_per_class(tmp_path, names):
+    images, _ = drawn(12)
+    for number, image in enumerate(images):
+        place = tmp_path / ("train", "test", "val")[number % 3] / ("field", "wood")[number // 6]
+        save(place / f"{number}.png", image)
+    if names:
+        (tmp_path / "classes.txt").write_text("wood\nfield\n\n")
+    found = folder.dataset(tmp_path)
+    assert (found.task, found.classes) == ("classification", names or ("field", "wood"))
+    np.testing.assert_array_equal(found.train.images, images[[0, 3, 6, 9]])
+    assert [found.classes[label] for label in found.train.labels] == ["field", "field", "wood", "wood"]
+
+
+def test_class_names_come_from_a_file_and_masks_may_be_palettes(tmp_path):
+    written = masked(tmp_path)
+    for name, (_, mask) in written.items():
+        (tmp_path / "masks" / f"{name}.tif").unlink()
+        image = Image.frombytes("P", mask.shape[::-1], mask.tobytes())
+        image.putpalette(bytes(range(256)) * 3)
+        image.save(tmp_path / "masks" / f"{name}.png")
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    found = folder.dataset(tmp_path)
+    assert found.classes == CLASSES
+    assert_split(found.train, [one for key, one in written.items() if split_of(key) == "train"])
+
+
+@pytest.mark.parametrize(("ignore", "labels"), [(None, {0: 0, 255: 1}), (0, {0: IGNORE, 3: 3})])
+def test_black_and_white_masks_and_another_value_without_a_label(tmp_path, ignore, labels):
+    written = masked(tmp_path)
+    low, high = labels
+    for name, (_, mask) in written.items():
+        save(tmp_path / "masks" / f"{name}.tif", np.where(mask == 1, high, low).astype(np.uint8))
+    found = folder.dataset(tmp_path, ignore=ignore)
+    masks = np.stack([mask for name, (_, mask) in written.items() if split_of(name) == "test"])
+    np.testing.assert_array_equal(found.test.labels, np.where(masks == 1, labels[high], labels[low]))
+
+
+def test_images_of_any_size_are_resized_where_that_is_asked_for(tmp_path):
+    written = masked(tmp_path)
+    first = next(iter(written))
+    save(tmp_path / "images" / f"{first}.png", drawn(1, 5, 9)[0][0])
+    save(tmp_path / "masks" / f"{first}.tif", drawn(1, 5, 9)[1][0])
+    with pytest.raises(
+        InputError, match=r"is 6 x 6 pixels, but .* is 9 x 9: give data.size=\[HEIGHT,WIDTH\]"
+    ):
+        folder.dataset(tmp_path)
+    found = folder.dataset(tmp_path, (4, 5))
+    assert found.image_shape == (4, 5, 3)
+    image, mask = next(one for name, one in written.items() if split_of(name) == "test" and name != first)
+    place = [name for name in written if split_of(name) == "test"].index(
+        next(name for name in written if split_of(name) == "test" and name != first)
+    )
+    expected = Image.fromarray(image).resize((5, 4), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(found.test.images[place], np.asarray(expected))
+    rows, columns = (np.arange(4) + 0.5) * 6 / 4, (np.arange(5) + 0.5) * 6 / 5
+    np.testing.assert_array_equal(
+        found.test.labels[place], mask[np.ix_(rows.astype(int), columns.astype(int))]
+    )
+
+
+def test_deep_images_are_resized_without_losing_depth():
+    image = (np.arange(64).reshape(8, 8, 1) * 1000).astype(np.uint16)
+    halved = pictures.resized(image, [4])
+    assert halved.dtype == np.uint16
+    exact = image.reshape(4, 2, 4, 2).mean((1, 3))
+    assert np.abs(halved[1:-1, 1:-1, 0] - exact[1:-1, 1:-1]).max() <= 1
+    assert pictures.resized(image.astype(np.float32), [4]).dtype == np.float32
+
+
+def test_pages_of_a_tiff_are_channels(tmp_path):
+    bands = np.random.default_rng(0).integers(0, 65536, (13, 7, 5), dtype=np.uint16)
+    pages = [Image.fromarray(band) for band in bands]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    found = pictures.image((tmp_path / "x.tif").read_bytes(), tmp_path / "x.tif")
+    np.testing.assert_array_equal(found, np.moveaxis(bands, 0, -1), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "dtype"),
+    [
+        *(("L", 1, "uint8"), ("1", 1, "uint8"), ("RGB", 3, "uint8"), ("RGBA", 4, "uint8"), ("P", 3, "uint8")),
+        *(("CMYK", 3, "uint8"), ("I;16", 1, "uint16"), ("I", 1, "uint16"), ("F", 1, "float32")),
+    ],
+)
+def test_kinds_of_images(tmp_path, mode, channels, dtype):
+    path = tmp_path / "x.tif"
+    Image.new(mode, (5, 4), 1 if mode != "CMYK" else (1, 2, 3, 4)).save(path)
+    found = pictures.image(path.read_bytes(), path)
+    assert (found.shape, found.dtype) == ((4, 5, channels), dtype)
+    if mode in ("1", "F"):
+        assert (found == (255 if mode == "1" else 1.0)).all()
+
+
+def test_what_is_cached_is_the_content_wherever_it_lies(tmp_path, monkeypatch, cache):
+    masked(tmp_path / "a")
+    masked(tmp_path / "b")
+    first = folder.dataset(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "image", lambda *_: pytest.fail())
+        again = folder.dataset(tmp_path / "b")
+    assert first.fingerprint == again.fingerprint
+    changed = tmp_path / "b" / "images" / "tile 03.png"
+    pixels = np.array(Image.open(changed))
+    pixels[2, 2, 2] ^= 1
+    save(changed, pixels)
+    assert folder.dataset(tmp_path / "b").fingerprint != first.fingerprint
+    assert len(list(cache.glob("folder-*.safetensors"))) == 2
+
+
+def test_arrays_come_out_as_they_are(tmp_path):
+    images, masks = drawn(10)
+    parts = {"train": slice(0, 5), "val": slice(5, 7), "test": slice(7, 10)}
+    written = {f"{split}_images": images[at] for split, at in parts.items()}
+    written |= {f"{split}_labels": masks[at].astype(np.int64) for split, at in parts.items()}
+    np.savez_compressed(tmp_path / "x.npz", classes=np.array(CLASSES), **written)
+    found = made(choose("data", name="npz", path=str(tmp_path / "x.npz")))
+    for split, part in zip(found.splits.values(), parts.values(), strict=True):
+        assert_split(split, list(zip(images[part], masks[part], strict=True)))
+    assert (found.task, found.classes) == ("dense", CLASSES)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_arrays_of_any_type_and_number_of_channels(tmp_path, dtype):
+    images = np.random.default_rng(0).integers(0, 200, (60, 5, 4)).astype(dtype)
+    labels = np.arange(60) % 300
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=labels)
+    found = arrays.dataset(tmp_path / "x.npz")
+    assert (found.task, found.image_shape) == ("classification", (5, 4, 1))
+    assert found.classes == tuple(map(str, range(60)))
+    for name, split in found.splits.items():
+        chosen = [place for place in range(60) if split_of(str(place)) == name]
+        np.testing.assert_array_equal(split.images, images[chosen][..., None], strict=True)
+        np.testing.assert_array_equal(split.labels, labels[chosen])
+
+
+def one_split(labels: np.ndarray, images: np.ndarray | None = None) -> Split:
+    return Split(np.zeros((*labels.shape[:1], 4, 4, 1), np.uint8) if images is None else images, labels)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int16, np.uint64])
+def test_labels_of_other_integers_are_converted(dtype):
+    split = one_split(np.array([0, 1, 2], dtype))
+    assert split.labels.dtype == np.int32
+    assert split.labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "message"),
+    [
+        (np.array([0, 3]), "classification", "the test split of x has the label 3, but classes are 0 to 2"),
+        (np.array([0, -1]), "classification", "has the label -1"),
+        (np.array([0, 255]), "classification", "has the label 255"),
+        (
+            np.full((2, 4, 4), -1),
+            "dense",
+            "has the label -1, but classes are 0 to 2, and 255 is a pixel without",
+        ),
+        (np.array([0, 1]), "dense", r"has labels \[2\], not those of dense"),
+        (np.zeros((2, 4, 4), int), "classification", r"has labels \[2, 4, 4\], not those of classification"),
+        (np.array([0, 2**40]), "classification", "must fit into int32"),
+        (np.array([0.0, 1.0]), "classification", "labels float64"),
+        (np.zeros(0, int), "classification", "the test split of x is empty"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(labels, task, message):
+    good = one_split(np.zeros((2, 4, 4) if task == "dense" else 2, np.int32))
+    with pytest.raises(InputError, match=message):
+        Dataset("x", task, CLASSES, good, good, one_split(labels))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 5, 4, 1), np.uint8), "images of 5 x 4 x 1 uint8, the train split of 4 x 4 x 1 uint8"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "images of 4 x 4 x 3 uint8"),
+        (np.zeros((2, 4, 4, 1), np.uint16), "images of 4 x 4 x 1 uint16"),
+        (np.zeros((2, 4, 4, 1), np.float64), r"must be uint8, uint16, float32 \[n, h, w, c\], got float64"),
+        (np.full((2, 4, 4, 1), np.nan, np.float32), "must be finite"),
+        (np.zeros((2, 4, 4), np.uint8), r"got uint8 \[2, 4, 4\]"),
+        (np.zeros((3, 4, 4, 1), np.uint8), "do not fit images"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(images, message):
+    good = one_split(np.zeros(2, np.int32))
+    with pytest.raises(InputError, match=message):
+        Dataset("x", "classification", CLASSES, good, good, one_split(np.zeros(2, np.int32), images))
+
+
+def test_an_image_in_two_splits_is_counted():
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), dtype=np.uint8)
+    images[15:17] = images[0]  # in the test split, and one of them in validation
+    images[12] = images[15]
+    splits = [one_split(np.zeros(len(part), np.int32), part) for part in np.split(images, [10, 14])]
+    found = Dataset("x", "classification", CLASSES, *splits)
+    assert found.repeated == {("validation", "train"): 1, ("test", "train"): 2, ("test", "validation"): 2}
+    splits[0] = one_split(np.zeros(9, np.int32), images[1:10])
+    assert Dataset("x", "classification", CLASSES, *splits).repeated == {("test", "validation"): 2}
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(["train", "test"]), st.booleans(), st.integers(0, 6 * 6 * 2 - 1), st.integers(1, 2))
+def test_the_fingerprint_tells_every_pixel_and_label(name, of_labels, place, step):
+    images, masks = drawn(6)
+    names = ("train", "validation", "test")
+    whole = {
+        one: Split(images[at : at + 2], masks[at : at + 2]) for at, one in zip((0, 2, 4), names, strict=True)
+    }
+    first = Dataset("x", "dense", CLASSES, **whole).fingerprint
+    assert Dataset("y", "dense", CLASSES, **whole).fingerprint == first
+    split = whole[name]
+    pixels, labels = split.images.copy(), split.labels.copy()
+    target = labels if of_labels else pixels[..., 0]
+    target.flat[place] = (int(target.flat[place]) + step) % 3 if of_labels else int(target.flat[place]) ^ step
+    assert Dataset("x", "dense", CLASSES, **whole | {name: Split(pixels, labels)}).fingerprint != first
+
+
+def test_what_is_read_from_a_file_has_the_same_fingerprint_as_in_memory(tmp_path):
+    images, masks = drawn(70)
+    np.save(tmp_path / "x.npy", images)
+    splits = {}
+    for kind in (lambda: open_npy(tmp_path / "x.npy"), lambda: images):
+        split = Split(kind(), masks)
+        splits[len(splits)] = Dataset("x", "dense", CLASSES, split, split, split)
+    assert splits[0].fingerprint == splits[1].fingerprint
+    assert splits[0].repeated == splits[1].repeated
+    assert splits[0].repeated["test", "train"] == 70
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_every_type_is_normalised_by_the_channels_of_the_training_split(tmp_path, dtype):
+    scale = {np.uint8: 40, np.uint16: 9000, np.float32: 1e-3}[dtype]
+    images = (np.random.default_rng(0).random((90, 5, 4, 3)) * scale * [1, 2, 3] + scale).astype(dtype)
+    found = normaliser(images)
+    np.testing.assert_allclose(found.offset, images.mean((0, 1, 2), np.float64), rtol=1e-6)
+    np.testing.assert_allclose(found.scale, 1 / images.std((0, 1, 2), dtype=np.float64), rtol=1e-5)
+    np.save(tmp_path / "x.npy", images)
+    streamed = normaliser(open_npy(tmp_path / "x.npy"))
+    np.testing.assert_allclose(streamed.scale, found.scale, rtol=1e-6)
+    constant = normaliser(np.full((3, 2, 2, 1), scale / 3, np.float32))
+    assert constant.scale == 1
+
+
+def test_uint8_is_normalised_to_the_bit_as_ever():
+    images = np.random.default_rng(3).integers(0, 90, (7, 5, 4, 2), dtype=np.uint8)
+    values = np.arange(256)
+    for channel, (offset, scale) in enumerate(zip(*vars(normaliser(images)).values(), strict=True)):
+        count = np.bincount(images[..., channel].ravel(), minlength=256)
+        mean = np.average(values, weights=count)
+        assert offset == np.float32(mean)
+        assert scale == np.float32(
+            1 / np.sqrt(np.maximum(np.average((values - mean) ** 2, weights=count), 1.0))
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "images", "message"),
+    [
+        ("uint8", np.full((1, 4, 4, 2), 0.5), r"float64 from 0 to 1, .* uint8 from 0 to 255: multiply"),
+        ("uint16", np.full((1, 4, 4, 2), 0.5, np.float32), "uint16 from 0 to 65535"),
+        ("uint8", np.zeros((1, 4, 4, 3), np.uint8), r"\[1, 4, 4, 3\], but .* \[b, h, w, 2\], images of 2"),
+        ("uint8", np.zeros((4, 4, 2), np.uint8), r"images are \[4, 4, 2\]"),
+    ],
+)  # fmt: skip
+def test_a_trained_network_refuses_images_of_another_kind(kind, images, message):
+    network = trained_on(kind)
+    with pytest.raises(InputError, match=message):
+        network(images)
+
+
+@pytest.mark.parametrize(
+    ("kind", "images"),
+    [
+        ("uint8", np.full((1, 4, 4, 2), 77.0)),
+        ("uint8", np.zeros((1, 4, 4, 2))),
+        ("uint8", np.ones((1, 4, 4, 2), np.uint8)),
+        ("float32", np.full((1, 4, 4, 2), 0.5, np.float32)),
+    ],
+)
+def test_a_trained_network_takes_the_images_it_was_trained_on(kind, images):
+    network = trained_on(kind)
+    np.testing.assert_array_equal(network(images), jax.jit(network)(images))
+
+
+def trained_on(kind: str) -> trained.Trained:
+    same = trained.Normaliser(np.zeros(2, np.float32), np.ones(2, np.float32))
+    return trained.Trained(lambda x: x * 2, same, ("a", "b"), (4, 4, 2), from_dict({}), 0, kind)  # type: ignore[arg-type]
+
+
+def about(fingerprint: str | None, **data: object) -> dict:
+    found = {"task": "dense", **data} | ({} if fingerprint is None else {"fingerprint": fingerprint})
+    return {"data": found}
+
+
+def finished(results: Path, fingerprint: str | None, **groups: dict) -> records.RunFolder:
+    (run,) = records.plan(results / "mine", [from_dict(groups)])
+    with run.start(about(fingerprint)) as writer:
+        writer.log(seed=0, step=1, epoch=1, split="test", metrics={"accuracy": 0.5})
+        writer.done()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "groups", "refused"),
+    [
+        ("a" * 16, "b" * 16, {"net": {"width": 4}}, True),
+        ("a" * 16, "a" * 16, {"net": {"width": 4}}, False),
+        ("a" * 16, None, {"net": {"width": 4}}, False),  # a record of an older version
+        ("a" * 16, "b" * 16, {"data": {"train_size": 9}}, False),
+        ("a" * 16, "b" * 16, {"data": {"name": "coast"}}, False),
+    ],
+)
+def test_a_table_refuses_rows_of_the_same_data_with_other_content(tmp_path, first, second, groups, refused):
+    runs = [finished(tmp_path, first), finished(tmp_path, second, **groups)]
+    if refused:
+        match = f"{runs[0].run_id} and {runs[1].run_id} have the same data=terrain, but other .*aaaa and bbbb"
+        match = match.replace("aaaa", first).replace("bbbb", str(second))
+        with pytest.raises(InputError, match=match):
+            tables.build(tables.TableConfig(study="mine"), runs)
+        return
+    notes = tables.build(tables.TableConfig(study="mine"), runs).notes
+    assert not any("fingerprint" in note for note in notes)
+
+
+def test_a_run_is_not_resumed_on_other_data(tmp_path):
+    run = finished(tmp_path, "a" * 16)
+    run.refuse_other_data("a" * 16)
+    with pytest.raises(InputError, match=r"was made with data of fingerprint a{16}, now it is b{16}"):
+        run.refuse_other_data("b" * 16)
+    (planned,) = records.plan(tmp_path / "mine", [from_dict({"net": {"width": 8}})])
+    planned.refuse_other_data("b" * 16)
+
+
+def test_a_launch_on_changed_data_ends_with_one_line_and_changes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    masked(tmp_path / "photos", 40)
+    values = {
+        "data": {"name": "folder", "path": "photos"},
+        "net": {"width": 2},
+        "train": {"batch_size": 2, "epochs": 9},
+        "ops": {"backend": "lax"},
+    }
+    run = finished(tmp_path, "a" * 16, **values)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    arguments = [
+        "data=folder",
+        "data.path=photos",
+        "ops.backend=lax",
+        "net.width=2",
+        "train.batch_size=2",
+        "train.epochs=9",
+    ]
+    assert main(["train", *arguments, "name=mine", f"results={tmp_path}"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert f"{run.run_id}/run.json was made with data of fingerprint aaaa" in line
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before

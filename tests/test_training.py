@@ -13,7 +13,7 @@ from flax import nnx
 
 from hdc import ops
 from hdc.errors import InputError
-from hdc.lab import parts, training
+from hdc.lab import augment, parts
 from hdc.lab.config import PartConfig, choose, from_dict
 from hdc.lab.data.dataset import IGNORE, Dataset, Split
 from hdc.lab.losses import loss_of
@@ -307,7 +307,7 @@ def test_flips_move_labels_with_their_images_and_each_with_probability_a_half():
     images = np.arange(400 * 4 * 5, dtype=np.int32).reshape(400, 4, 5, 1)
     labels = images[..., 0]
     for flips, kinds in (((), 1), (("horizontal",), 2), (("horizontal", "vertical"), 4)):
-        flipped, moved = training._flipped(jnp.asarray(images), jnp.asarray(labels), flips, jax.random.key(0))
+        flipped, moved = augment.flipped(jnp.asarray(images), jnp.asarray(labels), flips, jax.random.key(0))
         np.testing.assert_array_equal(flipped[..., 0], moved)
         seen = [0, 0, 0, 0]
         for before, after in zip(labels, np.asarray(moved), strict=True):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Bounds that no network comes near: what is above them would end in the machine's memory or in years.
 MAX_EPOCHS, MAX_PERIOD, MAX_READERS = 10**6, 4096, 256
+MAX_SCALE = 100
 
 FLIPS = ("horizontal", "vertical")
 # What can be minimised, by what is predicted; the first one is the default.
@@ -101,16 +102,35 @@ class DataKeys:
     Attributes:
         train_size: train on the first N items only.
         flips: axes along which training images are mirrored at random; only those that keep the label true.
+        crop: side of the square that is cut from each training image at a random place; None for the whole.
+        scale: the smallest and the largest factor by which a training image is scaled at random before that.
+        rotations: whether training images are turned at random by 0, 90, 180 or 270 degrees.
+        brightness, contrast: training images are multiplied, and their differences to their mean are, by
+            random factors of 1 - this to 1 + this.
     """
 
     train_size: int | None = None
     flips: tuple[str, ...] = ()
+    crop: int | None = None
+    scale: tuple[float, ...] = ()
+    rotations: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         if self.train_size is not None:
             at_least("train_size", self.train_size, 1)
         for flip in self.flips:
             one_of("flips", flip, FLIPS)
+        if self.crop is not None:
+            at_least("crop", self.crop, 1)
+        if self.scale and not (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] <= MAX_SCALE):
+            raise InputError(
+                f"scale must be the smallest and the largest factor, up to {MAX_SCALE}, such as [0.5,2], "
+                f"got {list(self.scale)}"
+            )
+        in_range("brightness", self.brightness, 0, 1)
+        in_range("contrast", self.contrast, 0, 1)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from jax import Array, lax
 from hdc import cost, ops
 from hdc.errors import InputError
 from hdc.lab import devices, feed, parts
+from hdc.lab.augment import augment_of, window
 from hdc.lab.config import Config
 from hdc.lab.data.dataset import IGNORE, Dataset
 from hdc.lab.data.stream import blocks
@@ -110,7 +111,7 @@ class Trainer:
     """A configuration and its data set: compiles once, then trains any number of seeds.
 
     The training images are on the device in their own type, all of them or a window that moves, see
-    `hdc.lab.feed`. The compiled step gathers, flips and normalises a batch.
+    `hdc.lab.feed`. The compiled step gathers, augments and normalises a batch.
 
     Attributes:
         streamed: why images are read while training, as a line about it; None if all are kept in memory.
@@ -144,6 +145,8 @@ class Trainer:
         self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
         self._loss = loss_of(config.train, dataset)
+        _refuse_window(config, self.abstract, self._images, window(config.data, dataset))
+        augment_of(config.data, dataset)
         _refuse_without_labels(parts.output_shape(config, self.abstract, self._images), dataset)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
         self._programs: dict[int, _Programs] = {}  # by how many seeds they train
@@ -311,14 +314,14 @@ class Trainer:
         else:
             fed = feed.Whole(dataset.train, layout)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
-        flips, normalise = self.config.data.flips, self.normalise
+        augment, normalise = augment_of(self.config.data, dataset), self.normalise
         shape = self._shape(layout.seeds)
 
         def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
             model, optimizer = nnx.merge(graph, state)
             chosen = lax.dynamic_slice(order, (index * batch,), (batch,))
             x, y = layout.share((images[chosen], labels[chosen]))
-            x, y = _flipped(x, y, flips, jax.random.fold_in(key, index))
+            x, y = augment(x, y, jax.random.fold_in(key, index))
 
             def objective(model: nnx.Module) -> tuple[Array, Array]:
                 logits = model(normalise(x))  # type: ignore[operator]
@@ -386,6 +389,20 @@ class _Programs:
     fed: int
 
 
+def _refuse_window(config: Config, model: nnx.Module, images: Images, seen: tuple[int, int]) -> None:
+    """Some networks take images of one size alone."""
+    height, width = seen
+    if (height, width) == (images.height, images.width):
+        return
+    try:
+        parts.output_shape(config, model, dataclasses.replace(images, height=height, width=width))
+    except Exception as error:  # whatever a network raises
+        raise InputError(
+            f"data.crop={config.data.crop} makes images of {height} x {width}, which net={config.net.name} "
+            f"does not take: {next(iter(str(error).splitlines()), '')}"
+        ) from None
+
+
 def _refuse_without_labels(logits: tuple[int, ...], dataset: Dataset) -> None:
     """VALID layers look at the centre of the maps alone, where there may be no label."""
     if not any(split.ignores for split in dataset.splits.values()):
@@ -421,15 +438,3 @@ def _restored(name: str, expected: Any, array: np.ndarray) -> Array:
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise ValueError(f"{name} is {found.dtype}{list(found.shape)}")
     return found
-
-
-def _flipped(images: Array, labels: Array, flips: tuple[str, ...], key: Array) -> tuple[Array, Array]:
-    """Mirror each image, and its map of labels, with probability 1/2 along each axis of `flips`."""
-    for flip, flip_key in zip(flips, jax.random.split(key, max(1, len(flips))), strict=False):
-        axis = 2 if flip == "horizontal" else 1
-        mirror = jax.random.bernoulli(flip_key, shape=(len(images),))
-        images = jnp.where(mirror[:, None, None, None], jnp.flip(images, axis), images)
-        if labels.ndim > 1:
-            mirror = mirror.reshape(-1, *(1,) * (labels.ndim - 1))
-            labels = jnp.where(mirror, jnp.flip(labels, axis), labels)
-    return images, labels

@@ -110,7 +110,7 @@ def test_one_label_per_image_stays():
     np.testing.assert_array_equal(same, labels)
 
 
-ALL = {"crop": 12, "scale": [0.8, 1.5], "rotations": True, "brightness": 0.2, "contrast": 0.2}
+ALL = {"crop": 12, "scale": [0.8, 1.5], "rotations": True, "brightness": 0.2, "contrast": 0.2}  # of data
 
 
 def trainer() -> Trainer:

@@ -27,7 +27,7 @@ FIELDS: dict[str, tuple[Any, list, list]] = {
     "data.crop": (32, ["32", 32.0, True], [0, -1]),
     "data.scale": (
         [0.5, 2.0],
-        [2.0, None, ["a", "b"]],
+        [2.0, None, [1, "2"]],
         [[2.0], [0.0, 1.0], [2.0, 1.0], [1.0, 2.0, 3.0], [1.0, float("nan")], [1.0, float("inf")]],
     ),
     "data.rotations": (True, [1, 0, "true", None], []),

@@ -72,7 +72,7 @@ def _list(_: argparse.Namespace) -> None:
         what = (registry.find("dataset", name).make.__doc__ or "").partition("\n")[0].rstrip(".")
         table.add_row(name, what, _PREPARED.get(name, "no"), "yes" if here else "no")
     console().print(table)
-    print("Any image-classification set of tensorflow-datasets works as data=tfds data.name=NAME.")
+    print("Any image data set of tensorflow-datasets works as data=tfds data.name=NAME.")
 
 
 def _prepare(args: argparse.Namespace) -> None:

@@ -26,9 +26,9 @@ LIBRARY = [
 LAB = [
     ["store", "signals", "memory", "devices", "terminal"],
     ["locks"],
-    ["data", "optimizers"],
+    ["data", "optimizers", "measures"],
     ["config"],
-    ["records", "checkpoints", "parts", "feed"],
+    ["records", "checkpoints", "parts", "feed", "losses"],
     ["trained"],
     ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],

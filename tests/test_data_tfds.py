@@ -184,7 +184,7 @@ def test_a_palette_image_becomes_the_colours_it_shows(data_dir: Path) -> None:
             None,
             "label: Sc",
         ),
-        ({"more": tfds.features.ClassLabel(num_classes=2)}, None, r"more: ClassLabel\(\), label: ClassLabel"),
+        ({"more": tfds.features.ClassLabel(num_classes=2)}, None, r"label: ClassLabel\(\), more: ClassLabel"),
         ({"extra": tfds.features.Image(shape=SHAPE)}, None, r"extra: Image\(6, 5, 3\)"),
     ],
     ids=["16 bits", "no class", "two labels", "two images"],

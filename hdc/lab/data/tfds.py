@@ -378,7 +378,9 @@ def _keys(name: str, info: tfds.core.DatasetInfo, image: str = "", label: str = 
 
 
 def _shown(features: Any) -> str:
-    return ", ".join(f"{key}: {type(features[key]).__name__}{features[key].shape}" for key in features)
+    return ", ".join(
+        f"{key}: {type(features[key]).__name__}{features[key].shape}" for key in sorted(features)
+    )
 
 
 def _is_image(feature: object) -> bool:

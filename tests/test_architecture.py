@@ -26,7 +26,7 @@ LIBRARY = [
 LAB = [
     ["store", "signals", "memory", "devices", "terminal"],
     ["locks"],
-    ["data", "optimizers", "measures"],
+    ["data", "optimizers"],
     ["config"],
     ["records", "checkpoints", "parts", "feed", "losses"],
     ["trained"],

@@ -457,7 +457,7 @@ def test_ten_minutes_of_the_page_run_as_they_are_written(tmp_path, monkeypatch, 
             assert main(arguments) == 0, command
     said = capsys.readouterr().out
     assert "background" in said
-    assert "difference to 1x3, paired by seed" in said
+    assert "difference to 1-1-1, paired by seed" in said
     assert size_of("cells.png") > (800, 600)
     runs = records.load("cells")
     assert [run.state for run in runs] == ["done", "done"]

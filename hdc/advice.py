@@ -10,6 +10,8 @@ from functools import partial
 from itertools import groupby
 from typing import Literal
 
+import numpy as np
+
 from hdc.fields import Field
 from hdc.ripple import SPREAD_DB, STEM, predict
 from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule, first_gap, padding_share
@@ -29,6 +31,9 @@ Rule = Literal[
     "VALID",
     "last layer",
     "better schedule",
+    "phases",
+    "checkerboard",
+    "dead input",
 ]
 
 
@@ -137,6 +142,69 @@ def for_layers(
         same = axis > 0 and (chains, seen_along) == (axes[0], coverage[0])
         per_axis.append(per_axis[0] if same else along_axis(chains, seen_along, stem))
     return merge(per_axis, layers, seen)
+
+
+def for_phases(
+    phases: Sequence[tuple[tuple[int, ...], float, float]], seen: float, up: Sequence[str]
+) -> Iterator[Finding]:
+    """The findings about the phases of an output.
+
+    Args:
+        phases: for each an output pixel, the share of its field that is seen, and its number of paths,
+            divided by the largest of these.
+        seen: that share at the output pixel that the other findings are about.
+        up: the transposed convolutions whose kernel is no multiple of their stride.
+    """
+    blind = [at for at, _, paths in phases if paths == 0]
+    fix = (
+        f"give {up[0]} a kernel that is a multiple of its stride"
+        if up
+        else "lower the rates after upsampling"
+    )
+    fix += ", or resize and convolve"
+    if blind:
+        some = f"{len(blind)} of {len(phases)} phases of the output see nothing of the input, such as pixel"
+        yield Finding("phases", "", f"{some} {_place(blind[0])}", fix, True)
+    holed = [(covered, at) for at, covered, paths in phases if paths and covered < seen]
+    if holed:
+        covered, at = min(holed)
+        message = (
+            f"output pixel {_place(at)} and others of its phase see only {share(covered)} of their field"
+        )
+        yield Finding("phases", "", message, fix, True)
+    fewest = min((paths for _, _, paths in phases if paths), default=1.0)
+    if up and fewest < 1 - 1e-9:
+        message = f"one phase of the output has {share(fewest)} of the paths of another: a checkerboard"
+        yield Finding("checkerboard", ", ".join(up), message, fix, False)
+
+
+def for_input(reaching: np.ndarray, wide: Sequence[str]) -> Iterator[Finding]:
+    """The findings about input pixels that reach no output.
+
+    Args:
+        reaching: bool `[input's spatial axes]`, which do.
+        wide: the layers whose stride is larger than their kernel.
+    """
+    if reaching.all():
+        return
+    box = [
+        np.flatnonzero(reaching.any(axis=tuple(set(range(reaching.ndim)) - {a})))
+        for a in range(reaching.ndim)
+    ]
+    within = reaching[tuple(slice(found[0], found[-1] + 1) for found in box)]
+    dead = f"{share(float(np.mean(~reaching)))} of the input's pixels"
+    if within.all():
+        fix = "pad the maps, or take an input whose size fits the strides"
+        yield Finding("dead input", "", f"{dead}, at its edges, reach no output", fix, False)
+        return
+    gap = np.argwhere(~within)[0] + [found[0] for found in box]
+    fix = "take a kernel of at least the stride" if wide else "widen the kernels or lower the strides"
+    message = f"{dead} reach no output, such as pixel {_place(gap)}"
+    yield Finding("dead input", wide[0] if wide else "", message, f"{fix}, or pool before it", True)
+
+
+def _place(pixel: Iterable[int]) -> str:
+    return ", ".join(map(str, pixel))
 
 
 def along_axis(

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from hdc.fields import PathCounts
 from hdc.receptive.annotate import annotate
 from hdc.receptive.axes import Annotation
 from hdc.receptive.layers import Layer, Seen, count_paths, find_layers, spatial_axes
+from hdc.receptive.reach import Phase, find_phases, find_reached, find_reaching
 from hdc.receptive.steps import Step, Trace, Value
 from hdc.receptive.trace import trace
 from hdc.schedules import Gridding
@@ -59,6 +60,11 @@ class Analysis(Seen):
             it is seen; the numbers leave them out. Attention is none: what it reads is counted.
         assumed: parameters without values, of an abstract model, that decide what a mask hides. It is taken
             to hide nothing, so that the numbers are upper bounds.
+        phases: of an output that is finer than a map on the way, what the pixels see that lie differently
+            between those of the map; the worst first, () where all lie alike. More than 64 phases along an
+            axis are not told apart; if the axes have more together, they are those along each axis and along
+            the diagonal.
+        reaching: `[input's spatial axes]` bool: the input pixels that reach any output, be it by a summary.
         layers: every convolution and pooling on the way.
         findings: what should be changed, with the change.
     """
@@ -76,8 +82,35 @@ class Analysis(Seen):
     gridding: Gridding
     couplings: tuple[str, ...]
     assumed: tuple[str, ...]
+    phases: tuple[Phase, ...]
+    reaching: np.ndarray
     layers: tuple[Layer, ...]
-    findings: tuple[Finding, ...] = field(default=())
+    findings: tuple[Finding, ...]
+    _reached: Callable[[tuple[int, ...]], np.ndarray]
+
+    @property
+    def dead(self) -> float:
+        """The share of the input's pixels that reach no output."""
+        return float(np.mean(~self.reaching))
+
+    @property
+    def checkerboard(self) -> float:
+        """How much fewer paths the phase with the fewest has: 0 if all have as many, 1 if one has none."""
+        return 1 - min((phase.paths for phase in self.phases), default=1.0)
+
+    def reaches(self, pixel: Sequence[int]) -> np.ndarray:
+        """The projective field of an input pixel: the outputs that see it, couplings aside.
+
+        Args:
+            pixel: its place along the input's spatial axes.
+
+        Returns:
+            Bool, of the output's spatial axes.
+
+        Raises:
+            InputError: for a place that is not on the input.
+        """
+        return self._reached(_on(pixel, self.input_shape[1:-1], "pixel", "the input"))
 
     @cached_property
     def path_counts(self) -> np.ndarray:
@@ -122,6 +155,14 @@ class Analysis(Seen):
             lines.append(f"output stride {_times(self.output_stride)}")
         if self.offset is not None:
             lines[-1] += f", offset {', '.join(f'{value:g}' for value in self.offset)}"
+        if self.phases:
+            worst = self.phases[0]
+            lines.append(
+                f"{len(self.phases)} phases, the worst at output pixel {_times(worst.at, ', ')}: "
+                f"{worst.coverage:.1%} seen of {_times(worst.size)} px; checkerboard {self.checkerboard:.2f}"
+            )
+        if self.dead:
+            lines.append(f"{advice.share(self.dead)} of the input reaches no output")
         lines += [f"also sees a summary of the map, not counted here: {name}" for name in self.couplings]
         lines += [
             f"an upper bound: {name}, which has no value, may mask some of it out" for name in self.assumed
@@ -196,11 +237,18 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
     annotation = annotate(traced)
     axes = spatial_axes(traced.output, annotation)
     place = _place(traced.output, axes, at)
+    phases = find_phases(traced, annotation, axes)
+    if at is None and phases and any(phase.paths > 0 for phase in phases):
+        # Where the centre sees nothing, the phase beside it that sees something.
+        seeing = [phase.at for phase in phases if phase.paths > 0]
+        if place in {phase.at for phase in phases} - set(seeing):
+            place = min(seeing, key=lambda other: math.dist(other, place))
     pixel = traced.output, dict(zip(axes, place, strict=True))
-    inside, _, _ = count_paths(traced, annotation, [pixel], beyond=False)[0]
+    inside = count_paths(traced, annotation, [pixel], beyond=False)[0].counts
     if not inside.any():
-        raise InputError(f"the result of {type(model).__name__} does not depend on its input at {place}")
-    counts, start, within_edges = count_paths(traced, annotation, [pixel], beyond=True)[0]
+        but = ", except on a summary of the map" if annotation.couplings else ""
+        raise InputError(f"the result of {type(model).__name__} does not depend on its input at {place}{but}")
+    counts, start, within_edges, _ = count_paths(traced, annotation, [pixel], beyond=True)[0]
     paths = PathCounts.of(inside, (0,) * inside.ndim) if within_edges else PathCounts.of(counts, start)
     spatial = [annotation.axes[traced.output][axis] for axis in axes]
     whole = [axis.space for axis in spatial] == list(range(len(shape) - 2))
@@ -210,6 +258,7 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         middles = [start + (length - 1) / 2 for start, length in zip(paths.origin, paths.size, strict=True)]
         offset = tuple(float(m - i * s) for m, i, s in zip(middles, place, strides, strict=True))
     layers, before = find_layers(traced, annotation)
+    reaching = find_reaching(traced, annotation)
     return Analysis(
         model=type(model).__name__,
         input_shape=shape,
@@ -224,8 +273,11 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         gridding=paths.gridding(annotation.spread[traced.output]),
         couplings=_couplings(traced, annotation, _uncounted(traced, annotation, pixel, inside)),
         assumed=tuple(sorted(annotation.assumed)),
+        phases=phases,
+        reaching=reaching,
         layers=layers,
-        findings=_findings(layers, before, paths),
+        findings=_findings(layers, before, paths, phases, reaching),
+        _reached=lambda pixel: find_reached(traced, annotation, axes, pixel),
     )
 
 
@@ -249,10 +301,14 @@ def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tupl
         raise InputError(
             f"the output {output.shape} has no spatial axes, so at={_shown(at)} is not a place on it"
         )
-    given = _integers(at)
-    fits = given is not None and len(given) == len(axes)
+    return _on(at, lengths, "at", "the output")
+
+
+def _on(place: Sequence[int], lengths: Sequence[int], name: str, of: str) -> tuple[int, ...]:
+    given = _integers(place)
+    fits = given is not None and len(given) == len(lengths)
     if given is None or not fits or any(not 0 <= i < n for i, n in zip(given, lengths, strict=True)):
-        raise InputError(f"at={_shown(at)} is not a place on the output's {_times(lengths)} map")
+        raise InputError(f"{name}={_shown(place)} is not a place on {of}'s {_times(lengths)} map")
     return given
 
 
@@ -291,8 +347,8 @@ def _uncounted(
     rest = {(step, value) for step, value in annotation.couplings if not is_softmax(step)}
     if rest == annotation.couplings:
         return rest
-    followed, _, _ = count_paths(traced, replace(annotation, couplings=rest), [pixel], beyond=False)[0]
-    return rest if np.array_equal(followed > 0, inside > 0) else annotation.couplings
+    followed = count_paths(traced, replace(annotation, couplings=rest), [pixel], beyond=False)[0]
+    return rest if np.array_equal(followed.counts > 0, inside > 0) else annotation.couplings
 
 
 def _couplings(traced: Trace, annotation: Annotation, chosen: set[tuple[Step, Value]]) -> tuple[str, ...]:
@@ -336,7 +392,13 @@ def _parameter(start: Step, following: Callable[[Step], list[Step]]) -> str:
     return ""
 
 
-def _findings(layers: Sequence[Layer], before: Sequence[set[int]], paths: PathCounts) -> tuple[Finding, ...]:
+def _findings(
+    layers: Sequence[Layer],
+    before: Sequence[set[int]],
+    paths: PathCounts,
+    phases: Sequence[Phase],
+    reaching: np.ndarray,
+) -> tuple[Finding, ...]:
     along, axes = [], range(paths.counts.ndim)
     by_axis = [[_along(layer, axis) for axis in axes] for layer in layers]
     for axis in axes:
@@ -350,7 +412,18 @@ def _findings(layers: Sequence[Layer], before: Sequence[set[int]], paths: PathCo
             last = number
         along.append(chains)
     chosen = [one for one, layer in zip(by_axis, layers, strict=True) if any(_chosen(layer, a) for a in axes)]
-    return advice.for_layers(along, list(map(paths.axis_coverage, axes)), chosen, paths.coverage)
+    found = advice.for_layers(along, list(map(paths.axis_coverage, axes)), chosen, paths.coverage)
+    wide = [layer.name for layer in layers if any(layer.kernel[a] < layer.strides[a] for a in axes)]
+    up = [
+        layer.name
+        for layer in layers
+        if layer.kind == "transposed conv" and any(layer.kernel[a] * layer.strides[a] % 1 for a in axes)
+    ]
+    more = [
+        *advice.for_phases([(phase.at, phase.coverage, phase.paths) for phase in phases], paths.coverage, up),
+        *advice.for_input(reaching, wide),
+    ]
+    return tuple(sorted([*found, *more], key=lambda finding: not finding.problem))
 
 
 def _along(layer: Layer, axis: int) -> AxisOfLayer:

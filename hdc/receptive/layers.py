@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -116,14 +117,14 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
         some = middles[first : first + _AT_ONCE]
         found = count_paths(traced, annotation, some, beyond=True)
         # Counts are of no use if they continue beyond some maps and end at the edges of others.
-        bounded = [row for row, (_, _, within_edges) in enumerate(found) if within_edges]
+        bounded = [row for row, one in enumerate(found) if one.bounded]
         if bounded:
             inside = count_paths(traced, annotation, [some[row] for row in bounded], beyond=False)
             for row, again in zip(bounded, inside, strict=True):
                 found[row] = again
         counted += found
     # A place that looks at nothing but zeros that the model put in has no field.
-    kept = [number for number, (counts, _, _) in enumerate(counted) if counts.any()]
+    kept = [number for number, one in enumerate(counted) if one.counts.any()]
     layers = []
     names: Counter[str] = Counter()
     for number in kept:
@@ -131,8 +132,7 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
         operand = step.inputs[0]
         name = step.inputs[-1].parameter.rpartition(".")[0] or kind
         names[name] += 1
-        counts, start, _ = counted[number]
-        paths = PathCounts.of(counts, start)
+        paths = PathCounts.of(counted[number].counts, counted[number].start)
         layers.append(
             Layer(
                 name=name if names[name] == 1 else f"{name} ({names[name]})",
@@ -155,10 +155,30 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
     return tuple(layers), tuple({kept.index(i) for i in chosen[n][-1] if i in kept} for n in kept)
 
 
+class Counted(NamedTuple):
+    """Path counts from one place.
+
+    Attributes:
+        counts: over the input's spatial axes.
+        start: where they start.
+        bounded: whether the edge of a map took part.
+        log: the logarithm of the factor by which they were divided.
+    """
+
+    counts: np.ndarray
+    start: tuple[int, ...]
+    bounded: bool
+    log: float
+
+
 def count_paths(
-    traced: Trace, annotation: Annotation, places: Sequence[tuple[Value, dict[int, int]]], *, beyond: bool
-) -> list[tuple[np.ndarray, tuple[int, ...], bool]]:
-    """For each place: counts over the input's spatial axes, where they start, whether an edge took part."""
+    traced: Trace,
+    annotation: Annotation,
+    places: Sequence[tuple[Value, Mapping[int, int | range]]],
+    *,
+    beyond: bool,
+) -> list[Counted]:
+    """The path counts from each place: a position, or a range of them, along some axes of an array."""
     pullback = Pullback(traced, annotation, find_sources(traced, annotation), beyond=beyond)
     window = pullback.run(places)
     *space, channels = traced.input.shape[1:]
@@ -169,7 +189,8 @@ def count_paths(
             window = window.fitted(axis, 0, length)
     starts = tuple(start or 0 for start in window.starts[1:-1])
     counts = window.counts[:, 0, ..., 0]
-    return [(counts[row], starts, bool(pullback.bounded[row])) for row in range(len(places))]
+    rows = zip(counts, pullback.bounded, pullback.logs, strict=True)
+    return [Counted(row, starts, bool(bounded), float(log)) for row, bounded, log in rows]
 
 
 def spatial_axes(value: Value, annotation: Annotation) -> list[int]:

@@ -33,39 +33,45 @@ class Pullback:
         beyond: whether windows continue beyond the edge of a map, as if it had none, wherever an operation
             allows that; otherwise every map ends where it ends and paths through the padding are lost.
         bounded: `[outputs]`, whether the edge of some map took part even so: a head over the whole map.
+        logs: `[outputs]`, the logarithm of the factor by which the counts were divided.
     """
 
     def __init__(self, trace: Trace, annotation: Annotation, sources: Sources, *, beyond: bool):
         self.trace, self.annotation, self.sources, self.beyond = trace, annotation, sources, beyond
-        self.bounded = np.zeros(0, bool)
+        self.bounded, self.logs = np.zeros(0, bool), np.zeros(0)
         self._windows: dict[Value, Window] = {}
         self._most = np.zeros(0)  # `[outputs]`, the largest count so far
         self._scaled = self._only_seen = False
 
-    def run(self, places: Sequence[tuple[Value, Mapping[int, int]]]) -> Window:
+    def run(self, places: Sequence[tuple[Value, Mapping[int, int | range]]]) -> Window:
         """The counts at the input, one row for each place.
 
         Args:
-            places: an array of the trace and an index for some of its axes; all of the other axes.
+            places: an array of the trace and an index, or a range, for some of its axes; all of the others.
         """
         self._scaled = False
         found = self._run(places)
         if self._scaled:
             # What is small beside the rest may have vanished: where something is seen is found again.
+            logs, total = self.logs, mass(found.counts)
             self._only_seen = True
             seen = self._run(places)
             self._only_seen = False
-            shares = found.counts / mass(found.counts).reshape(-1, *(1 for _ in found.starts))
+            total[total == 0] = 1
+            self.logs = logs + np.log(total)
+            shares = found.counts / total.reshape(-1, *(1 for _ in found.starts))
             found = Window(np.where(seen.counts > 0, np.maximum(shares, _LEAST), 0.0), found.starts)
         return found
 
-    def _run(self, places: Sequence[tuple[Value, Mapping[int, int]]]) -> Window:
+    def _run(self, places: Sequence[tuple[Value, Mapping[int, int | range]]]) -> Window:
         self.bounded = np.zeros(len(places), bool)
-        self._windows, self._most = {}, np.zeros(len(places))
+        self._windows, self._most, self.logs = {}, np.zeros(len(places)), np.zeros(len(places))
         for row, (value, index) in enumerate(places):
-            counts = np.zeros((len(places), *(1 for _ in value.shape)))
+            given = [index.get(axis) for axis in range(len(value.shape))]
+            lengths = [len(one) if isinstance(one, range) else 1 for one in given]
+            counts = np.zeros((len(places), *lengths))
             counts[row] = 1
-            self.add(value, Window(counts, tuple(index.get(axis) for axis in range(len(value.shape)))))
+            self.add(value, Window(counts, tuple(o.start if isinstance(o, range) else o for o in given)))
         for step in reversed(self.trace.steps):
             for number, window in enumerate([self._windows.pop(output, None) for output in step.outputs]):
                 if window is not None:
@@ -77,6 +83,7 @@ class Pullback:
                 for value, window in self._windows.items():
                     self._windows[value] = window.scaled(factor.reshape(-1, *(1 for _ in value.shape)))
                 self._most *= factor
+                self.logs -= np.log(factor)
         rank = len(self.trace.input.shape)
         nothing = Window(np.zeros((len(places), *(1,) * rank)), (None,) * rank)
         return self._windows.get(self.trace.input, nothing)

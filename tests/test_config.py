@@ -44,6 +44,13 @@ FIELDS: dict[str, tuple[Any, list, list]] = {
     "optim.clip_norm": (None, ["1", True], [0.0, -1.0, float("nan"), float("inf")]),
     "train.epochs": (2, ["2", 2.0, True, None], [0, -1, 10**6 + 1]),
     "train.batch_size": (16, ["2", 2.0, True, None], [0, -1]),
+    "train.loss": ("focal", [1, None], ["mse", "Dice"]),
+    "train.class_weights": (
+        [1.0, 0.0, 2.5],
+        [2.0, True, [1, "2"], [None]],
+        ["equal", [], [0.0, 0.0], [-1.0, 2.0], [float("nan"), 1.0], [float("inf"), 1.0]],
+    ),
+    "train.label_smoothing": (0.1, ["0.1", True, None], [-0.1, 1.1, float("nan")]),
     "gridding.images": (8, ["2", 2.0, True, None], [0, -1]),
     "gridding.max_period": (4, ["2", 2.0, True, None], [1, 0, 4097]),
     "ops.backend": ("lax", [1, None], ["LAX", "cuda"]),

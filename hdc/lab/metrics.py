@@ -27,7 +27,7 @@ class Evaluation:
     Attributes:
         confusion: `[classes, classes]` int64, rows the truth, columns the prediction; per pixel
             for dense prediction, per image for classification.
-        loss: mean cross-entropy, nats.
+        loss: mean cross-entropy in nats, whatever was minimised.
         speckles, speckle_sites: see `speckle_maps`; both 0 for classification.
         predictions: `[n, ...]` int32, shaped like the labels (cropped if VALID layers shrink the maps).
         strata: `confusion` within each stratum, by name; empty without strata.

@@ -9,16 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax import Array, lax
 
 from hdc import cost, ops
 from hdc.errors import InputError
 from hdc.lab import devices, feed, parts
-from hdc.lab.config import LOSSES, Config
+from hdc.lab.config import Config
 from hdc.lab.data.dataset import IGNORE, Dataset
 from hdc.lab.data.stream import blocks
+from hdc.lab.losses import loss_of
 from hdc.lab.trained import normaliser
 from hdc.layers import crop, evaluation
 from hdc.registry import Images
@@ -143,7 +143,7 @@ class Trainer:
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
-        _refuse_loss(config.train.loss, dataset)
+        self._loss = loss_of(config.train, dataset)
         _refuse_without_labels(parts.output_shape(config, self.abstract, self._images), dataset)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
         self._programs: dict[int, _Programs] = {}  # by how many seeds they train
@@ -311,8 +311,7 @@ class Trainer:
         else:
             fed = feed.Whole(dataset.train, layout)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
-        flips, normalise, ignores = self.config.data.flips, self.normalise, dataset.train.ignores
-        task, loss = dataset.task, self.config.train.loss
+        flips, normalise = self.config.data.flips, self.normalise
         shape = self._shape(layout.seeds)
 
         def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
@@ -324,17 +323,11 @@ class Trainer:
             def objective(model: nnx.Module) -> tuple[Array, Array]:
                 logits = model(normalise(x))  # type: ignore[operator]
                 truth = crop(y, *logits.shape[1:3]) if y.ndim > 1 else y
-                if task == "regression":
-                    error = jnp.mean(jnp.abs(logits - truth))
-                    return (error if loss == "l1" else jnp.mean((logits - truth) ** 2)), error
-                if not ignores:
-                    losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
-                    return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == truth)
-                return _over_counted(logits, truth)
+                return self._loss(logits, truth)
 
-            (value, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
+            (loss, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
             optimizer.update(model, gradients)
-            return nnx.state((model, optimizer)), value, hits
+            return nnx.state((model, optimizer)), loss, hits
 
         def shuffled(key: Array) -> tuple[Array, Array]:
             order_key, flip_key = jax.random.split(key)
@@ -391,22 +384,6 @@ class _Programs:
     proceed: Callable
     steps: jax.stages.Compiled
     fed: int
-
-
-def _over_counted(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Mean cross-entropy and accuracy over the pixels whose label is not `IGNORE`; 0 without such pixels."""
-    counted = labels != IGNORE
-    count = jnp.maximum(jnp.sum(counted), 1)
-    # Loss and gradient are not defined for IGNORE; any class can take its place, as it is not counted.
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, labels, 0))
-    hits = (jnp.argmax(logits, axis=-1) == labels) & counted
-    return jnp.sum(losses, where=counted) / count, jnp.sum(hits) / count
-
-
-def _refuse_loss(loss: str, dataset: Dataset) -> None:
-    allowed = LOSSES["regression" if dataset.task == "regression" else "classes"]
-    if loss not in ("auto", *allowed):
-        raise InputError(f"train.loss={loss} does not fit {dataset.name}: use {' or '.join(allowed)}")
 
 
 def _refuse_without_labels(logits: tuple[int, ...], dataset: Dataset) -> None:

@@ -216,8 +216,10 @@ def test_what_is_cached_is_the_content_wherever_it_lies(tmp_path, monkeypatch, c
         pixels = np.array(image)
     pixels[2, 2, 2] ^= 1
     save(changed, pixels)
-    assert folder.dataset(tmp_path / "b").fingerprint != first.fingerprint
-    assert len(list(cache.glob("folder-*.safetensors"))) == 2
+    other = folder.dataset(tmp_path / "b").fingerprint
+    save(tmp_path / "b" / "masks" / "tile 03.tif", np.zeros((6, 6), np.uint8))
+    assert len({first.fingerprint, other, folder.dataset(tmp_path / "b").fingerprint}) == 3
+    assert len(list(cache.glob("folder-*.safetensors"))) == 3
 
 
 def test_arrays_come_out_as_they_are(tmp_path):

@@ -141,7 +141,7 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
     while len(counted) < len(middles):
         some = middles[len(counted) : len(counted) + at_once]
         found = _follow(traced, annotation, some)
-        at_once = max(1, min(_AT_ONCE, 2 * at_once, _ENTRIES // found[-1].counts.size))
+        at_once = max(1, min(_AT_ONCE, 2 * at_once, _ENTRIES // max(1, found[-1].counts.size)))
         counted += [_counted(traced, annotation, *pair) for pair in zip(some, found, strict=True)]
     # A place that looks at nothing but zeros that the model put in has no field.
     kept = {number: one for number, one in enumerate(counted) if one is not None}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +59,10 @@ def test_a_stream_has_the_bits_of_the_data_in_memory(readers, tmp_path, monkeypa
     assert in_memory.streamed is None and streamed.streamed is not None
     assert isinstance(in_memory.dataset.train.images, np.ndarray)
     same_bits(list(streamed.fit([3])), list(in_memory.fit([3])))
+    for thread in threading.enumerate():
+        if thread.name.startswith("grain"):  # of the last epoch: ending, not waiting for more to read
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_interrupted_anywhere_it_resumes_with_the_same_bits(tmp_path, monkeypatch):

@@ -238,6 +238,42 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return sum(losses) / len(losses)
 
 
+def chances(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def class_loss(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    kind: str,
+    weights: Sequence[float] | None = None,
+    smoothing: float = 0,
+    ignore: int | None = None,
+) -> float:
+    """A loss of classes, label by label: `cross_entropy`, `focal` (power 2) or `dice`; what is ignored is
+    left out, and each label counts by the weight of its class."""
+    classes = logits.shape[-1]
+    p, places = chances(logits), [place for place in np.ndindex(labels.shape) if labels[place] != ignore]
+    of_class = [1.0] * classes if weights is None else weights
+    if kind == "dice":
+        losses = []
+        for c in range(classes):
+            both = sum(p[place][c] for place in places if labels[place] == c)
+            either = sum(p[place][c] + (labels[place] == c) for place in places)
+            losses.append(1 - (2 * both + 2) / (either + 2))
+        return sum(w * loss for w, loss in zip(of_class, losses, strict=True)) / sum(of_class)
+    total = weight = 0.0
+    for place in places:
+        truth = [smoothing / classes + (1 - smoothing) * (c == labels[place]) for c in range(classes)]
+        loss = -sum(t * math.log(chance) for t, chance in zip(truth, p[place], strict=True))
+        if kind == "focal":
+            loss *= (1 - p[place][labels[place]]) ** 2
+        total, weight = total + of_class[labels[place]] * loss, weight + of_class[labels[place]]
+    return total / weight if weight else 0.0
+
+
 # --- gridding ---
 
 

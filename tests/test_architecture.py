@@ -28,7 +28,7 @@ LAB = [
     ["locks"],
     ["data", "optimizers"],
     ["config"],
-    ["records", "checkpoints", "parts", "feed"],
+    ["records", "checkpoints", "parts", "feed", "losses"],
     ["trained"],
     ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],

@@ -1,6 +1,9 @@
 """Data of one's own: folders of images and .npz files come out as they were written, and are told apart."""
 
 import hashlib
+import os
+import re
+import shlex
 from pathlib import Path
 
 import jax
@@ -21,6 +24,7 @@ from hdc.lab.parts import dataset as made
 from hdc.lab.report import tables
 from hdc.lab.trained import normaliser
 
+WITH_PROGRAMS = os.environ["HDC_CACHE_DIR"]  # the tests' own, which has the native library
 CLASSES = ("sea", "land", "ice")
 
 
@@ -208,11 +212,14 @@ def test_what_is_cached_is_the_content_wherever_it_lies(tmp_path, monkeypatch, c
         again = folder.dataset(tmp_path / "b")
     assert first.fingerprint == again.fingerprint
     changed = tmp_path / "b" / "images" / "tile 03.png"
-    pixels = np.array(Image.open(changed))
+    with Image.open(changed) as image:
+        pixels = np.array(image)
     pixels[2, 2, 2] ^= 1
     save(changed, pixels)
-    assert folder.dataset(tmp_path / "b").fingerprint != first.fingerprint
-    assert len(list(cache.glob("folder-*.safetensors"))) == 2
+    other = folder.dataset(tmp_path / "b").fingerprint
+    save(tmp_path / "b" / "masks" / "tile 03.tif", np.zeros((6, 6), np.uint8))
+    assert len({first.fingerprint, other, folder.dataset(tmp_path / "b").fingerprint}) == 3
+    assert len(list(cache.glob("folder-*.safetensors"))) == 3
 
 
 def test_arrays_come_out_as_they_are(tmp_path):
@@ -436,6 +443,86 @@ def test_a_run_is_not_resumed_on_other_data(tmp_path):
         run.refuse_other_data("b" * 16)
     (planned,) = records.plan(tmp_path / "mine", [from_dict({"net": {"width": 8}})])
     planned.refuse_other_data("b" * 16)
+
+
+def test_ten_minutes_of_the_page_run_as_they_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "data.md").read_text().partition("\n## ")[0]
+    monkeypatch.setenv("HDC_CACHE_DIR", WITH_PROGRAMS)
+    for language, text in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL):
+        if language == "python":
+            exec(compile(text, "data.md", "exec"), {})
+            continue
+        for command in text.splitlines():
+            program, *arguments = shlex.split(command)
+            assert program == "hdc"
+            assert main(arguments) == 0, command
+    said = capsys.readouterr().out
+    assert "background" in said
+    assert "difference to 1-1-1, paired by seed" in said
+    assert size_of("cells.png") > (800, 600)
+    runs = records.load("cells")
+    assert [run.state for run in runs] == ["done", "done"]
+    assert runs[0].info["data"]["classes"] == ["background", "small", "large"]
+    assert Path("results/cells/figures/panels.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"), [("classes", "classification"), ("float", "dense"), ("many", "dense")]
+)
+def test_every_kind_of_data_set_is_described_and_shown(tmp_path, monkeypatch, capsys, kind, task):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).random((9, 6, 8, 2 if kind == "float" else 5), np.float32)
+    labels = np.arange(9) % 3 if kind == "classes" else np.arange(9 * 48).reshape(9, 6, 8) % 40
+    labels = labels if kind == "classes" else np.where(labels == 39, 255, labels)
+    parts = {
+        f"{split}_{what}": array[at : at + 3]
+        for what, array in (("images", images), ("labels", labels))
+        for at, split in ((0, "train"), (3, "val"), (6, "test"))
+    }
+    np.savez("x.npz", **parts)
+    assert main(["data", "info", "npz", "path=x.npz"]) == 0
+    said = capsys.readouterr().out
+    assert f"npz: {task}, images of 6 x 8 x {images.shape[3]} float32" in said
+    mean, deviation = images[:3, ..., 1].mean(), images[:3, ..., 1].std()
+    (line,) = (line for line in said.splitlines() if "channel 1 " in line)
+    assert [float(word) for word in line.split()[2:]] == pytest.approx([mean, deviation], rel=1e-4)
+    if kind == "classes":
+        assert [line.split() for line in said.splitlines() if line.split()[:1] == ["2"]] == [
+            ["2", *["33.33"] * 3]
+        ]
+    else:
+        share = 100 * (labels[:3] == 255).mean()
+        (line,) = (line for line in said.splitlines() if "no label" in line)
+        assert float(line.split()[2]) == pytest.approx(share, abs=0.005)
+    assert main(["data", "show", "npz", "path=x.npz", "--out", "deep/sheet.png"]) == 0
+    assert size_of("deep/sheet.png") > (800, 300)
+
+
+def size_of(path: str) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "folder", "pth=x"], "unknown key 'pth'; did you mean path?"),
+        (["info", "folder", "path"], "'path' is not KEY=VALUE"),
+        (["info", "folder"], "data.path is empty: give data=folder data.path=DIR"),
+        (["info", "npz", "size=[4]"], "unknown key 'size'"),
+        (["info", "folder", "size=x"], "size"),
+        (["info", "folder", "size=[0]"], "data.size must be at least 1, got 0"),
+        (["show", "terrain", "--out", "x.jpg"], "--out x.jpg must end in .png"),
+        (["prepare", "folder"], "folder is your own data and needs no preparing"),
+    ],
+)
+def test_what_the_commands_cannot_do_is_one_line(arguments, message, capsys):
+    assert main(["data", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert message in line
 
 
 def test_a_launch_on_changed_data_ends_with_one_line_and_changes_nothing(tmp_path, monkeypatch, capsys):

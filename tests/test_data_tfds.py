@@ -2,6 +2,8 @@
 
 import io
 import os
+import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -18,8 +21,10 @@ from tensorflow_datasets.core import registered
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from hdc.errors import InputError
+from hdc.lab import memory
 from hdc.lab.data import tfds as tfds_source
 from hdc.lab.data.dataset import Split
+from hdc.lab.data.stream import Rows
 
 SHAPE = (6, 5, 3)
 FEATURES = {"image": tfds.features.Image(shape=SHAPE), "label": tfds.features.ClassLabel(names=["no", "yes"])}
@@ -173,23 +178,217 @@ def test_a_palette_image_becomes_the_colours_it_shows(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("features", "keys", "found"),
     [
-        ({"image": tfds.features.Image(shape=(None, None, 3))}, None, r"image: Image\(None, None, 3\)"),
         ({"image": tfds.features.Image(shape=SHAPE, dtype=np.uint16)}, None, r"image: Image\(6, 5, 3\)"),
         (
             {"image": tfds.features.Image(shape=SHAPE), "label": tfds.features.Scalar(np.int64)},
             None,
             "label: Sc",
         ),
-        ({"label": tfds.features.Image(shape=(6, 5, 1))}, ("image", "label"), r"label: Image\(6, 5, 1\)"),
+        ({"more": tfds.features.ClassLabel(num_classes=2)}, None, r"label: ClassLabel\(\), more: ClassLabel"),
         ({"extra": tfds.features.Image(shape=SHAPE)}, None, r"extra: Image\(6, 5, 3\)"),
     ],
-    ids=["any size", "16 bits", "no class", "a mask", "two images"],
+    ids=["16 bits", "no class", "two labels", "two images"],
 )
 def test_other_features_are_refused_by_name(data_dir: Path, features, keys, found: str) -> None:
     write(data_dir, splits={}, features=FEATURES | features, keys=keys)
     with pytest.raises(InputError, match=f"hdc_tiny does not have one uint8 image .*{found}") as caught:
         tfds_source.dataset("hdc_tiny")
     assert "\n" not in str(caught.value)
+
+
+PETS = {  # as tensorflow-datasets describes oxford_iiit_pet
+    "image": tfds.features.Image(encoding_format="jpeg"),
+    "label": tfds.features.ClassLabel(names=["Abyssinian", "beagle"]),
+    "species": tfds.features.ClassLabel(names=["Cat", "Dog"]),
+    "file_name": tfds.features.Text(),
+    "segmentation_mask": tfds.features.Image(shape=(None, None, 1), use_colormap=True),
+    "head_bbox": tfds.features.BBoxFeature(),
+}
+
+
+def pet(split: str, index: int) -> dict[str, Any]:
+    """A picture of a size of its own; the mask has 1 in a rectangle, 3 around it, 2 elsewhere."""
+    height, width = 20 + index % 3, 30 - index % 4
+    image = np.random.default_rng([len(split), index]).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = np.full((height, width), 2, np.uint8)
+    mask[4:14, 5:20], mask[6:12, 7:18] = 3, 1
+    jpeg = io.BytesIO()
+    Image.fromarray(image).save(jpeg, "JPEG", quality=95)
+    return {
+        "image": jpeg.getvalue(), "label": index % 2, "species": index % 2, "file_name": f"pet_{index}.jpg",
+        "segmentation_mask": png(mask), "head_bbox": tfds.features.BBox(0.1, 0.2, 0.5, 0.6),
+    }  # fmt: skip
+
+
+def write_pets(data_dir: Path, **attributes: Any) -> Path:
+    return write(data_dir, make=staticmethod(pet), features=PETS, **attributes)
+
+
+def reference(split: str, index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask of a pet, each in another size."""
+    made = pet(split, index)
+    both = [Image.open(io.BytesIO(made[key])) for key in ("image", "segmentation_mask")]
+    kinds = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST)
+    image, mask = (one.resize(size[::-1], kind) for one, kind in zip(both, kinds, strict=True))
+    return np.asarray(image), np.asarray(mask)
+
+
+@pytest.mark.parametrize("limit", [10**12, 1000], ids=["in memory", "streamed"])
+def test_masks_of_images_of_any_size(data_dir, monkeypatch, limit):
+    monkeypatch.setattr(memory, "limit", lambda: limit)
+    write_pets(data_dir, splits={"train": 11, "validation": 3, "test": 4})
+    found = tfds_source.dataset("hdc_tiny", label="segmentation_mask", size=(12, 16))
+    assert (found.task, found.classes, found.image_shape) == ("dense", ("0", "1", "2", "3"), (12, 16, 3))
+    assert isinstance(found.train.images, Rows) == isinstance(found.train.labels, Rows) == (limit == 1000)
+    for name, count in (("train", 11), ("validation", 3), ("test", 4)):
+        split = found.in_memory.splits[name]
+        known = {
+            image.tobytes(): mask for image, mask in (reference(name, n, (12, 16)) for n in range(count))
+        }
+        assert len(split) == len(known) == count
+        for image, mask in zip(split.images, split.labels, strict=True):
+            np.testing.assert_array_equal(mask, known[image.tobytes()])
+
+
+def test_a_value_without_a_label_and_a_tail_to_validate_with(data_dir, monkeypatch):
+    write_pets(data_dir)
+    given = {"label": "segmentation_mask", "size": (10,), "ignore": 2}
+    loaded = tfds_source.dataset("hdc_tiny", **given)
+    assert set(np.unique(loaded.train.labels)) == {1, 3, 255}
+    monkeypatch.setattr(memory, "limit", lambda: 1)
+    streamed = tfds_source.dataset("hdc_tiny", **given)
+    for name, count in (("train", 27), ("validation", 3), ("test", 4)):
+        one, other = loaded.splits[name], streamed.splits[name]
+        assert isinstance(other.labels, Rows) and len(one) == len(other) == count
+        np.testing.assert_array_equal(one.images, np.asarray(other.images))
+        np.testing.assert_array_equal(one.labels, np.asarray(other.labels))
+    copy = pickle.loads(cloudpickle.dumps(streamed.train.images))  # as a process that reads gets it
+    np.testing.assert_array_equal(copy[np.array([3])], loaded.train.images[3:4])
+
+
+def test_a_streamed_set_of_class_labels_is_the_one_in_memory(data_dir, monkeypatch):
+    write(data_dir)
+    loaded = tfds_source.dataset("hdc_tiny")
+    monkeypatch.setattr(memory, "limit", lambda: 1)
+    streamed = tfds_source.dataset("hdc_tiny")
+    assert isinstance(streamed.train.images, Rows)
+    np.testing.assert_array_equal(np.asarray(streamed.train.images), loaded.train.images)
+    np.testing.assert_array_equal(np.asarray(streamed.train.labels), loaded.train.labels)
+    assert streamed.fingerprint == loaded.fingerprint
+
+
+def test_images_of_different_sizes_ask_for_one(data_dir):
+    write_pets(data_dir)
+    with pytest.raises(
+        InputError, match=r"image \d+ of split 'train' of hdc_tiny is 2. x .., the first"
+    ) as caught:
+        tfds_source.dataset("hdc_tiny")
+    assert str(caught.value).endswith("give data.size=[HEIGHT,WIDTH]")
+    assert tfds_source.dataset("hdc_tiny", size=(8,)).classes == ("Abyssinian", "beagle")
+    assert tfds_source.dataset("hdc_tiny", label="species", size=(8,)).classes == ("Cat", "Dog")
+
+
+def test_a_mask_with_colours_is_named(data_dir):
+    def coloured(split: str, index: int) -> dict[str, Any]:
+        return pet(split, index) | {"segmentation_mask": png(pixels(split, index))}
+
+    write(data_dir, make=staticmethod(coloured), features=PETS)
+    with pytest.raises(
+        InputError, match=r"the mask has colours .*\(example 0 of split 'train' of hdc_tiny\)"
+    ):
+        tfds_source.dataset("hdc_tiny", label="segmentation_mask", size=(8,))
+
+
+def test_a_labeled_image_names_its_classes(data_dir):
+    def named(split: str, index: int) -> dict[str, Any]:
+        mask = np.zeros(SHAPE[:2], np.uint8)
+        mask[index % 6], mask[0, 0] = 1, 255
+        return {"image": png(pixels(split, index)), "mask": png(mask)}
+
+    features = {"image": FEATURES["image"], "mask": tfds.features.LabeledImage(labels=["sea", "land", "ice"])}
+    write(data_dir, make=staticmethod(named), features=features, keys=("image", "mask"))
+    found = tfds_source.dataset("hdc_tiny")
+    assert (found.task, found.classes) == ("dense", ("sea", "land", "ice"))
+    assert set(np.unique(found.test.labels)) == {0, 1, 255}
+    with pytest.raises(
+        InputError, match="split 'train' of hdc_tiny has the value 255, but classes are 0 to 2"
+    ):
+        tfds_source.dataset("hdc_tiny", ignore=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("oxford_iiit_pet", {}, ("image", "label")),
+        ("oxford_iiit_pet", {"label": "segmentation_mask"}, ("image", "segmentation_mask")),
+        ("oxford_iiit_pet", {"label": "species"}, ("image", "species")),
+        ("scene_parse150", {}, ("image", "annotation")),
+        ("cityscapes/semantic_segmentation", {}, ("image_left", "segmentation_label")),
+        (
+            "cityscapes/stereo_disparity",
+            {"image": "image_right", "label": "disparity_map"},
+            ("image_right", "disparity_map"),
+        ),
+        ("caltech_birds2010", {"label": "segmentation_mask"}, ("image", "segmentation_mask")),
+        ("cifar10", {}, ("image", "label")),
+        ("cityscapes/stereo_disparity", {}, "image_left: Image.*: choose with data.image=KEY data.label=KEY"),
+        (
+            "cityscapes/semantic_segmentation",
+            {"label": "mask"},
+            "data.label=mask is not a feature of cityscapes",
+        ),
+        (
+            "oxford_iiit_pet",
+            {"image": "file_name"},
+            "does not have one uint8 image and one mask or class label",
+        ),
+        (
+            "oxford_iiit_pet",
+            {"label": "head_bbox"},
+            "does not have one uint8 image and one mask or class label",
+        ),
+        ("voc/2012", {}, "does not have one uint8 image and one mask or class label, but .*objects: "),
+    ],
+)
+def test_the_features_of_known_sets_are_chosen(name, given, expected):
+    """From their descriptions in tensorflow-datasets; nothing is downloaded."""
+    info = tfds_source._builder(name).info
+    if isinstance(expected, tuple):
+        assert tfds_source._keys(name, info, **given) == expected
+    else:
+        with pytest.raises(InputError, match=expected) as caught:
+            tfds_source._keys(name, info, **given)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_builder_in_the_documentation_prepares_what_is_read(data_dir, tmp_path):
+    text = "\n".join(path.read_text() for path in (Path(__file__).parents[1] / "docs").glob("*.md"))
+    (block,) = (one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "GeneratorBased" in one)
+    for split, count in (("train", 5), ("test", 2)):
+        (tmp_path / "roofs" / split).mkdir(parents=True)
+        for index in range(count):
+            made = pet(split, index)
+            (tmp_path / "roofs" / split / f"{index}.jpg").write_bytes(made["image"])
+            mask = np.asarray(Image.open(io.BytesIO(made["segmentation_mask"]))) == 1
+            (tmp_path / "roofs" / split / f"{index}.png").write_bytes(png(mask.astype(np.uint8)))
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = tfds_source.dataset("roofs", size=(12, 16))
+    assert (found.task, found.classes, len(found.train), len(found.test)) == (
+        "dense",
+        ("ground", "roof"),
+        4,
+        2,
+    )
+    assert set(np.unique(found.test.labels)) == {0, 1}
+
+
+def test_files_that_are_downloaded_by_hand_are_asked_for_in_one_line(data_dir):
+    with pytest.raises(
+        InputError, match=r"cityscapes cannot be prepared: Manual directory .*manual"
+    ) as caught:
+        tfds_source.prepare("cityscapes")
+    assert "\n" not in str(caught.value) and "leftImg8bit" in str(caught.value)
 
 
 def test_an_image_of_another_size_than_declared(data_dir: Path) -> None:
@@ -263,7 +462,8 @@ def test_a_format_that_only_tensorflow_reads(data_dir: Path) -> None:
         ("cifar10/nothing", "cannot be used: BuilderConfig nothing not found"),
         ("../cifar10", "'../cifar10' is not the name of a data set"),
         ("huggingface:mnist", "'huggingface:mnist' is not the name of a data set: write NAME, NAME/CONFIG"),
-        ("oxford_iiit_pet", r"oxford_iiit_pet does not have one uint8 image .*image: Image\(None, None, 3\)"),
+        ("oxford_iiit_pet", "oxford_iiit_pet is not prepared in .*: run 'hdc data prepare oxford_iiit_pet'"),
+        ("voc", r"voc does not have one uint8 image and one mask or class label, but image: Image\(None"),
     ],
 )
 def test_a_name_that_cannot_be_loaded(name: str, message: str) -> None:

@@ -180,6 +180,8 @@ def in_a_cluster() -> None:
     alone = list(Trainer(on(1, chosen), dense_dataset()).fit([3, 8]))
     same_bits(list(Trainer(on("auto", chosen), dense_dataset()).fit([3, 8])), alone)
     close(list(Trainer(on(4, chosen), dense_dataset()).fit([3])), alone[:2])
+    streamed = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, stream=True))
+    same_bits(list(Trainer(streamed, dense_dataset()).fit([3, 8])), alone)  # each reads half of the items
     with pytest.raises(InputError, match="hdc trains a run in one process"):
         experiment.run(records.RunFolder(Path("nowhere"), chosen), Console())
 

@@ -33,9 +33,9 @@ RUN = [
 ]
 
 
-def start(results: Path, **environment: str) -> subprocess.Popen:
+def start(results: Path, *keys: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", *RUN, f"results={results}"],
+        [sys.executable, "-m", "experiments.train", *RUN, *keys, f"results={results}"],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -44,8 +44,8 @@ def start(results: Path, **environment: str) -> subprocess.Popen:
     )
 
 
-def finish(results: Path) -> str:
-    process = start(results)
+def finish(results: Path, *keys: str) -> str:
+    process = start(results, *keys)
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert not list(results.glob("*/*/checkpoints"))
@@ -110,6 +110,17 @@ def test_any_number_of_kills_changes_nothing(uninterrupted, tmp_path):
     finish(tmp_path)
     assert ends(tmp_path) == uninterrupted
     print(f"{KILLS} kills, {during} of them during a save")
+
+
+def test_killed_in_a_stream_it_ends_as_with_all_data_in_memory(uninterrupted, tmp_path):
+    process = start(tmp_path, "train.stream=true")
+    after_new_checkpoint(tmp_path, process, 3)
+    process.kill()
+    process.communicate()
+    out = finish(tmp_path, "train.stream=true")
+    assert "streaming 64 training items, as train.stream=true asks" in out
+    assert "resuming with seed 0 at epoch" in out
+    assert ends(tmp_path) == uninterrupted
 
 
 def test_signals_are_heard_saved_and_obeyed(uninterrupted, tmp_path):

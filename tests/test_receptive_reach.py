@@ -13,7 +13,7 @@ from test_receptive import Model, conv, of, pixels
 
 from hdc.advice import for_input
 from hdc.errors import InputError
-from hdc.receptive import Analysis, analyse
+from hdc.receptive import Analysis, analyse, layers
 
 
 def filled(make: Callable[[nnx.Rngs], Any]) -> Any:
@@ -183,3 +183,31 @@ def test_outputs_that_an_input_reaches_over_a_whole_network() -> None:
     assert pixels(far.reaches((10, 3))) == {(row, column) for row in (6, 10, 14) for column in (3, 7)}
     with pytest.raises(InputError, match=r"pixel=\(20, 0\) is not a place on the input's 20x20 map"):
         far.reaches((20, 0))
+
+
+def test_large_path_counts_are_counted_again_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nnx.Sequential(
+        conv(1, 2, kernel_dilation=3), conv(2, 1, strides=2), conv(1, 1, kernel_dilation=2)
+    )
+    kept = analyse(model, (1, 20, 20, 1)).layers
+    monkeypatch.setattr(layers, "_KEPT", 0)
+    monkeypatch.setattr(layers, "_ENTRIES", 1)
+    for one, other in zip(kept, analyse(model, (1, 20, 20, 1)).layers, strict=True):
+        np.testing.assert_array_equal(one.paths.counts, other.paths.counts)
+        assert (one.size, one.coverage, one.gap_free) == (
+            other.paths.size,
+            other.paths.coverage,
+            False,
+        ) or one.gap_free
+
+
+@pytest.mark.parametrize("mode", ["clip", "fill", "wrap"])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_taking_places_off_the_map(mode: str, axis: int) -> None:
+    places = np.array([3, 3, -9, 0, 7, 9, 2, 1])
+    model = Model(
+        lambda m, x: m.layer(jnp.take(x, places, axis=axis, mode=mode, fill_value=0)), layer=dilated(1)
+    )
+    links = linked(model, (1, 8, 8, 1))
+    for at in ((2, 5), (5, 2), (0, 0)):
+        np.testing.assert_array_equal(analyse(model, (1, 8, 8, 1), at).support, links[at])

@@ -13,9 +13,10 @@ from flax import nnx
 
 from hdc import ops
 from hdc.errors import InputError
-from hdc.lab import parts, training
+from hdc.lab import augment, parts
 from hdc.lab.config import PartConfig, choose, from_dict
 from hdc.lab.data.dataset import IGNORE, Dataset, Split
+from hdc.lab.losses import loss_of
 from hdc.lab.trained import normaliser
 from hdc.lab.training import NonFiniteLoss, Trainer
 
@@ -186,7 +187,10 @@ def test_a_pixel_without_a_label_has_no_gradient_and_no_part_in_the_means():
     truth = generator.integers(0, 6, (3, 4, 5)).astype(np.int32)
     ignored = generator.random(truth.shape) < 0.4
     labels = jnp.asarray(np.where(ignored, IGNORE, truth))
-    (loss, hits), slopes = jax.value_and_grad(training._over_counted, has_aux=True)(
+    images = np.zeros((*truth.shape, 1), np.uint8)
+    split = Split(images, np.asarray(labels))
+    dataset = Dataset("noise", "dense", tuple("abcdef"), split, split, split)
+    (loss, hits), slopes = jax.value_and_grad(loss_of(config().train, dataset), has_aux=True)(
         jnp.asarray(logits), labels
     )
     assert loss == pytest.approx(reference.cross_entropy(logits[~ignored], truth[~ignored]), rel=1e-5)
@@ -196,7 +200,7 @@ def test_a_pixel_without_a_label_has_no_gradient_and_no_part_in_the_means():
     expected = (chances - np.eye(6)[truth]) / (~ignored).sum()
     np.testing.assert_array_equal(np.asarray(slopes)[ignored], 0)
     np.testing.assert_allclose(np.asarray(slopes)[~ignored], expected[~ignored], rtol=1e-4, atol=1e-6)
-    (loss, hits), slopes = jax.value_and_grad(training._over_counted, has_aux=True)(
+    (loss, hits), slopes = jax.value_and_grad(loss_of(config().train, dataset), has_aux=True)(
         jnp.asarray(logits), jnp.full(truth.shape, IGNORE)
     )
     assert (loss, hits, float(jnp.abs(slopes).max())) == (0, 0, 0)
@@ -303,7 +307,7 @@ def test_flips_move_labels_with_their_images_and_each_with_probability_a_half():
     images = np.arange(400 * 4 * 5, dtype=np.int32).reshape(400, 4, 5, 1)
     labels = images[..., 0]
     for flips, kinds in (((), 1), (("horizontal",), 2), (("horizontal", "vertical"), 4)):
-        flipped, moved = training._flipped(jnp.asarray(images), jnp.asarray(labels), flips, jax.random.key(0))
+        flipped, moved = augment.flipped(jnp.asarray(images), jnp.asarray(labels), flips, jax.random.key(0))
         np.testing.assert_array_equal(flipped[..., 0], moved)
         seen = [0, 0, 0, 0]
         for before, after in zip(labels, np.asarray(moved), strict=True):
@@ -331,7 +335,11 @@ def test_images_come_out_with_mean_zero_and_deviation_one():
         ({"optim": {"warmup_steps": 6}}, "optim.warmup_steps=6 must be fewer than the run's 6 steps"),
         ({"net": {"padding": "VALID"}, "schedule": {"rates": [8]}}, "leaves no pixel"),
         ({"net": {"name": "lei2019"}}, "one label per image"),
-        ({"train": {"loss": "l1"}}, "train.loss=l1 does not fit brightness: use cross_entropy"),
+        (
+            {"train": {"loss": "l1"}},
+            "train.loss=l1 does not fit brightness: use one of cross_entropy,",
+        ),
+        ({"train": {"class_weights": [1, 2]}}, "train.class_weights must have 3 numbers"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(groups, message):

@@ -13,6 +13,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 
 # Bounds that no network comes near: what is above them would end in the machine's memory or in years.
 MAX_EPOCHS, MAX_PERIOD, MAX_READERS = 10**6, 4096, 256
+MAX_SCALE = 100
 
 FLIPS = ("horizontal", "vertical")
 # What can be minimised, by what is predicted; the first one is the default.
-LOSSES = {"classes": ("cross_entropy",), "regression": ("l2", "l1")}
+LOSSES = {"classes": ("cross_entropy", "focal", "dice"), "regression": ("l2", "l1")}
 BACKENDS = ("auto", "lax", "jax", "native", "triton")  # those of `hdc.ops`, which would import JAX
 
 # Of each group with a part: its kind, and the part that is taken where none is named.
@@ -100,16 +102,35 @@ class DataKeys:
     Attributes:
         train_size: train on the first N items only.
         flips: axes along which training images are mirrored at random; only those that keep the label true.
+        crop: side of the square that is cut from each training image at a random place; None for the whole.
+        scale: the smallest and the largest factor by which a training image is scaled at random before that.
+        rotations: whether training images are turned at random by 0, 90, 180 or 270 degrees.
+        brightness, contrast: training images are multiplied, and their differences to their mean are, by
+            random factors of 1 - this to 1 + this.
     """
 
     train_size: int | None = None
     flips: tuple[str, ...] = ()
+    crop: int | None = None
+    scale: tuple[float, ...] = ()
+    rotations: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         if self.train_size is not None:
             at_least("train_size", self.train_size, 1)
         for flip in self.flips:
             one_of("flips", flip, FLIPS)
+        if self.crop is not None:
+            at_least("crop", self.crop, 1)
+        if self.scale and not (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] <= MAX_SCALE):
+            raise InputError(
+                f"scale must be the smallest and the largest factor, up to {MAX_SCALE}, such as [0.5,2], "
+                f"got {list(self.scale)}"
+            )
+        in_range("brightness", self.brightness, 0, 1)
+        in_range("contrast", self.contrast, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -149,12 +170,16 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, in what batches, by which loss. What follows `loss` changes no bits and is not in the run_id.
+    """How long, in what batches, by which loss. What follows `label_smoothing` changes no bits and is not in
+    the run_id.
 
     Attributes:
         epochs: how often the training images are seen.
         batch_size: images per step.
         loss: what is minimised, one of `LOSSES`; auto is the first one that fits the data.
+        class_weights: how much each class counts in the loss, in the order of the labels; "balanced" for the
+            inverse of its share of the training labels; None for all alike.
+        label_smoothing: share of a label that is spread over all classes, for `cross_entropy`.
         devices: how many are used at most, or "auto" for all, see `hdc.lab.devices`.
         stream: whether images are read while training; "auto" for a data set that needs more than a quarter
             of the memory, see `hdc.lab.feed`.
@@ -164,6 +189,8 @@ class TrainConfig:
     epochs: int = 8
     batch_size: int = 8
     loss: str = "auto"
+    class_weights: str | tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
     devices: int | str = field(default="auto", compare=False)
     stream: bool | str = field(default="auto", compare=False)
     readers: int = field(default=0, compare=False)
@@ -172,6 +199,14 @@ class TrainConfig:
         in_range("epochs", self.epochs, 1, MAX_EPOCHS)
         at_least("batch_size", self.batch_size, 1)
         one_of("loss", self.loss, ("auto", *LOSSES["classes"], *LOSSES["regression"]))
+        weights = self.class_weights
+        if isinstance(weights, str) and weights != "balanced":
+            raise InputError(f"class_weights must be balanced or a list of numbers, got {weights!r}")
+        if isinstance(weights, tuple) and not (0 < sum(weights) < math.inf and min(weights) >= 0):
+            raise InputError(f"class_weights must be 0 or more, and not all 0, got {list(weights)}")
+        in_range("label_smoothing", self.label_smoothing, 0, 1)
+        if self.label_smoothing and self.loss not in ("auto", "cross_entropy"):
+            raise InputError(f"label_smoothing={self.label_smoothing} has no effect with loss={self.loss}")
         if isinstance(self.devices, int):
             at_least("devices", self.devices, 1)
         elif self.devices != "auto":
@@ -433,7 +468,11 @@ def _settable(name: str, fields: list[tuple[str, Any, Any]]) -> type:
             return field(default_factory=lambda: list(value))
         return field(default=value)
 
-    return dataclasses.make_dataclass(name, [(key, of, default(value)) for key, of, value in fields])
+    def settable(of: Any) -> Any:  # Hydra has no type for a value that may be a list or something else
+        return Any if any(get_origin(one) is tuple for one in get_args(of)) else of
+
+    typed_fields = [(key, settable(of), default(value)) for key, of, value in fields]
+    return dataclasses.make_dataclass(name, typed_fields)
 
 
 def registry_names(kind: "Kind") -> list[str]:
@@ -558,10 +597,14 @@ def typed(kind: Any, value: Any, place: str) -> Any:
             raise InputError(f"{place} must be a list, got {value!r}")
         return tuple(typed(get_args(kind)[0], item, place) for item in value)
     allowed = get_args(kind) or (kind,)
+    lists = [one for one in allowed if get_origin(one) is tuple]
+    if lists and isinstance(value, list | tuple):
+        return typed(lists[0], value, place)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not any(type(value) is option for option in allowed):
-        names = " or ".join("null" if option is type(None) else option.__name__ for option in allowed)
+        words = {type(None): "null"} | dict.fromkeys(lists, "a list")
+        names = " or ".join(words.get(option) or option.__name__ for option in allowed)
         raise InputError(f"{place} must be {names}, got {value!r}")
     return value
 

@@ -196,13 +196,14 @@ class _Session:
             where = {"seed": epoch.seed, "step": epoch.step, "epoch": epoch.number}
             seen = {"loss": epoch.loss, hit: epoch.accuracy, "seconds": epoch.seconds}
             writer.log(**where, split="train", metrics=seen)
-            validation = evaluate(epoch.state, dataset.validation).summary()
+            validation = evaluate(epoch.state, dataset.validation, np.arange(0)).summary()
             if not math.isfinite(validation["loss"]):  # the last step's update shows only here
                 raise NonFiniteLoss(epoch.seed, epoch.step, validation["loss"])
             writer.log(**where, split="validation", metrics=validation)
             advance(f"seed {epoch.seed} loss {epoch.loss:.3f} validation {quality} {validation[quality]:.3f}")
             if epoch.number == config.train.epochs:
-                self._test(where, epoch.state, evaluate(epoch.state, dataset.test))
+                samples = spread(len(dataset.test), SAMPLES)
+                self._test(where, epoch.state, samples, evaluate(epoch.state, dataset.test, samples))
                 about = {**config.record(), **dataset.about, "seed": epoch.seed}
                 writer.weights(epoch.seed, trained.export(epoch.state, about, trainer.normalise))
             if epoch.after is not None and (epoch.number, epoch.seed) != (
@@ -212,12 +213,19 @@ class _Session:
                 self._save(epoch.after)
 
     def _test(
-        self, where: Mapping[str, int], state: nnx.State, final: metrics.Evaluation | metrics.Errors
+        self,
+        where: Mapping[str, int],
+        state: nnx.State,
+        samples: np.ndarray,
+        final: metrics.Evaluation | metrics.Errors,
     ) -> None:
-        """Record all that is measured of a trained network on the test split."""
+        """Record all that is measured of a trained network on the test split.
+
+        `final` has the predictions of the items at `samples`.
+        """
         trainer, test, seed = self.trainer, self.trainer.dataset.test, where["seed"]
         asked = trainer.config.gridding
-        images, samples = test.images[spread(len(test), asked.images)], spread(len(test), SAMPLES)
+        images = test.images[spread(len(test), asked.images)]
         with threadpool_limits(1, user_api="blas"):  # its idle threads would slow XLA's
             measured = gridding.measure(trainer.graph, state, trainer.normalise, images, asked.max_period)
         numbers = {**final.summary(), **measured.metrics}
@@ -227,7 +235,7 @@ class _Session:
         predictions = {
             "images": test.images[samples],
             "labels": test.labels[samples],
-            "predictions": final.predictions[samples],
+            "predictions": final.predictions,
             "classes": np.array(trainer.dataset.classes),
         }
         if isinstance(final, metrics.Evaluation):
@@ -244,7 +252,7 @@ def check(config: Config) -> None:
     served(config)
     if config.measures:  # on the untrained network, so that a measure's error shows before training
         trainer = Trainer(config, data_of(config.data))
-        few = trainer.dataset.test.images[:2]
+        few = trainer.dataset.test.images[spread(len(trainer.dataset.test), 2)]
         _own_measures(trainer, config.seeds[0], trainer.start(config.seeds[0]), few, {})
 
 

@@ -71,6 +71,7 @@ class Windows:
         steps = len(split) // batch
         windows = math.ceil(steps / max(1, _WINDOW // (item * batch * layout.seeds)))
         self._steps = math.ceil(steps / windows)  # in a window
+        self._last = (steps - 1) // self._steps  # window
         self._items = self._steps * batch  # in a window, for each seed
         self._used = steps * batch  # items in an epoch
         places = np.arange(len(split), dtype=np.int32) % self._items
@@ -92,6 +93,8 @@ class Windows:
                 self._begin(order, window)
             if window > self._window:
                 self.arrays, self._window = self._next(), window
+            if window == self._last and self._reader is not None:
+                self._reader.close()  # which ends threads and processes
             end = min(stop, (window + 1) * self._steps)
             yield start, end, (self._places, order[1], *self.arrays)
             start = end

@@ -13,6 +13,7 @@ from flax import nnx
 from jax import Array, lax
 
 from hdc.lab.data.dataset import IGNORE, Dataset, Split
+from hdc.lab.data.stream import rows_of
 from hdc.layers import crop
 
 EVALUATION_BATCH = 32
@@ -26,7 +27,7 @@ class Evaluation:
     Attributes:
         confusion: `[classes, classes]` int64, rows the truth, columns the prediction; per pixel
             for dense prediction, per image for classification.
-        loss: mean cross-entropy, nats.
+        loss: mean cross-entropy in nats, whatever was minimised.
         speckles, speckle_sites: see `speckle_maps`; both 0 for classification.
         predictions: `[n, ...]` int32, shaped like the labels (cropped if VALID layers shrink the maps).
         strata: `confusion` within each stratum, by name; empty without strata.
@@ -168,11 +169,12 @@ def evaluator(
     classes: int,
     strata: Sequence[str] = (),
     background: int | None = None,
-) -> Callable[[nnx.State, Split], Evaluation]:
+) -> Callable[..., Evaluation]:
     """A function that evaluates a state of the classifying model `graph` on a split; it is compiled once.
 
     The last batch is padded and the padding masked, so every image counts exactly once. `strata` and
-    `background` are those of the data set.
+    `background` are those of the data set. The function takes as a third argument the positions, in ascending
+    order, whose predictions are kept; without it, all are.
     """
 
     @partial(jax.jit, static_argnames="ignores")
@@ -206,17 +208,16 @@ def evaluator(
     def tables(axes: int) -> tuple[int, ...]:
         return (max(1, len(strata)), *((2, 2) if axes > 1 else (1, 1)), classes, classes)
 
-    def evaluate(state: nnx.State, split: Split) -> Evaluation:
+    def evaluate(state: nnx.State, split: Split, keep: np.ndarray | None = None) -> Evaluation:
         shape = tables(split.labels.ndim)
         totals = [np.zeros(math.prod(shape), np.int64), np.float64(0), np.int64(0), np.int64(0)]
         predictions = []
-        for chosen, valid in _batches(len(split)):
-            regions = None if split.strata is None else split.strata[chosen]
+        for valid, kept, (images, labels, *regions) in _batches(split, keep):
             *counts, predicted = jax.device_get(
-                count(state, split.images[chosen], split.labels[chosen], regions, valid, split.ignores)
+                count(state, images, labels, regions[0] if regions else None, valid, split.ignores)
             )
             totals = [total + part for total, part in zip(totals, counts, strict=True)]
-            predictions.append(predicted[valid])
+            predictions.append(predicted[kept])
         counted, loss, speckles, sites = totals
         counted = counted.reshape(shape)
         by_stratum = counted.sum(axis=(1, 2))
@@ -236,7 +237,7 @@ def evaluator(
 
 def regression_evaluator(
     graph: nnx.GraphDef, normalise: Callable[[Array], Array], peak: float
-) -> Callable[[nnx.State, Split], Errors]:
+) -> Callable[..., Errors]:
     """As `evaluator`, for a model of regression; `peak` is that of the data set."""
 
     @jax.jit
@@ -246,12 +247,12 @@ def regression_evaluator(
         squared, absolute = (jnp.mean(some, axis=(1, 2, 3)) for some in (errors**2, jnp.abs(errors)))
         return jnp.sum(squared, where=valid), jnp.sum(absolute, where=valid), predictions
 
-    def evaluate(state: nnx.State, split: Split) -> Errors:
+    def evaluate(state: nnx.State, split: Split, keep: np.ndarray | None = None) -> Errors:
         totals, predictions = np.zeros(2), []
-        for chosen, valid in _batches(len(split)):
-            *sums, predicted = jax.device_get(count(state, split.images[chosen], split.labels[chosen], valid))
+        for valid, kept, (images, targets) in _batches(split, keep):
+            *sums, predicted = jax.device_get(count(state, images, targets, valid))
             totals += sums
-            predictions.append(predicted[valid])
+            predictions.append(predicted[kept])
         squared, absolute = (totals / len(split)).tolist()
         return Errors(squared, absolute, peak, np.concatenate(predictions))
 
@@ -260,20 +261,24 @@ def regression_evaluator(
 
 def evaluator_of(
     graph: nnx.GraphDef, normalise: Callable[[Array], Array], dataset: Dataset
-) -> Callable[[nnx.State, Split], Evaluation | Errors]:
+) -> Callable[..., Evaluation | Errors]:
     """The evaluator that fits a data set's task."""
     if dataset.task == "regression":
         return regression_evaluator(graph, normalise, dataset.peak)
     return evaluator(graph, normalise, len(dataset.classes), dataset.strata, dataset.background)
 
 
-def _batches(length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The positions of each batch, and which of them are not padding.
+def _batches(
+    split: Split, keep: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]]:
+    """Of each batch: which items are not padding, which of them are in `keep`, and the split's arrays.
 
     A split smaller than a batch gets a program of its own, which computes no padding.
     """
-    batch = min(EVALUATION_BATCH, length)
-    for start in range(0, length, batch):
-        chosen = np.arange(start, start + batch)
-        valid = chosen < length
-        yield np.where(valid, chosen, 0), valid
+    batch, length = min(EVALUATION_BATCH, len(split)), len(split)
+    groups = [np.arange(start, start + batch) for start in range(0, length, batch)]
+    columns = [array for array in (split.images, split.labels, split.strata) if array is not None]
+    inside = [np.where(group < length, group, 0) for group in groups]
+    for group, arrays in zip(groups, rows_of(columns, inside), strict=True):
+        valid = group < length
+        yield valid, valid if keep is None else valid & np.isin(group, keep), arrays

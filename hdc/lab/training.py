@@ -9,16 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax import Array, lax
 
 from hdc import cost, ops
 from hdc.errors import InputError
 from hdc.lab import devices, feed, parts
-from hdc.lab.config import LOSSES, Config
+from hdc.lab.augment import augment_of, window
+from hdc.lab.config import Config
 from hdc.lab.data.dataset import IGNORE, Dataset
 from hdc.lab.data.stream import blocks
+from hdc.lab.losses import loss_of
 from hdc.lab.trained import normaliser
 from hdc.layers import crop, evaluation
 from hdc.registry import Images
@@ -110,7 +111,7 @@ class Trainer:
     """A configuration and its data set: compiles once, then trains any number of seeds.
 
     The training images are on the device in their own type, all of them or a window that moves, see
-    `hdc.lab.feed`. The compiled step gathers, flips and normalises a batch.
+    `hdc.lab.feed`. The compiled step gathers, augments and normalises a batch.
 
     Attributes:
         streamed: why images are read while training, as a line about it; None if all are kept in memory.
@@ -143,7 +144,9 @@ class Trainer:
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
-        _refuse_loss(config.train.loss, dataset)
+        self._loss = loss_of(config.train, dataset)
+        _refuse_window(config, self.abstract, self._images, window(config.data, dataset))
+        augment_of(config.data, dataset)
         _refuse_without_labels(parts.output_shape(config, self.abstract, self._images), dataset)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
         self._programs: dict[int, _Programs] = {}  # by how many seeds they train
@@ -311,30 +314,23 @@ class Trainer:
         else:
             fed = feed.Whole(dataset.train, layout)
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
-        flips, normalise, ignores = self.config.data.flips, self.normalise, dataset.train.ignores
-        task, loss = dataset.task, self.config.train.loss
+        augment, normalise = augment_of(self.config.data, dataset), self.normalise
         shape = self._shape(layout.seeds)
 
         def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
             model, optimizer = nnx.merge(graph, state)
             chosen = lax.dynamic_slice(order, (index * batch,), (batch,))
             x, y = layout.share((images[chosen], labels[chosen]))
-            x, y = _flipped(x, y, flips, jax.random.fold_in(key, index))
+            x, y = augment(x, y, jax.random.fold_in(key, index))
 
             def objective(model: nnx.Module) -> tuple[Array, Array]:
                 logits = model(normalise(x))  # type: ignore[operator]
                 truth = crop(y, *logits.shape[1:3]) if y.ndim > 1 else y
-                if task == "regression":
-                    error = jnp.mean(jnp.abs(logits - truth))
-                    return (error if loss == "l1" else jnp.mean((logits - truth) ** 2)), error
-                if not ignores:
-                    losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
-                    return losses.mean(), jnp.mean(jnp.argmax(logits, axis=-1) == truth)
-                return _over_counted(logits, truth)
+                return self._loss(logits, truth)
 
-            (value, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
+            (loss, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
             optimizer.update(model, gradients)
-            return nnx.state((model, optimizer)), value, hits
+            return nnx.state((model, optimizer)), loss, hits
 
         def shuffled(key: Array) -> tuple[Array, Array]:
             order_key, flip_key = jax.random.split(key)
@@ -393,20 +389,18 @@ class _Programs:
     fed: int
 
 
-def _over_counted(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Mean cross-entropy and accuracy over the pixels whose label is not `IGNORE`; 0 without such pixels."""
-    counted = labels != IGNORE
-    count = jnp.maximum(jnp.sum(counted), 1)
-    # Loss and gradient are not defined for IGNORE; any class can take its place, as it is not counted.
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, labels, 0))
-    hits = (jnp.argmax(logits, axis=-1) == labels) & counted
-    return jnp.sum(losses, where=counted) / count, jnp.sum(hits) / count
-
-
-def _refuse_loss(loss: str, dataset: Dataset) -> None:
-    allowed = LOSSES["regression" if dataset.task == "regression" else "classes"]
-    if loss not in ("auto", *allowed):
-        raise InputError(f"train.loss={loss} does not fit {dataset.name}: use {' or '.join(allowed)}")
+def _refuse_window(config: Config, model: nnx.Module, images: Images, seen: tuple[int, int]) -> None:
+    """Some networks take images of one size alone."""
+    height, width = seen
+    if (height, width) == (images.height, images.width):
+        return
+    try:
+        parts.output_shape(config, model, dataclasses.replace(images, height=height, width=width))
+    except Exception as error:  # whatever a network raises
+        raise InputError(
+            f"data.crop={config.data.crop} makes images of {height} x {width}, which net={config.net.name} "
+            f"does not take: {next(iter(str(error).splitlines()), '')}"
+        ) from None
 
 
 def _refuse_without_labels(logits: tuple[int, ...], dataset: Dataset) -> None:
@@ -444,15 +438,3 @@ def _restored(name: str, expected: Any, array: np.ndarray) -> Array:
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise ValueError(f"{name} is {found.dtype}{list(found.shape)}")
     return found
-
-
-def _flipped(images: Array, labels: Array, flips: tuple[str, ...], key: Array) -> tuple[Array, Array]:
-    """Mirror each image, and its map of labels, with probability 1/2 along each axis of `flips`."""
-    for flip, flip_key in zip(flips, jax.random.split(key, max(1, len(flips))), strict=False):
-        axis = 2 if flip == "horizontal" else 1
-        mirror = jax.random.bernoulli(flip_key, shape=(len(images),))
-        images = jnp.where(mirror[:, None, None, None], jnp.flip(images, axis), images)
-        if labels.ndim > 1:
-            mirror = mirror.reshape(-1, *(1,) * (labels.ndim - 1))
-            labels = jnp.where(mirror, jnp.flip(labels, axis), labels)
-    return images, labels

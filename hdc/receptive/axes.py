@@ -50,6 +50,7 @@ class Annotation:
         assumed: parameters without values that may mask something out; nothing is taken for masked by them.
         zeros: by constant, where its entries are zero.
         hidden: by step and operand, where the result does not depend on that operand.
+        sources: those of `annotate.find_sources`, once they were looked for.
     """
 
     axes: dict[Value, Axes] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class Annotation:
     assumed: set[str] = field(default_factory=set)
     zeros: dict[Value, np.ndarray | None] = field(default_factory=dict)
     hidden: dict[tuple[Step, Value], np.ndarray] = field(default_factory=dict)
+    sources: "dict[Value, dict[Value, np.ndarray]] | None" = field(default=None, init=False)
 
 
 def unified(

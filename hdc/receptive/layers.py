@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,14 +17,16 @@ from hdc.receptive.pullback import Pullback
 from hdc.receptive.steps import Step, Trace, Value
 from hdc.schedules import Gridding
 
-# Layers whose path counts are followed at the same time: bounds the memory.
+# Layers whose path counts are followed at the same time, as far as these have few enough entries.
 _AT_ONCE = 16
+_ENTRIES = 2**21
+_KEPT = 2**18  # entries of a layer's path counts that are kept; larger ones are counted again when asked for
 
 
 class Seen:
     """What follows from the path counts of an output."""
 
-    paths: PathCounts
+    paths: Any  # PathCounts
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -63,8 +66,7 @@ class Layer(Seen):
         causal: whether all padding lies before the map.
         circular: whether the map is continued around its edges, so that it has none.
         lost: the share of its taps along an axis that fall outside the map; none of a circular one do.
-        paths: path counts from its central output, as if the maps had no edge, where that can be.
-        gridding: predicted gridding index of these.
+        gridding: predicted gridding index of its `paths`.
     """
 
     name: str
@@ -80,8 +82,30 @@ class Layer(Seen):
     causal: tuple[bool, ...]
     circular: tuple[bool, ...]
     lost: tuple[float, ...]
-    paths: PathCounts
     gridding: Gridding
+    _size: tuple[int, ...] = field(repr=False)
+    _coverage: float = field(repr=False)
+    _count: Callable[[], PathCounts] = field(repr=False)
+
+    @cached_property
+    def paths(self) -> PathCounts:
+        """Path counts from its central output, as if the maps had no edge, where that can be."""
+        return self._count()
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The receptive field per axis, in input pixels."""
+        return self._size
+
+    @property
+    def coverage(self) -> float:
+        """The share of the receptive field's pixels that is seen."""
+        return self._coverage
+
+    @property
+    def gap_free(self) -> bool:
+        """Whether the receptive field has no hole."""
+        return self._coverage == 1
 
     @property
     def padding_share(self) -> float:
@@ -112,27 +136,23 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 chosen.append((step, kind, axes, before, after, (output, middle), read))
         sources |= dict.fromkeys(step.outputs, read | own)
     middles = [middle for *_, middle, _ in chosen]
-    counted = []
-    for first in range(0, len(middles), _AT_ONCE):
-        some = middles[first : first + _AT_ONCE]
-        found = count_paths(traced, annotation, some, beyond=True)
-        # Counts are of no use if they continue beyond some maps and end at the edges of others.
-        bounded = [row for row, one in enumerate(found) if one.bounded]
-        if bounded:
-            inside = count_paths(traced, annotation, [some[row] for row in bounded], beyond=False)
-            for row, again in zip(bounded, inside, strict=True):
-                found[row] = again
-        counted += found
+    counted: list[dict[str, Any] | None] = []
+    at_once = 1
+    while len(counted) < len(middles):
+        some = middles[len(counted) : len(counted) + at_once]
+        found = _follow(traced, annotation, some)
+        at_once = max(1, min(_AT_ONCE, 2 * at_once, _ENTRIES // max(1, found[-1].counts.size)))
+        counted += [_counted(traced, annotation, *pair) for pair in zip(some, found, strict=True)]
     # A place that looks at nothing but zeros that the model put in has no field.
-    kept = [number for number, one in enumerate(counted) if one.counts.any()]
+    kept = {number: one for number, one in enumerate(counted) if one is not None}
+    places = {number: place for place, number in enumerate(kept)}
     layers = []
     names: Counter[str] = Counter()
-    for number in kept:
+    for number, details in kept.items():
         step, kind, axes, before, after, (output, _), _ = chosen[number]
         operand = step.inputs[0]
         name = step.inputs[-1].parameter.rpartition(".")[0] or kind
         names[name] += 1
-        paths = PathCounts.of(counted[number].counts, counted[number].start)
         layers.append(
             Layer(
                 name=name if names[name] == 1 else f"{name} ({names[name]})",
@@ -148,11 +168,44 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 causal=tuple(axis.causal for axis in axes),
                 circular=tuple(axis.circular for axis in axes),
                 lost=tuple(axis.lost for axis in axes),
-                paths=paths,
-                gridding=paths.gridding(annotation.spread[output]),
+                **details,
             )
         )
-    return tuple(layers), tuple({kept.index(i) for i in chosen[n][-1] if i in kept} for n in kept)
+    return tuple(layers), tuple({places[i] for i in chosen[n][-1] if i in kept} for n in kept)
+
+
+def _counted(
+    traced: Trace, annotation: Annotation, middle: tuple[Value, dict[int, int]], found: "Counted"
+) -> dict[str, Any] | None:
+    """What a `Layer` holds of its path counts; None where it sees nothing."""
+    if not found.counts.any():
+        return None
+    paths = PathCounts.of(found.counts, found.start)
+
+    def count() -> PathCounts:
+        (again,) = _follow(traced, annotation, [middle])
+        return PathCounts.of(again.counts, again.start)
+
+    return {
+        "gridding": paths.gridding(annotation.spread[middle[0]]),
+        "_size": paths.size,
+        "_coverage": paths.coverage,
+        "_count": count if paths.counts.size > _KEPT else lambda: paths,
+    }
+
+
+def _follow(
+    traced: Trace, annotation: Annotation, places: Sequence[tuple[Value, Mapping[int, int | range]]]
+) -> "list[Counted]":
+    """Path counts as if the maps had no edge; within the edges where an edge took part."""
+    found = count_paths(traced, annotation, places, beyond=True)
+    # Counts are of no use if they continue beyond some maps and end at the edges of others.
+    bounded = [row for row, one in enumerate(found) if one.bounded]
+    if bounded:
+        inside = count_paths(traced, annotation, [places[row] for row in bounded], beyond=False)
+        for row, again in zip(bounded, inside, strict=True):
+            found[row] = again
+    return found
 
 
 class Counted(NamedTuple):
@@ -179,10 +232,14 @@ def count_paths(
     beyond: bool,
 ) -> list[Counted]:
     """The path counts from each place: a position, or a range of them, along some axes of an array."""
-    pullback = Pullback(traced, annotation, find_sources(traced, annotation), beyond=beyond)
+    if annotation.sources is None:
+        annotation.sources = find_sources(traced, annotation)
+    pullback = Pullback(traced, annotation, annotation.sources, beyond=beyond)
     window = pullback.run(places)
     *space, channels = traced.input.shape[1:]
-    window = window.summed(0, traced.input.shape[0]).summed(len(space) + 1, channels)
+    for axis, length in ((0, traced.input.shape[0]), (len(space) + 1, channels)):
+        if window.starts[axis] is not None:  # otherwise all alike
+            window = window.summed(axis, length)
     for axis, length in enumerate(space, 1):
         window = window.expanded(axis, length)
         if not beyond:

@@ -22,6 +22,7 @@ Sources = dict[Value, dict[Value, np.ndarray]]
 
 _LEAST = 1e-300
 _MOST = 1e200  # counts beyond it are scaled down, before a double would overflow
+_TURNS = 8  # steps from one look at the counts to the next: one step does not multiply them by 1e13
 
 
 class Pullback:
@@ -72,10 +73,14 @@ class Pullback:
             counts = np.zeros((len(places), *lengths))
             counts[row] = 1
             self.add(value, Window(counts, tuple(o.start if isinstance(o, range) else o for o in given)))
-        for step in reversed(self.trace.steps):
+        for turn, step in enumerate(reversed(self.trace.steps)):
             for number, window in enumerate([self._windows.pop(output, None) for output in step.outputs]):
                 if window is not None:
                     step.rule.pull(step, number, window, self)
+            if turn % _TURNS == 0:
+                for window in self._windows.values():
+                    most = window.counts.reshape(len(window.counts), -1).max(axis=1, initial=0.0)
+                    self._most = np.maximum(self._most, most)
             if self._most.max() > _MOST:
                 # Only the ratios within a row matter, in all that it has reached.
                 self._scaled = True
@@ -113,8 +118,6 @@ class Pullback:
         if self._only_seen:
             window = Window((window.counts > 0).astype(np.float64), window.starts)
         self._windows[value] = window
-        most = window.counts.reshape(len(window.counts), -1).max(axis=1, initial=0.0)
-        self._most = np.maximum(self._most, most)
 
     def inside(self, window: Window, axis: int, length: int) -> Window:
         """A window written out over exactly the map; notes where something was beyond it.

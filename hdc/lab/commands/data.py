@@ -19,6 +19,7 @@ from hdc.lab.terminal import Rows
 if TYPE_CHECKING:
     from hdc.lab.data.dataset import Dataset
 
+_YOURS = ("tfds", "folder", "npz")  # which data they are is said by an option
 # The sets that do not come with hdc's own dependencies, and how they are downloaded.
 _PREPARED = {"mnist": "needed", "mnist10k": "by hand", "fashion_mnist": "needed", "scenes": "needed"}
 
@@ -65,20 +66,25 @@ def _list(_: argparse.Namespace) -> None:
 
     table = Table("data", "what", "download", "here", box=None)
     for name in registry_names("dataset"):
-        if name == "tfds":
+        if name in _YOURS:
             continue
         # scenes are made from fashion_mnist
         here = name not in _PREPARED or idx.is_prepared("fashion_mnist" if name == "scenes" else name)
         what = (registry.find("dataset", name).make.__doc__ or "").partition("\n")[0].rstrip(".")
         table.add_row(name, what, _PREPARED.get(name, "no"), "yes" if here else "no")
     console().print(table)
-    print("Any image-classification set of tensorflow-datasets works as data=tfds data.name=NAME.")
+    print("Any image data set of tensorflow-datasets works as data=tfds data.name=NAME.")
+    print("Your own: data=folder data.path=DIR and data=npz data.path=FILE (docs/data.md).")
 
 
 def _prepare(args: argparse.Namespace) -> None:
 
     if args.source is not None and args.name not in _PREPARED:
         raise InputError(f"--from is for {', '.join(_PREPARED)}, not for {args.name}")
+    if args.name in ("folder", "npz"):
+        raise InputError(
+            f"{args.name} is your own data and needs no preparing: data={args.name} data.path=..."
+        )
     if args.name not in _PREPARED and args.name in registry_names("dataset"):
         print(f"{args.name} is installed with hdc and needs no preparing")
         return

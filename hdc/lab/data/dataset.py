@@ -147,7 +147,9 @@ class Dataset:
     @cached_property
     def in_memory(self) -> "Dataset":
         """The same data set with arrays in place of `Rows`."""
-        return replace(self, **{name: split.in_memory for name, split in self.splits.items()})
+        splits = {name: split.in_memory for name, split in self.splits.items()}
+        same = all(splits[name] is split for name, split in self.splits.items())
+        return self if same else replace(self, **splits)
 
     @property
     def about(self) -> dict[str, Any]:

@@ -244,8 +244,9 @@ def _as_listed(path: Path, text: str, items: Sequence[Item]) -> dict[str, list[I
         if split not in SPLITS:
             raise InputError(f"{path}, line {number}: {split!r} is not one of {', '.join(SPLITS)}")
         if name not in named:
-            why = "is there twice" if any(name == item.name for item in items) else "is not an image's name"
-            raise InputError(f"{path}, line {number}: {name!r} {why}, such as {items[0].name}")
+            if any(name == item.name for item in items):
+                raise InputError(f"{path}, line {number}: {name!r} is there twice")
+            raise InputError(f"{path}, line {number}: {name!r} is not an image, such as {items[0].name!r}")
         found.setdefault(SPLITS[split], []).append(named.pop(name))
     if named:
         raise InputError(f"{path} does not list {next(iter(named.values())).image}: add a line for it")
@@ -329,7 +330,7 @@ def _make(
 
 
 def _refuse_unlike(item: Item, image: np.ndarray, first: Item, like: np.ndarray) -> None:
-    kind, other = (f"{one.shape[2]} channels of {one.dtype}" for one in (image, like))
+    kind, other = (f"{one.shape[2]} {one.dtype} channel{'s' * (one.shape[2] > 1)}" for one in (image, like))
     if kind != other:
         raise InputError(f"{item.image} has {kind}, but {first.image} has {other}: all images must be alike")
     if image.shape != like.shape:

@@ -136,7 +136,7 @@ def _refuse_shortened(opened: Image.Image, content: bytes) -> None:
 def _unknown(content: bytes) -> str:
     if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return (
-            "is a TIFF that Pillow does not read, such as one of many bands: tifffile or rasterio would; "
-            "with it, write one grey page for each band, or an npz file for data=npz"
+            "is a TIFF that Pillow cannot read: it is damaged, or has many bands in one page, which tifffile "
+            "or rasterio would read; with that, write a grey page for each band, or a file for data=npz"
         )
     return "is not a PNG, JPEG, TIFF or WebP image, or is damaged" if content else "is empty"

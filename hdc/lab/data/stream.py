@@ -256,6 +256,15 @@ def read_ahead(
         yield from iterator
 
 
+def rows_of(
+    arrays: Sequence[np.ndarray | Rows], groups: Sequence[np.ndarray]
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """The rows of each group of positions, in order; those that are not in memory are read ahead."""
+    if any(isinstance(array, Rows) for array in arrays):
+        return read_ahead(arrays, groups)
+    return (tuple(array[group] for array in arrays) for group in groups)
+
+
 class _Read:
     """Groups of rows by their number, as grain asks for them."""
 

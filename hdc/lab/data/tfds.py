@@ -1,4 +1,4 @@
-"""Image-classification data sets of tensorflow-datasets, read without importing TensorFlow."""
+"""Image data sets of tensorflow-datasets, for one label each or one per pixel, read without TensorFlow."""
 
 import contextlib
 import difflib
@@ -8,7 +8,8 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from tensorflow_datasets.core import FileFormat
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from hdc.errors import InputError
+from hdc.errors import InputError, printable
+from hdc.lab import memory
+from hdc.lab.data import pictures
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
+from hdc.lab.data.own import numbered, relabelled
+from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.lab.locks import only_maker
 
 _CHUNK = 1024  # examples per read, far faster than one by one
@@ -38,18 +43,28 @@ def data_dir() -> Path:
     return Path.home() / "tensorflow_datasets"
 
 
-def dataset(name: str) -> Dataset:
+def dataset(
+    name: str, image: str = "", label: str = "", size: Sequence[int] = (), ignore: int | None = 255
+) -> Dataset:
     """A prepared data set by its tensorflow-datasets name, such as `cifar10` or `cifar10:3.0.2`.
 
     The test split is `test`, else `validation`. The validation split is `validation` if that is not the test
-    split, else the last tenth of `train` as written (at least one image).
+    split, else the last tenth of `train` as written (at least one image). One that needs more than a quarter
+    of the memory is not loaded: its splits are `Rows`.
+
+    Args:
+        name: of the data set.
+        image, label: the names of the features; empty for the only ones, or those that the data set declares.
+            A label is a class label, or an image of one channel whose values are labels.
+        size: height and width that images and masks are resized to, or one number for both; none keeps them.
+        ignore: the value of a mask that stands for no label; None for none.
 
     Raises:
         InputError: if the name is unknown, the data set is not prepared or is damaged, or it does not have
-            images of one size, one class label each, and the splits above.
+            such features, images of one size, and the splits above.
     """
     builder = _builder(name)
-    image, label = _keys(name, builder.info)
+    image, label = _keys(name, builder.info, image, label)
     folder = Path(builder.data_dir)
     if not is_complete(folder):
         raise InputError(
@@ -58,7 +73,16 @@ def dataset(name: str) -> Dataset:
         )
     info = (folder / "dataset_info.json").read_bytes()  # its sizes, shards and features
     key = {"name": builder.info.full_name, "reader": 1, "dataset_info": zlib.crc32(info)}
-    return cached(key, lambda: read(name, builder, image, label))
+    features = builder.info.features
+    dense, fixed = _is_image(features[label]), None not in features[image].shape
+    if dense or size or not fixed:
+        key |= {"image": image, "label": label, "size": list(size), "ignore": ignore if dense else None}
+    make = partial(read, name, builder, image, label, size=size, ignore=ignore)
+    height, width = (size[0], size[-1]) if size else features[image].shape[:2] if fixed else (0, 0)
+    item = height * width * (features[image].shape[-1] + 4 * dense)
+    if item * sum(split.num_examples for split in builder.info.splits.values()) > memory.limit() / 4:
+        return make(key=key)
+    return cached(key, make)
 
 
 def prepare(name: str) -> Path:
@@ -101,6 +125,8 @@ def preparing(name: str, folder: Path) -> Iterator[None]:
         raise InputError(
             f"preparing {name} needs the extra 'prepare': pip install 'hdc-jax[prepare]'"
         ) from error
+    except AssertionError as error:  # how a data set asks for files that are downloaded by hand
+        raise InputError(f"{name} cannot be prepared: {printable(str(error))}") from error
     except (
         NonMatchingChecksumError,
         tfds.download.DownloadError,
@@ -117,8 +143,10 @@ def preparing(name: str, folder: Path) -> Iterator[None]:
         urllib3.setLevel(level)
 
 
-def read_split(builder: Any, split: str, image: str, label: str) -> Split:
-    """One split of a prepared builder, in the order in which it was written.
+def read_split(
+    builder: Any, split: str, image: str, label: str, size: Sequence[int] = (), key: object = None
+) -> Split:
+    """One split of a prepared builder, in the order in which it was written. Masks keep their values.
 
     Images are decoded with Pillow; tensorflow-datasets would use OpenCV if that happens to be installed.
 
@@ -126,23 +154,50 @@ def read_split(builder: Any, split: str, image: str, label: str) -> Split:
         builder: of a prepared data set.
         split: its name.
         image, label: the names of the features.
+        size: see `dataset`.
+        key: with one, the split is not loaded, and this is the key of its `Rows`.
 
     Raises:
-        InputError: if the files cannot be read, or an example has no label.
+        InputError: if the files cannot be read, an example has no label, or images differ in size.
     """
     features = builder.info.features
-    skipped = {key: tfds.decode.SkipDecoding() for key in features if _is_image(features[key])}
-    try:
+    skipped = {name: tfds.decode.SkipDecoding() for name in features if _is_image(features[name])}
+    with _reading(builder):
         source = builder.as_data_source(split, decoders=skipped)
         if (written := _written(builder, split)) not in (len(source), None):
             raise ValueError(f"{written} examples in split '{split}', {len(source)} in dataset_info.json")
-        images = np.empty((len(source), *features[image].shape), np.uint8)
-        labels = np.empty(len(source), np.int32)
+        if not len(source):
+            raise InputError(f"split '{split}' of {builder.name} is empty")
+        pictures_of, labels_of = (
+            _Column(builder, source, split, name, _decoder(features[name], name == label, size), key)
+            for name in (image, label)
+        )
+        if key is not None:
+            return Split(pictures_of, labels_of)
+        images, labels = (np.empty(column.shape, column.dtype) for column in (pictures_of, labels_of))
         for start in range(0, len(source), _CHUNK):
             chunk = range(start, min(start + _CHUNK, len(source)))
             for index, example in zip(chunk, source.__getitems__(list(chunk)), strict=True):
-                images[index] = _decode(example[image], features[image].shape)
-                labels[index] = example[label]
+                images[index] = pictures_of.of(example, index)
+                labels[index] = labels_of.of(example, index)
+    if labels.ndim == 1:
+        if (labels < 0).any():
+            raise InputError(f"split '{split}' of {builder.name} has examples without a label")
+        if (labels >= len(features[label].names)).any():
+            raise InputError(
+                f"{builder.data_dir} is damaged (split '{split}' has labels beyond the"
+                f" {len(features[label].names)} classes): delete it and prepare it again"
+            )
+    return Split(images, labels)
+
+
+@contextlib.contextmanager
+def _reading(builder: Any) -> Iterator[None]:
+    """Name the folder in the errors of the block."""
+    try:
+        yield
+    except InputError:
+        raise
     except NotImplementedError as error:
         raise InputError(
             f"{builder.data_dir} is in a format that only TensorFlow reads: delete it and run"
@@ -152,14 +207,58 @@ def read_split(builder: Any, split: str, image: str, label: str) -> Split:
         raise InputError(
             f"{builder.data_dir} is damaged ({_first_line(error)}): delete it and prepare it again"
         ) from error
-    if (labels < 0).any():
-        raise InputError(f"split '{split}' of {builder.name} has examples without a label")
-    if (labels >= len(features[label].names)).any():
-        raise InputError(
-            f"{builder.data_dir} is damaged (split '{split}' has labels beyond the"
-            f" {len(features[label].names)} classes): delete it and prepare it again"
+
+
+class _Column(Rows):
+    """One feature of all examples of a split, decoded when it is read."""
+
+    def __init__(
+        self,
+        builder: Any,
+        source: Any,
+        split: str,
+        name: str,
+        decode: Callable[[Any], np.ndarray],
+        key: object,
+    ):
+        self._builder, self._source, self._name, self._decode = builder, source, name, decode
+        self._place = f"of split '{split}' of {builder.name}"
+        first = self._decoded(source[0], 0)
+        super().__init__(
+            (len(source), *first.shape), first.dtype, {"tfds": key, "split": split, "feature": name}
         )
-    return Split(images, labels)
+
+    def row(self, index: int) -> np.ndarray:
+        with _reading(self._builder):
+            return self.of(self._source[index], index)
+
+    def of(self, example: Mapping[str, Any], index: int) -> np.ndarray:
+        """The feature of an example that was read."""
+        found = self._decoded(example, index)
+        if found.shape != self.shape[1:]:
+            sides, first = ("{} x {}".format(*shape[:2]) for shape in (found.shape, self.shape[1:]))
+            raise InputError(
+                f"{self._name} {index} {self._place} is {sides}, the first {first}: "
+                "give data.size=[HEIGHT,WIDTH]"
+            )
+        return found
+
+    def _decoded(self, example: Mapping[str, Any], index: int) -> np.ndarray:
+        try:
+            return self._decode(example[self._name])
+        except InputError as error:
+            raise InputError(f"{error} (example {index} {self._place})") from None
+
+
+class _Relabelled(Rows):
+    """Masks with every value replaced by its label."""
+
+    def __init__(self, masks: Rows, labels: Mapping[int, int]):
+        super().__init__(masks.shape, np.int32, {"masks": masks.key, "labels": sorted(labels.items())})
+        self._masks, self._labels = masks, labels
+
+    def row(self, index: int) -> np.ndarray:
+        return relabelled(self._masks.row(index), self._labels)
 
 
 def _written(builder: Any, split: str) -> int | None:
@@ -172,13 +271,23 @@ def _written(builder: Any, split: str) -> int | None:
     return len(ArrayRecordDataSource([str(path) for path in builder.info.splits[split].filepaths]))
 
 
-def read(name: str, builder: Any, image: str, label: str, held_out: int | None = None) -> Dataset:
+def read(
+    name: str,
+    builder: Any,
+    image: str,
+    label: str,
+    held_out: int | None = None,
+    size: Sequence[int] = (),
+    ignore: int | None = None,
+    key: object = None,
+) -> Dataset:
     """The three splits of a prepared builder, see `dataset`.
 
     Args:
         name: of the data set.
-        builder, image, label: as `read_split` has them.
+        builder, image, label, size, key: as `read_split` has them.
         held_out: number of training examples to validate with; a tenth if it is None.
+        ignore: see `dataset`.
 
     Raises:
         InputError: as `read_split`, or where a split is missing.
@@ -189,17 +298,32 @@ def read(name: str, builder: Any, image: str, label: str, held_out: int | None =
         raise InputError(
             f"{name} needs the splits 'train' and 'test' or 'validation', it has {sorted(splits)}"
         )
-    train = read_split(builder, "train", image, label)
-    if test == "test" and "validation" in splits:
-        validation = read_split(builder, "validation", image, label)
+    own = ["train", "validation"] if test == "test" and "validation" in splits else ["train"]
+    found = {split: read_split(builder, split, image, label, size, key) for split in (*own, test)}
+    feature = builder.info.features[label]
+    task, classes = "classification", tuple(getattr(feature, "names", None) or ())
+    if _is_image(feature):
+        values = {f"split '{split}' of {name}": _values(one.labels) for split, one in found.items()}
+        task, (classes, labels) = "dense", numbered(values, ignore, classes or None)
+        found = {split: Split(one.images, _labelled(one.labels, labels)) for split, one in found.items()}
+    train = found["train"]
+    if own == ["train"]:
+        kept_back = len(train) - (held_out or max(1, len(train) // 10))
+        validation = Split(train.images[kept_back:], train.labels[kept_back:])
+        train = Split(train.images[:kept_back], train.labels[:kept_back])
     else:
-        kept = len(train) - (held_out or max(1, len(train) // 10))
-        validation = Split(train.images[kept:], train.labels[kept:])
-        train = Split(train.images[:kept], train.labels[:kept])
-    classes = tuple(builder.info.features[label].names)
-    return Dataset(
-        name, "classification", classes, train, validation, read_split(builder, test, image, label)
+        validation = found["validation"]
+    return Dataset(name, task, classes, train, validation, found[test])
+
+
+def _values(masks: np.ndarray | Rows) -> list[int]:
+    return kept(
+        masks, "label values", lambda: sorted({int(v) for one in blocks(masks) for v in np.unique(one)})
     )
+
+
+def _labelled(masks: np.ndarray | Rows, labels: Mapping[int, int]) -> np.ndarray | Rows:
+    return _Relabelled(masks, labels) if isinstance(masks, Rows) else relabelled(masks, labels)
 
 
 def _builder(name: str) -> Any:
@@ -228,31 +352,70 @@ def _builder(name: str) -> Any:
         raise InputError(f"in {data_dir()}, the data set '{name}' cannot be used: {reason}") from error
 
 
-def _keys(name: str, info: tfds.core.DatasetInfo) -> tuple[str, str]:
-    """The names of the image and of the label among the features."""
+def _keys(name: str, info: tfds.core.DatasetInfo, image: str = "", label: str = "") -> tuple[str, str]:
+    """The names of the image and of the label among the features, those that were given among them."""
     features: Any = info.features
-    supervised = info.supervised_keys
-    keys = [key for key in features if supervised is None or key in supervised]
-    images = [key for key in keys if _is_image(features[key])]
-    labels = [key for key in keys if isinstance(features[key], tfds.features.ClassLabel)]
+    for option, key in (("image", image), ("label", label)):
+        if key and key not in features:
+            raise InputError(f"data.{option}={key} is not a feature of {name}, which has {_shown(features)}")
+    declared: Any = info.supervised_keys or ()
+    if len(declared) == 2 and all(isinstance(key, str) for key in declared):
+        image, label = image or declared[0], label or declared[1]
+    maps = [key for key in features if _is_label_map(features[key])]
+    images = [image] if image else [key for key in features if _is_image(features[key]) and key not in maps]
+    images = [key for key in images if key in features and key != label]
+    labels = [label] if label else maps + [key for key in features if _is_class(features[key])]
+    labels = [key for key in labels if key in features and key != image]
     if len(images) == len(labels) == 1:
-        image, label = features[images[0]], features[labels[0]]
-        fixed = None not in image.shape and image.shape[-1] in _MODES and image.np_dtype == np.uint8
-        if fixed and label.num_classes:
+        chosen, target = features[images[0]], features[labels[0]]
+        is_image = _is_image(chosen) and chosen.shape[-1] in _MODES and chosen.np_dtype == np.uint8
+        if is_image and (_is_image(target) or (_is_class(target) and target.num_classes)):
             return images[0], labels[0]
-    found = ", ".join(f"{key}: {type(features[key]).__name__}{features[key].shape}" for key in features)
-    raise InputError(f"{name} does not have one uint8 image of a fixed size and one class label, but {found}")
+    raise InputError(
+        f"{name} does not have one uint8 image and one mask or class label, but {_shown(features)}: "
+        "choose with data.image=KEY data.label=KEY"
+    )
+
+
+def _shown(features: Any) -> str:
+    return ", ".join(
+        f"{key}: {type(features[key]).__name__}{features[key].shape}" for key in sorted(features)
+    )
 
 
 def _is_image(feature: object) -> bool:
     return isinstance(feature, tfds.features.Image)
 
 
-def _decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+def _is_class(feature: object) -> bool:
+    return isinstance(feature, tfds.features.ClassLabel)
+
+
+def _is_label_map(feature: Any) -> bool:
+    """Whether the values of an image are declared to be labels."""
+    return _is_image(feature) and (
+        isinstance(feature, tfds.features.LabeledImage) or bool(feature.use_colormap)
+    )
+
+
+def _decoder(feature: Any, is_label: bool, size: Sequence[int]) -> Callable[[Any], np.ndarray]:
+    if not _is_image(feature):
+        return partial(np.asarray, dtype=np.int32)
+    if is_label:
+        return partial(_decode_mask, size=tuple(size))
+    return partial(_decode, shape=feature.shape, size=tuple(size))
+
+
+def _decode_mask(encoded: bytes, size: Sequence[int]) -> np.ndarray:
+    return pictures.resized(pictures.mask(encoded, Path("the mask")), size)
+
+
+def _decode(encoded: bytes, shape: tuple[int | None, ...], size: Sequence[int]) -> np.ndarray:
     with Image.open(io.BytesIO(encoded)) as image:
-        if image.size != (shape[1], shape[0]):
+        if None not in shape and image.size != (shape[1], shape[0]):
             raise ValueError(f"an image of {image.size} pixels, but its features say {shape}")
-        return np.asarray(image.convert(_MODES[shape[2]])).reshape(shape)
+        array = np.asarray(image.convert(_MODES[shape[2] or 3]))
+    return pictures.resized(array if array.ndim == 3 else array[..., None], size)
 
 
 def _first_line(error: BaseException) -> str:

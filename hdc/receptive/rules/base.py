@@ -48,6 +48,8 @@ class Taps:
     def back(self, window: Window, axis: int, length: int, only: int | None = None) -> Window:
         """What the taps read, or one of them, for a window of an output of that length along an axis."""
         window = window.expanded(axis, length)
+        if (self.count, self.stride, self.apart) == (1, 1, 1):
+            return window.moved(axis, -self.low)
         start, length = window.starts[axis], window.counts.shape[axis + 1]
         assert start is not None
         shape = list(window.counts.shape)

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import GatherScatterMode
 
 from hdc.errors import InputError
 from hdc.receptive.axes import CHANNEL, NEW, STACK, Annotation, Axes, Axis, resampled, scaled, uneven, unified
@@ -355,23 +356,47 @@ class Gather(Copy):
         )
 
     def pull(self, step: Step, number: int, window: Window, to: Pullback) -> None:
-        along = self._along(step) if to.beyond else None
-        if along is not None and not step.inputs[1].depends:
-            taken, place = along
+        along, places = self._along(step), step.inputs[1]
+        if along is None or places.depends or not step.inputs[0].depends:
+            super().pull(step, number, window, to)
+            return
+        taken, place = along
+        length = step.inputs[0].shape[taken]
+        window = to.inside(window, place, step.outputs[0].shape[place])
+        picks = np.asarray(places.value).ravel()
+        if step.params["mode"] == GatherScatterMode.CLIP:
+            picks = picks.clip(0, length - 1)
+        inside = (picks >= 0) & (picks < length)
+        if to.beyond:
+            reached = window.counts.any(axis=tuple(1 + i for i in range(len(window.starts)) if i != place))
+            to.bounded |= np.atleast_2d(reached)[:, ~inside].any(axis=1)  # padding with constants
             if to.annotation.axes[step.inputs[0]][taken].kind in ("space", "flat"):
-                whole = to.inside(window, place, step.outputs[0].shape[place])
-                reached = whole.counts.any(axis=tuple(1 + i for i in range(len(whole.starts)) if i != place))
-                picks = np.asarray(step.inputs[1].value).ravel()
-                length = step.inputs[0].shape[taken]
                 turns = [_turns(picks, np.flatnonzero(row), length) for row in np.atleast_2d(reached)]
                 to.bounded |= np.array(turns)
-        super().pull(step, number, window, to)
+        # Summed over the places at which each entry is taken.
+        order = np.flatnonzero(inside)[np.argsort(picks[inside], kind="stable")]
+        shape = list(window.counts.shape)
+        shape[1 + place] = length
+        counts = np.zeros(shape)
+        if len(order):
+            entries, first = np.unique(picks[order], return_index=True)
+            sums = np.add.reduceat(window.counts.take(order, axis=1 + place), first, axis=1 + place)
+            counts[(*(slice(None) for _ in range(1 + place)), entries)] = sums
+        others = [axis for axis in range(len(window.starts)) if axis != place]
+        window = window.with_axis(place, counts, 0).transposed([*others[:taken], place, *others[taken:]])
+        to.add(step.inputs[0], window)
 
     def _along(self, step: Step) -> tuple[int, int] | None:
         """The axis of the operand along which places are taken and that of the output, if it is one each."""
-        numbers, rank = step.params["dimension_numbers"], len(step.outputs[0].shape)
+        numbers, before, rank = (
+            step.params["dimension_numbers"],
+            step.inputs[0].shape,
+            len(step.outputs[0].shape),
+        )
         taken, gone = numbers.start_index_map, numbers.collapsed_slice_dims
-        if len(taken) != 1 or gone != taken or rank != len(step.inputs[0].shape):
+        if len(taken) != 1 or gone != taken or rank != len(before):
+            return None
+        if any(size != before[i] for i, size in enumerate(step.params["slice_sizes"]) if i != taken[0]):
             return None
         (place,) = set(range(rank)) - set(numbers.offset_dims)
         return taken[0], place

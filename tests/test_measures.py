@@ -24,7 +24,8 @@ def test_training_accuracy_is_that_of_the_network_on_its_own_training_images(tmp
     shown = []
     for seed in (0, 1):  # the second with the first one's compiled program
         model = trained.nnx.merge(trainer.graph, trainer.start(seed))
-        network = trained.Trained(model, trainer.normalise, data.classes, data.image_shape, config, seed)
+        about = (data.classes, data.image_shape, config, seed)
+        network = trained.Trained(model, trainer.normalise, *about, dataset=data)
         (found,) = parts.measured(config.measures, network, data.test.images[:2]).items()
         right = [
             np.asarray(network(data.train.images[start : start + 500])).argmax(-1)

@@ -271,6 +271,7 @@ def _own_measures(
         config,
         seed,
         dataset.train.images.dtype.name,
+        dataset,
     )
     found = parts.measured(config.measures, network, images)
     if taken := found.keys() & others.keys():

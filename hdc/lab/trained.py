@@ -16,7 +16,7 @@ from jax.core import Tracer
 from hdc.errors import InputError
 from hdc.lab import parts
 from hdc.lab.config import Config, again, from_record
-from hdc.lab.data.dataset import TYPES
+from hdc.lab.data.dataset import TYPES, Dataset
 from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.lab.store import line, read_safetensors, to_safetensors
 from hdc.layers import evaluation
@@ -93,6 +93,7 @@ class Trained:
         image_type: their type, such as uint8.
         config: of the run that trained it.
         seed: which of the run's.
+        dataset: what it was trained on, for measures; None of a network that `load` has read.
     """
 
     model: nnx.Module
@@ -102,6 +103,7 @@ class Trained:
     config: Config
     seed: int
     image_type: str = "uint8"
+    dataset: Dataset | None = None
 
     def __call__(self, images: Array | np.ndarray) -> Array:
         """Logits of images `[b, h, w, channels]` as they are in the data set, not normalised.

@@ -19,7 +19,7 @@ from hdc.lab.commands.main import main
 from hdc.lab.config import choose, from_dict
 from hdc.lab.data import arrays, folder, pictures
 from hdc.lab.data.dataset import IGNORE, Dataset, Split
-from hdc.lab.data.stream import open_npy
+from hdc.lab.data.stream import Rows, open_npy
 from hdc.lab.parts import dataset as made
 from hdc.lab.report import tables
 from hdc.lab.trained import normaliser
@@ -550,3 +550,60 @@ def test_a_launch_on_changed_data_ends_with_one_line_and_changes_nothing(tmp_pat
     (line,) = captured.err.splitlines()
     assert f"{run.run_id}/run.json was made with data of fingerprint aaaa" in line
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("axes", [1, 3, 4])
+def test_an_npz_larger_than_a_quarter_of_the_memory_is_read_row_by_row_and_is_the_same(
+    tmp_path, monkeypatch, axes
+):
+    images, maps = drawn(30)
+    labels = {1: np.arange(30) % 3, 3: np.where(maps == 2, 255, maps), 4: maps[..., None] / np.float32(2)}[
+        axes
+    ]
+    grey = images[..., 0]  # without an axis of channels
+    path = tmp_path / "own.npz"
+    cuts = {"train": slice(20), "val": slice(20, 25), "test": slice(25, None)}
+    parts = {
+        f"{split}_{what}": array[cut]
+        for split, cut in cuts.items()
+        for what, array in (("images", grey), ("labels", labels))
+    }
+    np.savez(path, classes=["sea", "land", "ice"][: 1 if axes == 4 else 3], **parts)
+    whole = arrays.dataset(path)
+    monkeypatch.setattr(arrays.memory, "limit", lambda: 4000)
+    streamed = arrays.dataset(path)
+    assert isinstance(streamed.train.images, Rows)
+    assert isinstance(streamed.test.labels, Rows)
+    assert (whole.task, whole.classes) == (streamed.task, streamed.classes)
+    assert whole.fingerprint == streamed.fingerprint
+    for split in ("train", "validation", "test"):
+        one, other = whole.splits[split], streamed.splits[split]
+        for mine, theirs in ((one.images, other.images), (one.labels, other.labels)):
+            assert mine.dtype == theirs.dtype
+            np.testing.assert_array_equal(np.asarray(theirs), mine)
+    np.testing.assert_array_equal(whole.train.images[..., 0], grey[:20])
+    np.testing.assert_array_equal(whole.train.labels, labels[:20])
+    np.savez_compressed(path, **parts)
+    monkeypatch.setattr(arrays.memory, "limit", lambda: 900)
+    with pytest.raises(InputError, match=r"more than the 900 of memory: .*np\.savez"):
+        arrays.dataset(path)
+
+
+def test_a_streamed_label_that_does_not_fit_into_int32_is_named(tmp_path, monkeypatch):
+    images, _ = drawn(3)
+    split = {"images": images, "labels": np.array([0, 2**32, 1])}
+    names = {f"{one}_{what}": array for one in ("train", "val", "test") for what, array in split.items()}
+    np.savez(tmp_path / "own.npz", **names)
+    monkeypatch.setattr(arrays.memory, "limit", lambda: 100)
+    with pytest.raises(InputError, match="train_labels has the value 4294967296"):
+        arrays.dataset(tmp_path / "own.npz")
+
+
+def test_targets_in_an_npz_are_a_regression_with_a_peak(tmp_path):
+    images, maps = drawn(30)
+    np.savez(tmp_path / "own.npz", train_images=images, train_labels=maps[..., None].astype(np.float32))
+    found = made(choose("data", name="npz", path=str(tmp_path / "own.npz"), peak=2.0))
+    assert (found.task, found.classes, found.peak) == ("regression", ("0",), 2.0)
+    assert sum(map(len, found.splits.values())) == 30
+    with pytest.raises(InputError, match="peak must be a number above 0, got 0"):
+        choose("data", name="npz", path="x", peak=0)

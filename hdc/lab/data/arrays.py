@@ -1,19 +1,22 @@
 """`data=npz`: images and labels in one .npz file of one's own."""
 
 import math
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
 from hdc import registry
 from hdc.errors import InputError
+from hdc.lab import memory
 from hdc.lab.data.dataset import TYPES, Dataset, Split
-from hdc.lab.data.own import SPLITS, held_out, local, numbered, relabelled
+from hdc.lab.data.own import SPLITS, held_out, label_values, labelled, local, numbered
+from hdc.lab.data.stream import FileRows, Rows, open_npz
 from hdc.lab.store import line
+from hdc.registry import Task
 
 
 @dataclass(frozen=True)
@@ -23,32 +26,40 @@ class NpzOptions:
     Attributes:
         path: the file.
         ignore: the value of a label map that stands for no label; null for none.
+        peak: the targets of a regression are from 0 to this, for the PSNR.
     """
 
     path: str = ""
     ignore: int | None = 255
+    peak: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.peak < math.inf:
+            raise InputError(f"peak must be a number above 0, got {self.peak}")
 
 
 @registry.dataset("npz", NpzOptions)
 def npz(options: NpzOptions) -> Dataset:
     """Your own arrays: data=npz data.path=FILE, with train_images, train_labels, test_images, ..."""
-    return dataset(local(options.path, "npz", "FILE"), options.ignore)
+    return dataset(local(options.path, "npz", "FILE"), options.ignore, options.peak)
 
 
-def dataset(path: Path, ignore: int | None = 255) -> Dataset:
-    """The arrays of an .npz file.
+def dataset(path: Path, ignore: int | None = 255, peak: float = 1.0) -> Dataset:
+    """The arrays of an .npz file; as `Rows` where it is not compressed, has three splits, and needs more
+    than a quarter of the memory.
 
     Args:
         path: has `train_images` and `train_labels`; `test_...` and `validation_...` (or `val_...`), or what
             is missing is taken from training; and `classes`, the names, or classes are numbered. Images are
-            `[n, h, w, c]` or, with one channel, `[n, h, w]`; labels are integers `[n]` or `[n, h, w]`.
-        ignore: see `NpzOptions`.
+            `[n, h, w, c]` or, with one channel, `[n, h, w]`; labels are integers `[n]` or `[n, h, w]`, or for
+            regression float32 `[n, h, w, outputs]`.
+        ignore, peak: see `NpzOptions`.
 
     Raises:
         InputError: naming the file and the array that is missing or does not fit.
     """
     arrays = _arrays(path)
-    given: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    given: dict[str, tuple[np.ndarray | Rows, np.ndarray | Rows]] = {}
     for prefix, split in SPLITS.items():
         parts = [f"{prefix}_{part}" for part in ("images", "labels")]
         if not arrays.keys() & {*parts}:
@@ -65,42 +76,67 @@ def dataset(path: Path, ignore: int | None = 255) -> Dataset:
             )
     if "train" not in given:
         raise InputError(f"{path} has no train_images, only: {', '.join(arrays) or 'nothing'}")
+    pairs = _three(path, given)
+    names, axes = _names(path, arrays.get("classes")), given["train"][1].ndim
+    task: Task = "classification" if axes == 1 else "dense" if axes == 3 else "regression"
+    try:
+        if task == "regression":
+            outputs = given["train"][1].shape[-1]
+            classes = names or tuple(map(str, range(outputs)))
+            train, validation, test = (Split(*pair) for pair in pairs)
+            return Dataset("npz", task, classes, train, validation, test, peak=peak)
+        values = {f"{path}: {split}_labels": label_values(maps) for split, (_, maps) in given.items()}
+        if task == "dense":
+            classes, labels = numbered(values, ignore, names)
+            pairs = [(images, labelled(maps, labels)) for images, maps in pairs]
+        else:
+            classes = names or tuple(map(str, range(max(map(max, values.values())) + 1)))
+        train, validation, test = (Split(*pair) for pair in pairs)
+        return Dataset("npz", task, classes, train, validation, test)
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
+
+
+def _three(
+    path: Path, given: dict[str, tuple[np.ndarray | Rows, np.ndarray | Rows]]
+) -> list[tuple[np.ndarray | Rows, np.ndarray | Rows]]:
+    """Images and labels of the three splits: what is missing is taken from training."""
     places = {split: [(split, place) for place in range(len(images))] for split, (images, _) in given.items()}
-    whole = held_out(places, lambda one: str(one[1]))
-    for split, chosen in whole.items():
+    found = []
+    for split, chosen in held_out(places, lambda one: str(one[1])).items():
         if not chosen:
             raise InputError(f"{path} has no {split}_images, and too few train_images to take some from them")
-    names, dense = _names(path, arrays.get("classes")), given["train"][1].ndim == 3
-    values = {f"{path}: {split}_labels": np.unique(maps).tolist() for split, (_, maps) in given.items()}
-    if dense:
-        classes, labels = numbered(values, ignore, names)
-    else:
-        classes, labels = names or tuple(map(str, range(max(map(max, values.values())) + 1))), {}
-    try:
-        splits = []
-        for chosen in whole.values():
-            images, maps = given[chosen[0][0]]
-            rows = slice(None) if len(chosen) == len(images) else [place for _, place in chosen]
-            splits.append(Split(images[rows], relabelled(maps[rows], labels)))
-        return Dataset("npz", "dense" if dense else "classification", classes, *splits)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        images, labels = given[chosen[0][0]]
+        rows = slice(None) if len(chosen) == len(images) else np.array([place for _, place in chosen])
+        found.append((images[rows], labels[rows]))
+    return found
 
 
-def _images(path: Path, name: str, images: np.ndarray) -> np.ndarray:
+def _images(path: Path, name: str, images: np.ndarray | Rows) -> np.ndarray | Rows:
     if images.dtype not in TYPES:
         raise InputError(f"{path}: {name} is {images.dtype}, but must be {', '.join(TYPES)}: convert it")
-    if images.ndim not in (3, 4) or not images.size:
+    if images.ndim not in (3, 4) or not images.nbytes:
         raise InputError(f"{path}: {name} is {list(images.shape)}, but must be [n, h, w, c] or [n, h, w]")
-    return images if images.ndim == 4 else images[..., None]
+    if images.ndim == 4:
+        return images
+    return images.with_channel() if isinstance(images, FileRows) else images[..., None]
 
 
-def _labels(path: Path, name: str, labels: np.ndarray) -> np.ndarray:
+def _labels(path: Path, name: str, labels: np.ndarray | Rows) -> np.ndarray | Rows:
+    if labels.ndim == 4 and labels.dtype == np.float32 and labels.nbytes:
+        return labels
     if labels.dtype.kind not in "iub":
-        raise InputError(f"{path}: {name} is {labels.dtype}, but must be integers")
-    if labels.ndim not in (1, 3) or not labels.size:
+        raise InputError(
+            f"{path}: {name} is {labels.dtype} {list(labels.shape)}, but must be integers, or for regression "
+            "float32 [n, h, w, outputs]"
+        )
+    if labels.ndim not in (1, 3) or not labels.nbytes:
         raise InputError(f"{path}: {name} is {list(labels.shape)}, but must be [n] or [n, h, w]")
-    return labels.astype(np.int32) if labels.dtype.kind == "b" else labels
+    if isinstance(labels, FileRows):
+        if (far := max(label_values(labels), key=abs)) != np.int64(far).astype(np.int32):
+            raise InputError(f"{path}: {name} has the value {far}, which does not fit into int32")
+        return labels.converted(np.int32)
+    return np.asarray(labels, np.int32) if labels.dtype.kind == "b" else labels
 
 
 def _names(path: Path, classes: np.ndarray | None) -> tuple[str, ...] | None:
@@ -114,12 +150,22 @@ def _names(path: Path, classes: np.ndarray | None) -> tuple[str, ...] | None:
     return names
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
             raise InputError(f"{path} is not a file")
         with zipfile.ZipFile(path) as archive:
-            _refuse_false_sizes(archive)
+            size, limit = _size(archive), memory.limit()
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+            whole = {SPLITS.get(name.partition("_")[0]) for name in archive.namelist()} >= {*SPLITS.values()}
+        if size > limit / 4 and stored and whole:
+            rows: dict[str, Any] = {**open_npz(path)}
+            return rows | {name: np.asarray(rows[name]) for name in rows.keys() & {"classes"}}
+        if size > limit:
+            raise InputError(
+                f"its arrays have {size} bytes, more than the {limit} of memory: it can be read while "
+                "training if np.savez writes it, with train_, validation_ and test_ arrays"
+            )
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
     except InputError as error:
@@ -128,9 +174,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} cannot be read as an .npz file: {line(error)}") from None
 
 
-def _refuse_false_sizes(archive: zipfile.ZipFile) -> None:
-    """NumPy allocates what a header claims: it must be what the archive holds, and fit into the memory."""
-    claimed = 0
+def _size(archive: zipfile.ZipFile) -> int:
+    """The bytes of all arrays. NumPy allocates what a header claims: it must be what the archive holds."""
+    size = 0
     for member in archive.infolist():
         with archive.open(member) as file:
             version = npy.read_magic(file)
@@ -138,10 +184,8 @@ def _refuse_false_sizes(archive: zipfile.ZipFile) -> None:
             shape, _, dtype = read_header(file)
             if dtype.hasobject:
                 raise InputError(f"{member.filename} holds Python objects, which are not read: save numbers")
-            size = math.prod(shape) * dtype.itemsize
-            if size != member.file_size - file.tell():
+            claimed = math.prod(shape) * dtype.itemsize
+            if claimed != member.file_size - file.tell():
                 raise InputError(f"{member.filename} is not as long as its header says")
-            claimed += size
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if claimed > memory:
-        raise InputError(f"its arrays have {claimed} bytes, more than the {memory} of this machine's memory")
+            size += claimed
+    return size

@@ -9,6 +9,7 @@ import numpy as np
 
 from hdc.errors import InputError
 from hdc.lab.data.dataset import IGNORE
+from hdc.lab.data.stream import Rows, blocks, kept
 
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}  # by word
 HELD_OUT = 0.15  # of the images for test, and as many for validation, where nothing else says which
@@ -109,3 +110,26 @@ def relabelled(maps: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
         if value != label:
             new[maps == value] = label
     return new
+
+
+class _Relabelled(Rows):
+    """Masks with every value replaced by its label."""
+
+    def __init__(self, masks: Rows, labels: Mapping[int, int]):
+        super().__init__(masks.shape, np.int32, {"masks": masks.key, "labels": sorted(labels.items())})
+        self._masks, self._labels = masks, labels
+
+    def row(self, index: int) -> np.ndarray:
+        return relabelled(self._masks.row(index), self._labels)
+
+
+def label_values(labels: np.ndarray | Rows) -> list[int]:
+    """The distinct values of labels."""
+    return kept(
+        labels, "label values", lambda: sorted({int(v) for one in blocks(labels) for v in np.unique(one)})
+    )
+
+
+def labelled(maps: np.ndarray | Rows, labels: Mapping[int, int]) -> np.ndarray | Rows:
+    """As `relabelled`; `Rows` are relabelled as they are read."""
+    return _Relabelled(maps, labels) if isinstance(maps, Rows) else relabelled(maps, labels)

@@ -113,6 +113,14 @@ class FileRows(Rows):
         self._path, self._offset, self._stored = path.absolute(), offset, stored
         self._bytes = math.prod(shape[1:]) * stored.itemsize
 
+    def converted(self, dtype: Any) -> "FileRows":
+        """The same rows, converted to another type when they are read."""
+        return FileRows(self._path, self._offset, self.shape, self._stored, dtype)
+
+    def with_channel(self) -> "FileRows":
+        """The same rows with an axis of one channel behind the others."""
+        return FileRows(self._path, self._offset, (*self.shape, 1), self._stored, self.dtype)
+
     @cached_property
     def _file(self) -> int:
         file = os.open(self._path, os.O_RDONLY)

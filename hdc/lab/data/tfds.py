@@ -25,8 +25,8 @@ from hdc.lab import memory
 from hdc.lab.data import pictures
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
-from hdc.lab.data.own import numbered, relabelled
-from hdc.lab.data.stream import Rows, blocks, kept
+from hdc.lab.data.own import label_values, labelled, numbered
+from hdc.lab.data.stream import Rows
 from hdc.lab.locks import only_maker
 
 _CHUNK = 1024  # examples per read, far faster than one by one
@@ -250,17 +250,6 @@ class _Column(Rows):
             raise InputError(f"{error} (example {index} {self._place})") from None
 
 
-class _Relabelled(Rows):
-    """Masks with every value replaced by its label."""
-
-    def __init__(self, masks: Rows, labels: Mapping[int, int]):
-        super().__init__(masks.shape, np.int32, {"masks": masks.key, "labels": sorted(labels.items())})
-        self._masks, self._labels = masks, labels
-
-    def row(self, index: int) -> np.ndarray:
-        return relabelled(self._masks.row(index), self._labels)
-
-
 def _written(builder: Any, split: str) -> int | None:
     """The number of examples in the files of a split, None if unknown; `dataset_info.json` may differ."""
     if builder.info.file_format != FileFormat.ARRAY_RECORD:
@@ -303,9 +292,9 @@ def read(
     feature = builder.info.features[label]
     task, classes = "classification", tuple(getattr(feature, "names", None) or ())
     if _is_image(feature):
-        values = {f"split '{split}' of {name}": _values(one.labels) for split, one in found.items()}
+        values = {f"split '{split}' of {name}": label_values(one.labels) for split, one in found.items()}
         task, (classes, labels) = "dense", numbered(values, ignore, classes or None)
-        found = {split: Split(one.images, _labelled(one.labels, labels)) for split, one in found.items()}
+        found = {split: Split(one.images, labelled(one.labels, labels)) for split, one in found.items()}
     train = found["train"]
     if own == ["train"]:
         kept_back = len(train) - (held_out or max(1, len(train) // 10))
@@ -314,16 +303,6 @@ def read(
     else:
         validation = found["validation"]
     return Dataset(name, task, classes, train, validation, found[test])
-
-
-def _values(masks: np.ndarray | Rows) -> list[int]:
-    return kept(
-        masks, "label values", lambda: sorted({int(v) for one in blocks(masks) for v in np.unique(one)})
-    )
-
-
-def _labelled(masks: np.ndarray | Rows, labels: Mapping[int, int]) -> np.ndarray | Rows:
-    return _Relabelled(masks, labels) if isinstance(masks, Rows) else relabelled(masks, labels)
 
 
 def _builder(name: str) -> Any:

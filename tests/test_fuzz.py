@@ -10,6 +10,7 @@ import csv
 import functools
 import io
 import json
+import logging
 import os
 import random
 import shutil
@@ -261,6 +262,7 @@ def without_training(monkeypatch):
 @given(arguments(TRAIN, FLAGS, REFUSED))
 def test_training(without_training, given):
     call("train", ["train=quick", "optim.warmup_steps=1", *given])
+    assert logging.getLogger("hdc").isEnabledFor(logging.WARNING)  # which Hydra's own logging would undo
 
 
 @cases(25)

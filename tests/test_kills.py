@@ -91,8 +91,9 @@ def after_new_checkpoint(results: Path, process: subprocess.Popen, count: int) -
 
 def test_any_number_of_kills_changes_nothing(uninterrupted, tmp_path):
     chance = random.Random(time.time_ns())
-    during = 0
-    for kill in range(KILLS):
+    kill = during = 0
+    while kill < KILLS or during < KILLS // 2:  # a checkpoint may be whole before the process is dead
+        assert kill < 5 * KILLS
         process = start(tmp_path)
         after_new_checkpoint(tmp_path, process, chance.randint(1, 4))
         if kill % 2:
@@ -106,10 +107,10 @@ def test_any_number_of_kills_changes_nothing(uninterrupted, tmp_path):
         assert kill == 0 or "resuming with seed" in out
         assert "unusable" not in out and "damaged" not in out
         during += saving(tmp_path)
-    assert during >= KILLS // 2
+        kill += 1
     finish(tmp_path)
     assert ends(tmp_path) == uninterrupted
-    print(f"{KILLS} kills, {during} of them during a save")
+    print(f"{kill} kills, {during} of them during a save")
 
 
 def test_killed_in_a_stream_it_ends_as_with_all_data_in_memory(uninterrupted, tmp_path):

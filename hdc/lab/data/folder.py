@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from hdc import registry
-from hdc.errors import InputError, at_least
+from hdc.errors import InputError
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
-from hdc.lab.data.own import SPLITS, held_out, local, numbered, relabelled
+from hdc.lab.data.own import SPLITS, SizeOptions, held_out, local, numbered, relabelled
 from hdc.lab.store import line, read, sha256
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
@@ -24,25 +24,14 @@ CLASSES, LISTED = "classes.txt", "splits.csv"
 
 
 @dataclass(frozen=True)
-class FolderOptions:
+class FolderOptions(SizeOptions):
     """Of a folder of images.
 
     Attributes:
         path: the folder.
-        size: height and width to which images are resized (bilinear) and masks (nearest); one number for
-            both; none where all images have one size.
-        ignore: the value of a mask that stands for no label; null for none.
     """
 
     path: str = ""
-    size: tuple[int, ...] = ()
-    ignore: int | None = 255
-
-    def __post_init__(self) -> None:
-        if len(self.size) > 2:
-            raise InputError(f"size must be [height,width], got {list(self.size)}")
-        for side in self.size:
-            at_least("size", side, 1)
 
 
 @registry.dataset("folder", FolderOptions)

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from hdc.errors import InputError
+from hdc.errors import InputError, at_least
 from hdc.lab.data.dataset import IGNORE
 from hdc.lab.data.stream import Rows, blocks, kept
 
@@ -16,6 +17,26 @@ HELD_OUT = 0.15  # of the images for test, and as many for validation, where not
 T = TypeVar("T")
 _LIBRARIES = {"s3": "fsspec with s3fs", "gs": "fsspec with gcsfs", "gcs": "fsspec with gcsfs"}
 _LIBRARIES |= {"az": "fsspec with adlfs", "abfs": "fsspec with adlfs", "hf": "huggingface_hub"}
+
+
+@dataclass(frozen=True)
+class SizeOptions:
+    """Of images of any size, and their masks.
+
+    Attributes:
+        size: height and width to which images are resized (bilinear) and masks (nearest); one number for
+            both; none where all images have one size.
+        ignore: the value of a mask that stands for no label; null for none.
+    """
+
+    size: tuple[int, ...] = ()
+    ignore: int | None = 255
+
+    def __post_init__(self) -> None:
+        if len(self.size) > 2:
+            raise InputError(f"size must be [height,width], got {list(self.size)}")
+        for side in self.size:
+            at_least("size", side, 1)
 
 
 def local(path: str, name: str, what: str) -> Path:

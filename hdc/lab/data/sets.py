@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from hdc import registry
-from hdc.errors import InputError, at_least
 from hdc.lab.data.dataset import Dataset
+from hdc.lab.data.own import SizeOptions
 
 
 @dataclass(frozen=True)
@@ -22,29 +22,18 @@ class ScenesOptions(ClothesOptions):
 
 
 @dataclass(frozen=True)
-class TfdsOptions:
+class TfdsOptions(SizeOptions):
     """Of the other image data sets of tensorflow-datasets.
 
     Attributes:
         name: there, such as cifar10.
         image, label: the names of the features, where there are several; a label is one for each image, or an
             image of one channel whose values are labels.
-        size: height and width to which images are resized (bilinear) and masks (nearest); one number for
-            both; none where all images have one size.
-        ignore: the value of a mask that stands for no label; null for none.
     """
 
     name: str = ""
     image: str = ""
     label: str = ""
-    size: tuple[int, ...] = ()
-    ignore: int | None = 255
-
-    def __post_init__(self) -> None:
-        if len(self.size) > 2:
-            raise InputError(f"size must be [height,width], got {list(self.size)}")
-        for side in self.size:
-            at_least("size", side, 1)
 
 
 @registry.dataset("mnist")

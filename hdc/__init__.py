@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hdc.gridding import measure as measure_gridding
     from hdc.layers import Conv, SeparableConv
     from hdc.networks import ContextNetwork
-    from hdc.ops import conv2d, max_pool, separable_conv2d
+    from hdc.ops import conv1d, conv2d, max_pool, separable_conv1d, separable_conv2d
     from hdc.receptive import analyse
     from hdc.schedules import DilationSchedule
     from hdc.search import search
@@ -38,10 +38,12 @@ _HOMES = {
     "SeparableConv": "hdc.layers",
     "Stack": "hdc.fields",
     "analyse": "hdc.receptive",
+    "conv1d": "hdc.ops",
     "conv2d": "hdc.ops",
     "expected_ripple": "hdc.gridding",
     "max_pool": "hdc.ops",
     "measure_gridding": "hdc.gridding",
+    "separable_conv1d": "hdc.ops",
     "separable_conv2d": "hdc.ops",
 }
 __all__ = [*_HOMES, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,7 +1,6 @@
 """Arrays larger than memory: read row by row, and by grain ahead of their use."""
 
 import hashlib
-import io
 import json
 import logging
 import math
@@ -13,9 +12,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
+from numpy.lib import format as npy
 
 from hdc.errors import InputError
 from hdc.folders import cache_dir
@@ -179,14 +179,24 @@ def open_npz(path: Path) -> dict[str, FileRows]:
     return found
 
 
-def _array_in(path: Path, file: io.BufferedIOBase, start: int, end: int, dtype: Any) -> FileRows:
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type of the array that begins where a file stands.
+
+    Raises:
+        ValueError: if none does.
+    """
+    version = npy.read_magic(file)
+    if version == (1, 0):
+        return npy.read_array_header_1_0(file)
+    if version == (2, 0):
+        return npy.read_array_header_2_0(file)
+    raise ValueError(f"version {version} of the format is not known")
+
+
+def _array_in(path: Path, file: IO[bytes], start: int, end: int, dtype: Any) -> FileRows:
     """The array whose header is at `start` of a file and whose last byte is before `end`."""
     file.seek(start)
-    version = np.lib.format.read_magic(file)
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in header:
-        raise ValueError(f"version {version} of the format is not known")
-    shape, in_columns, stored = header[version](file)
+    shape, in_columns, stored = npy_header(file)
     if stored.hasobject or not shape or (in_columns and len(shape) > 1):
         raise ValueError(f"{stored} {shape} is not an array of numbers in C order")
     if file.tell() + math.prod(shape) * stored.itemsize > end:

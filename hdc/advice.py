@@ -34,6 +34,7 @@ Rule = Literal[
     "phases",
     "checkerboard",
     "dead input",
+    "unproductive",
 ]
 
 
@@ -203,6 +204,31 @@ def for_input(reaching: np.ndarray, wide: Sequence[str]) -> Iterator[Finding]:
     yield Finding("dead input", wide[0] if wide else "", message, f"{fix}, or pool before it", True)
 
 
+def for_unproductive(
+    layers: Sequence[tuple[str, tuple[int, ...]]], shape: Sequence[int]
+) -> Iterator[Finding]:
+    """The finding about convolutions whose input sees the whole image already.
+
+    Args:
+        layers: their names, and the field of what each reads, per axis.
+        shape: of the image.
+    """
+    if not layers:
+        return
+    names = [name for name, _ in layers]
+    what = "what it reads has a field" if len(names) == 1 else "what they read has fields"
+    first, image = (" x ".join(map(str, one)) for one in (layers[0][1], shape))
+    more = "" if len(names) == 1 else " or more"
+    message = f"{what} of {first} px{more}, which covers the {image} px input: no context is added"
+    largest = " x ".join(str(1 + max(along)) for along in zip(*(field for _, field in layers), strict=True))
+    fix = f"take inputs of at least {largest} px, or fewer layers and strides"
+    yield Finding("unproductive", _some(names), message, fix, False)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} others"
+
+
 def _place(pixel: Iterable[int]) -> str:
     return ", ".join(map(str, pixel))
 
@@ -354,12 +380,7 @@ def _grouped(findings: Iterable[Finding]) -> list[Finding]:
     for finding in findings:
         alike = replace(finding, where="") if finding.rule == "padding" else finding
         places.setdefault(alike, []).append(finding.where)
-    return [
-        replace(
-            finding, where=", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} others"
-        )
-        for finding, names in places.items()
-    ]
+    return [replace(finding, where=_some(names)) for finding, names in places.items()]
 
 
 def _around(axis: AxisOfLayer) -> Iterator[Finding]:

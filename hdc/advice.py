@@ -74,7 +74,7 @@ class AxisOfLayer:
         causal: whether all padding lies before the map.
         circular: whether the map is continued around its edges, so that no tap is lost.
         lost: the share of the layer's taps that fall into the padding; None to compute it for stride 1.
-        is_pool: whether it is a pooling, which has no rate to choose.
+        is_pool: whether it has no rate to choose, as a pooling or a layer of the stem.
     """
 
     name: str
@@ -100,7 +100,8 @@ def for_schedule(field: Field, size: int | None = None, stem: bool = True) -> tu
     Args:
         field: what the schedule sees.
         size: side of the map in pixels, if it is known: the findings then include the padding.
-        stem: whether ripples are predicted after a 3x3 convolution, as in `net=context`.
+        stem: whether ripples are predicted after a 3x3 convolution, as in `net=context`; a field with a stem
+            of its own says that itself.
 
     Example:
         >>> from hdc.fields import Stack
@@ -109,13 +110,24 @@ def for_schedule(field: Field, size: int | None = None, stem: bool = True) -> tu
         better schedule - use 1,1,5, in this order
     """
 
+    spacing = Fraction(math.prod(layer.stride for layer in field.stem))
+    first = [
+        AxisOfLayer(f"stem {number}", layer.kernel_size, 1, Fraction(layer.spacing), is_pool=True)
+        for number, layer in enumerate(field.stem, 1)
+    ]
+    if field.stem:
+        stem = [layer.kernel_size for layer in field.stem] == [STEM.kernel_size] and spacing == 1
+
     def along(name: str, rate: int) -> AxisOfLayer:
         padded = True if size else None
-        return AxisOfLayer(name, field.kernel_size, rate, map=size, padded=padded, causal=field.causal)
+        return AxisOfLayer(
+            name, field.kernel_size, rate, spacing, map=size, padded=padded, causal=field.causal
+        )
 
-    axes = [[list(itertools.starmap(along, chain)) for chain in chains] for chains in field.chains]
+    own = [[list(itertools.starmap(along, chain)) for chain in chains] for chains in field.chains]
     coverage = field.coverage * (field.dimensions // len(field.coverage))
-    layers = zip(*(itertools.chain(*chains) for chains in axes), strict=True)
+    layers = zip(*(itertools.chain(*chains) for chains in own), strict=True)
+    axes = [[[*first, *chains[0]], *chains[1:]] if first else chains for chains in own]
     return for_layers(axes, coverage, layers, field.seen, stem)
 
 

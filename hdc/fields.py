@@ -514,8 +514,8 @@ class Branches(Field):
         axes: 1 for signals, 2 for images.
 
     Raises:
-        InputError: if there is no layer or a layer without a branch, a rate or the kernel size is out of range,
-            or the field has more than `MAX_PIXELS` pixels.
+        InputError: if there is no layer or a layer without a branch, a rate or the kernel size is out of
+            range, or the field has more than `MAX_PIXELS` pixels.
 
     Example:
         >>> field = Branches(((0, 6, 12),))
@@ -604,7 +604,7 @@ class Stemmed(Field):
         for taps, stride in stem:
             if not 1 <= stride <= taps:
                 raise InputError(
-                    f"a layer of the stem must have taps and a stride from 1 to that many, got {taps}/{stride}"
+                    f"the stem's layers need a stride from 1 to its number of taps, got {taps}/{stride}"
                 )
             layers.append(StemLayer(taps, stride, spacing))
             spacing *= stride
@@ -687,8 +687,8 @@ def parse(text: str, kernel_size: int = 3, axes: int = 2) -> Field:
         rates = split_layers(text)
         if "0" in rates and text.strip().startswith("["):
             raise InputError(
-                f"rates {text.strip()[:40]!r}: rate 0 is for one of several parallel branches, a 1x1 convolution "
-                f"or a shortcut; for one layer of parallel branches write [[{','.join(rates)[:40]}]]"
+                f"rates {text.strip()[:40]!r}: rate 0 is for one of several parallel branches, a 1x1 "
+                f"convolution or a shortcut; for one layer of parallel branches write [[{','.join(rates)[:40]}]]"
             )
         return Stack.parse(text, kernel_size, axes)
     return Branches(branches, kernel_size=kernel_size, axes=axes)

@@ -372,8 +372,8 @@ def parse_branches(text: str) -> tuple[tuple[int, ...], ...] | None:
         rates = [number.strip() for number in inner.split(",")]
         if not all(rate.isascii() and rate.isdecimal() and len(rate) <= 9 for rate in rates):
             raise InputError(
-                f"rates {_short_text(text)!r}: {_short_text(part)!r} at position {position} is neither a rate nor "
-                "a list of the rates of parallel branches, the same on both axes; write 1,[0,6,12,18]"
+                f"rates {_short_text(text)!r}: {_short_text(part)!r} at position {position} is neither a "
+                "rate nor a list of the rates of parallel branches, the same on both axes; write 1,[0,6,12,18]"
             )
         found.append(tuple(map(int, rates)))
     return tuple(found)
@@ -413,7 +413,8 @@ def _rates_of_layer(part: str, axes: int, message: str, position: int) -> list[i
             wrong = f"{_short_text(part)!r} at position {position} is not a dilation rate"
             raise InputError(
                 f"{message}: {wrong if part else f'position {position} is empty'}; write 1,2,5, or 1x2,2x2 "
-                "for height x width, or 1,[0,6,12] for parallel branches, or a name that 'hdc check --named' lists"
+                "for height x width, or 1,[0,6,12] for parallel branches, or a name that "
+                "'hdc check --named' lists"
             )
         # Python refuses to read thousands of digits.
         if len(number.lstrip("0")) > 9:

@@ -226,7 +226,8 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "--stem", metavar="K/S,...",
-        help="layers before the rates that count in the field, taps and stride of each: 3, or 7/2,3/2 for a ResNet's",
+        help="layers before the rates that count in the field, taps and stride of each: 3, or "
+        "7/2,3/2 for a ResNet's",
     )  # fmt: skip
     parser.add_argument(
         "--no-stem", action="store_true", help="predict the ripple without the 3x3 stem of net=context"

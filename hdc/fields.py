@@ -307,9 +307,7 @@ class Field(ABC):
         if any(len(chains) > 1 for chains in self.chains) or any(layer.stride > 1 for layer in self.stem):
             return None
         first = [(layer.kernel_size, 1) for layer in self.stem] or ([STEM] if stem else [])
-        stacks = [
-            [*first, *((self.kernel_size, rate) for _, rate in chains[0])] for chains in self.chains
-        ]
+        stacks = [[*first, *((self.kernel_size, rate) for _, rate in chains[0])] for chains in self.chains]
         if any(rate > _MAX_RIPPLE_RATE for stack in stacks for _, rate in stack):
             return None
         return max((predict(stack) for stack in stacks[: len(self._distinct)]), key=lambda one: one.db)
@@ -688,7 +686,7 @@ def parse(text: str, kernel_size: int = 3, axes: int = 2) -> Field:
         if "0" in rates and text.strip().startswith("["):
             raise InputError(
                 f"rates {text.strip()[:40]!r}: rate 0 is for one of several parallel branches, a 1x1 "
-                f"convolution or a shortcut; for one layer of parallel branches write [[{','.join(rates)[:40]}]]"
+                f"convolution or a shortcut; for one layer of such branches write [[{','.join(rates)[:40]}]]"
             )
         return Stack.parse(text, kernel_size, axes)
     return Branches(branches, kernel_size=kernel_size, axes=axes)

@@ -373,7 +373,7 @@ def parse_branches(text: str) -> tuple[tuple[int, ...], ...] | None:
         if not all(rate.isascii() and rate.isdecimal() and len(rate) <= 9 for rate in rates):
             raise InputError(
                 f"rates {_short_text(text)!r}: {_short_text(part)!r} at position {position} is neither a "
-                "rate nor a list of the rates of parallel branches, the same on both axes; write 1,[0,6,12,18]"
+                "rate nor a list of the rates of parallel branches, alike on both axes; write 1,[0,6,12,18]"
             )
         found.append(tuple(map(int, rates)))
     return tuple(found)

@@ -101,6 +101,29 @@ class Analysis(Seen):
         """How much fewer paths the phase with the fewest has: 0 if all have as many, 1 if one has none."""
         return 1 - min((phase.paths for phase in self.phases), default=1.0)
 
+    @property
+    def unproductive(self) -> tuple[str, ...]:
+        """The convolutions that add no context on an input of this size: see `Layer.is_unproductive`."""
+        return tuple(layer.name for layer in self.layers if layer.is_unproductive(self.input_shape[1:-1]))
+
+    @property
+    def smallest_input(self) -> tuple[int, ...]:
+        """The smallest input, per axis, on which every convolution adds context: none is unproductive."""
+        wide = [layer for layer in self.layers if not layer.kind.endswith("pool")]
+        return tuple(
+            1 + max((layer.input_field[axis] for layer in wide if layer.kernel[axis] > 1), default=0)
+            for axis in range(len(self.size))
+        )
+
+    @property
+    def largest_input(self) -> tuple[int, ...]:
+        """The largest receptive field of any map, per axis: no pixel of a map sees all of a larger input.
+
+        Summaries such as global pooling and dense heads do.
+        """
+        fields = [layer.size for layer in self.layers] + ([] if self.within_edges else [self.size])
+        return tuple(map(max, zip(*fields, strict=True))) if fields else self.size
+
     def reaches(self, pixel: Sequence[int]) -> np.ndarray:
         """The projective field of an input pixel: the outputs that see it, couplings aside.
 
@@ -163,6 +186,11 @@ class Analysis(Seen):
             lines.append(
                 f"{len(self.phases)} phases, the worst at output pixel {_times(worst.at, ', ')}: "
                 f"{worst.coverage:.1%} seen of {_times(worst.size)} px; checkerboard {self.checkerboard:.2f}"
+            )
+        if self.layers and (self.within_edges or self.unproductive):
+            lines.append(
+                f"fits inputs from {_times(self.smallest_input)} to {_times(self.largest_input)} px: on "
+                "smaller ones some layers add no context, and no map pixel sees all of a larger one"
             )
         if self.dead:
             lines.append(f"{advice.share(self.dead)} of the input reaches no output")
@@ -435,9 +463,11 @@ def _findings(
         for layer in layers
         if layer.kind == "transposed conv" and any(layer.kernel[a] * layer.strides[a] % 1 for a in axes)
     ]
+    idle = [layer for layer in layers if layer.is_unproductive(reaching.shape)]
     more = [
         *advice.for_phases([(phase.at, phase.coverage, phase.paths) for phase in phases], paths.coverage, up),
         *advice.for_input(reaching, wide),
+        *advice.for_unproductive([(one.name, one.input_field) for one in idle], reaching.shape),
     ]
     return tuple(sorted([*found, *more], key=lambda finding: not finding.problem))
 

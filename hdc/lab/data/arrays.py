@@ -13,7 +13,7 @@ from hdc import registry
 from hdc.errors import InputError
 from hdc.lab import memory
 from hdc.lab.data.dataset import TYPES, Dataset, Split
-from hdc.lab.data.own import SPLITS, held_out, label_values, labelled, local, numbered
+from hdc.lab.data.own import SPLITS, check_peak, held_out, label_values, labelled, local, numbered
 from hdc.lab.data.stream import FileRows, Rows, open_npz
 from hdc.lab.store import line
 from hdc.registry import Task
@@ -34,8 +34,7 @@ class NpzOptions:
     peak: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.peak < math.inf:
-            raise InputError(f"peak must be a number above 0, got {self.peak}")
+        check_peak(self.peak)
 
 
 @registry.dataset("npz", NpzOptions)

@@ -332,10 +332,10 @@ def _shown(group: Advice) -> list[RenderableType]:
                 f"{100 * padding:.1f}",
                 f"{option.seen.multiply_adds:,}",
             )
-        said = "" if simulated else "; simulate=True simulates the whole model"
+        said = "" if simulated else "; simulate=True for the whole model's"
         parts += [
             table,
-            Text(f"seen and G: what {group.layers[-1]} sees; ripple: in dB, predicted from these layers{said}"),
+            Text(f"seen, G: what {group.layers[-1]} sees; ripple: dB, predicted from these layers{said}"),
         ]
     if group.note:
         parts.append(Text(group.note))

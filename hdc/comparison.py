@@ -107,7 +107,8 @@ class Comparison:
         yield both("first hole", lambda one: _times(one.paths.first_hole or ["none"], ", "))
         yield both("gridding G", lambda one: f"{one.gridding.index:.3f}")
         if self.ripples is not None:
-            yield "expected ripple, dB", *(f"{ripple:.1f}" for ripple in self.ripples)
+            ours, theirs = self.ripples
+            yield "expected ripple, dB", f"{ours:.1f}", f"{theirs:.1f}"
         yield both("output stride", lambda one: _times(one.output_stride or ["none"]))
         yield both("most taps in padding, %", lambda one: f"{100 * max(_padding(one.layers), default=0):.1f}")
         yield both("parameters", lambda one: f"{one.parameters:,}")
@@ -163,7 +164,7 @@ def compare(a: Any, b: Any, input_shape: Sequence[int] | None = None, *, ripple:
     if ripple and input_shape is not None:
         shape = tuple(input_shape)[1:]
         ripples = (expected_ripple(a, shape).peak, expected_ripple(b, shape).peak)
-    return Comparison(*analyses, ripples)
+    return Comparison(analyses[0], analyses[1], ripples)
 
 
 def _without(some: Iterable[Finding], others: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -76,8 +76,10 @@ def current(layer: Conv | nnx.Conv) -> tuple[int, ...]:
     """The rate of a layer, per axis."""
     if isinstance(layer, Conv):
         return layer.rate
-    rate = layer.kernel_dilation
-    return (rate or 1,) * len(layer.kernel_size) if rate is None or isinstance(rate, int) else tuple(rate)
+    axes, rate = len(layer.kernel_shape) - 2, layer.kernel_dilation
+    if rate is None or isinstance(rate, int):
+        return (rate or 1,) * axes
+    return tuple(int(one) for one in rate)
 
 
 def _no_rate(name: str, layer: object, modules: Mapping[str, nnx.Module]) -> str:
@@ -93,7 +95,8 @@ def _no_rate(name: str, layer: object, modules: Mapping[str, nnx.Module]) -> str
 
 
 def _per_axis(name: str, rate: Any, axes: int) -> tuple[int, ...]:
-    values = tuple(rate) if isinstance(rate, Sequence) and not isinstance(rate, str) else (rate,) * axes
+    listed = isinstance(rate, Sequence) and not isinstance(rate, str)
+    values: tuple[Any, ...] = tuple(rate) if listed else (rate,) * axes
     if any(type(one) is not int or not 1 <= one <= MAX_RATE for one in values) or len(values) != axes:
         raise InputError(
             f"the rate of layer {name!r} must be an integer from 1 to {MAX_RATE}, or {axes} of them, "

@@ -506,7 +506,12 @@ def _chains(
     chains: list[list[Layer]] = []
     last = None
     for number in numbers:
-        if last is None or last not in before[number] or _is_branch(number, last, numbers, before):
+        if (
+            last is None
+            or last not in before[number]
+            or _is_branch(number, last, numbers, before)
+            or _joins(number, last, numbers, before)
+        ):
             chains.append([])
         chains[-1].append(layers[number])
         last = number
@@ -520,6 +525,11 @@ def _is_branch(number: int, last: int, numbers: Sequence[int], before: Sequence[
         for other in numbers
         if other != number
     )
+
+
+def _joins(number: int, last: int, numbers: Sequence[int], before: Sequence[set[int]]) -> bool:
+    """Whether a layer also reads what another one wrote, beside `last`."""
+    return any(other in before[number] and other not in before[last] for other in numbers if other != last)
 
 
 def _times(values: Sequence[object], by: str = "x") -> str:

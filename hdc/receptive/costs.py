@@ -24,10 +24,6 @@ def multiply_adds(steps: Iterable[Step]) -> int:
 def count_parameters(steps: Iterable[Step]) -> int:
     """The trained values that the steps read; running statistics of an abstract model are among them."""
     weights = {
-        weight
-        for step in steps
-        for value in step.inputs
-        if not value.depends
-        for weight in value.weights
+        weight for step in steps for value in step.inputs if not value.depends for weight in value.weights
     }
     return sum(math.prod(weight.shape) for weight in weights)

@@ -127,9 +127,9 @@ def phase_imbalance(maps: np.ndarray, max_period: int = 8, axes: int = 2) -> np.
     change from window to window; 0 for slopes and for white noise (within 0.003 over a thousand maps of
     64 x 64, 0.05 for a single map); below 0 if neighbouring periods have opposite signs.
 
-    A signal has windows of 3r steps and blocks of r, which share edges. White noise would therefore give more
-    than 0: a share c of the mean d_p(i)^2 that is known exactly (0.2 for r = 2, 0.011 for r = 8). This part is
-    subtracted from the mean product, and the result is divided by 1 - c, so that a pattern still gives 1.
+    A signal has windows of 3r steps and blocks of r, which share edges. White noise would therefore give
+    more than 0: a share c of the mean d_p(i)^2 that is known exactly (0.2 for r = 2, 0.011 for r = 8). This
+    part is subtracted from the mean product, and the result is divided by 1 - c: a pattern still gives 1.
 
     >>> stripes = np.tile([0.0, 1.0], (32, 16))
     >>> phase_imbalance(stripes, max_period=2).round(3).tolist()

@@ -150,10 +150,10 @@ class Pullback:
         """The factor for reading all positions along `axes`; channels are averaged, space is counted."""
         factor = 1.0
         for axis in axes:
-            kind, length = self.annotation.axes[value][axis].kind, value.shape[axis]
-            if kind == "channel":
+            one, length = self.annotation.axes[value][axis], value.shape[axis]
+            if one.kind == "channel" and not one.phase:
                 factor *= 1 / length
-            elif kind in ("space", "flat") and length > 1:
+            elif one.kind in ("space", "flat") and length > 1:
                 self.note(window)
         return factor
 

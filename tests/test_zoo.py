@@ -1,13 +1,12 @@
-"""`analyse` on public architectures (`tests/zoo/`) against derivatives of their linear twins, taken by JAX alone.
+"""`analyse` on public architectures (`tests/zoo/`) against derivatives of their twins, taken by JAX alone.
 
-A model's twin is the model with each weight one, divided by the channels that it averages, and without what
-`analyse` says it leaves out or passes: activations, normalisations, summaries of the map. Its derivative at a pixel
-counts the paths from there.
+A model's twin has the weight 1 everywhere, divided by the channels that are averaged, and nothing of what
+`analyse` leaves out or passes: activations, normalisations, summaries of the map. Its derivative counts paths.
 """
 
-import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -18,7 +17,7 @@ import pytest
 import reference
 from flax import nnx
 from jax import Array
-from zoo import parts
+from zoo import parts, spacings
 from zoo.context import ContextModule
 from zoo.convnext import ConvNeXt
 from zoo.deeplab import DeepLabV3, DeepLabV3Plus
@@ -35,47 +34,53 @@ from zoo.pyramids import FPN, StackedHourglass
 from zoo.resnet import Basic, Bottleneck, ResNet
 from zoo.segformer import SegFormer
 from zoo.sequences import TCN, WaveNet
-from zoo.spacings import DCLS, Spaced, placed
+from zoo.spacings import DCLS
 from zoo.swin import Swin
 from zoo.unet import UNet
 from zoo.upsampling import ESPCN, Generator
 from zoo.vae import Decoder
 
 from hdc import analyse
+from hdc.errors import InputError
+
+# The programs run once: compiling them fast matters more.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+Make = Callable[[nnx.Rngs], nnx.Module]
 
 
-FIVE = 5
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Case:
-    """A model, the input's shape without the batch, and what is known about it from elsewhere."""
+    """A small model, the shape of an image, and what is known of the model.
 
-    make: Callable[[nnx.Rngs], nnx.Module]
+    Attributes:
+        stride: input pixels from one output pixel to the next, or a fraction, as (1, 2).
+        couplings: how many summaries return to the map.
+    """
+
+    make: Make
     shape: tuple[int, ...]
     stride: Any = 1
     couplings: int = 0
 
 
-def _resnet(block: type, depths: tuple[int, ...], output_stride: int = 32, **options: Any) -> Callable:
-    return lambda rngs: ResNet(block, depths, 2, output_stride, rngs=rngs, **options)
-
-
-def _with(head: Callable[..., nnx.Module], output_stride: int, **options: Any) -> Callable:
-    encoder = _resnet(Basic, (1, 1, 1, 1), output_stride)
-    return lambda rngs: head(encoder(rngs), rngs=rngs, **options)
-
-
-def _of(cls: type, *sizes: Any, **options: Any) -> Callable:
+def _of(cls: Callable[..., nnx.Module], *sizes: Any, **options: Any) -> Make:
     return lambda rngs: cls(*sizes, **options, rngs=rngs)
 
 
+def _with(head: Callable[..., nnx.Module], output_stride: int, **options: Any) -> Make:
+    def make(rngs: nnx.Rngs) -> nnx.Module:
+        return head(ResNet(Basic, (1, 1, 1, 1), 2, output_stride, rngs=rngs), rngs=rngs, **options)
+
+    return make
+
+
 CASES = {
-    "ResNet-18": Case(_resnet(Basic, (2, 2, 2, 2)), (64, 64, 3), 32),
+    "ResNet-18": Case(_of(ResNet, Basic, (2, 2, 2, 2), 2), (64, 64, 3), 32),
     "ResNet-50, output stride 16": Case(
-        _resnet(Bottleneck, (1, 1, 2, 3), 16, grid=(1, 2, 4)), (64, 64, 3), 16
+        _of(ResNet, Bottleneck, (1, 1, 2, 3), 2, 16, (1, 2, 4)), (64, 64, 3), 16
     ),
-    "ResNet, output stride 8": Case(_resnet(Basic, (1, 1, 1, 1), 8), (64, 64, 3), 8),
+    "ResNet, output stride 8": Case(_of(ResNet, Basic, (1, 1, 1, 1), 2, 8), (64, 64, 3), 8),
     "DRN-A": Case(_of(DRNA, (1, 1, 1, 1), 2), (64, 64, 3), 8),
     "DRN-C": Case(_of(DRNC, (1,) * 8, 2), (64, 64, 3), 8),
     "DRN-D": Case(_of(DRNC, (1,) * 8, 2, plain=True), (64, 64, 3), 8),
@@ -112,21 +117,31 @@ CASES = {
     "ESPNet": Case(_of(ESPNet, (1, 1), (2, 10, 10)), (64, 64, 3), 8),
     "ESPCN": Case(_of(ESPCN, (2, 2), 3), (20, 20, 1), (1, 3)),
     "Generator": Case(_of(Generator, (2, 2), 5), (8, 8, 100), (1, 8)),
-    "VAE decoder": Case(_of(Decoder, 2, (2, 1, 1), 1, 1), (12, 12, 4), (1, 4), 1),
+    "VAE decoder": Case(_of(Decoder, 2, (2, 1, 1), 1, 1), (12, 12, 4), (1, 4), 12),
     "VAE decoder, convolutions": Case(
-        _of(Decoder, 2, (2, 1, 1), 1, 1, attention=False), (12, 12, 4), (1, 4), 1
+        _of(Decoder, 2, (2, 1, 1), 1, 1, attention=False), (12, 12, 4), (1, 4), 11
     ),
 }
 
 
+# --- the twin of a model ---
+
+
+def _same(x: Array, *_: Any, **__: Any) -> Array:
+    return x
+
+
+def _passed(_: Any, x: Array) -> Array:
+    return x
+
+
 def _pooled(x: Array, size: tuple[int, ...], strides: tuple[int, ...], padding: Any = "VALID") -> Array:
-    ones = (1, *size, 1)
     sides = padding if isinstance(padding, str) else ((0, 0), *padding, (0, 0))
-    return jax.lax.reduce_window(x, 0.0, jax.lax.add, ones, (1, *strides, 1), sides)
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, *size, 1), (1, *strides, 1), sides)
 
 
 def _resized(x: Array, shape: tuple[int, ...], method: str) -> Array:
-    """Each entry reads those that its interpolation gives any weight, each once."""
+    """Each entry reads those to which bilinear interpolation gives any weight."""
     assert method == "bilinear"
     for axis, (before, after) in enumerate(zip(x.shape, shape, strict=True)):
         if before != after:
@@ -136,47 +151,176 @@ def _resized(x: Array, shape: tuple[int, ...], method: str) -> Array:
     return x
 
 
-def _same(x: Array, *_: Any, **__: Any) -> Array:
-    return x
+def _one(x: Array) -> Array:
+    """1, with the derivatives of x: a product of such factors has a path through each."""
+    return 1 + x - jax.lax.stop_gradient(x)
 
 
-def _method(_: Any, x: Array) -> Array:
-    return x
+def _attended(scores: Array) -> Array:
+    return jnp.where(scores < -50, 0, _one(scores))
 
 
-def _scores(queries: Array, keys: Array) -> Array:
-    """A product is one path to either: of the mean of the channels."""
-    of, to = (jnp.moveaxis(side.mean(axis=-1), -1, -2) for side in (queries, keys))
-    return of[..., :, None] + to[..., None, :]
+_scores, _weighed, _depthwise = parts.scores, parts.weighed, spacings.depthwise
 
-
-def _weighed(weights: Array, values: Array) -> Array:
-    sums = values.sum(axis=-3, keepdims=True)
-    return sums + jnp.moveaxis(weights.sum(axis=-1), -2, -1)[..., None]
-
-
-TWIN = [
-    *((nnx, name, _same) for name in ("relu", "relu6", "silu", "gelu", "tanh", "sigmoid", "hard_swish")),
-    (nnx, "softmax", _same),
-    (jax.nn, "softmax", _same),
-    *((norm, "__call__", _method) for norm in (nnx.BatchNorm, nnx.LayerNorm, nnx.GroupNorm)),
-    (nnx, "max_pool", _pooled),
-    (nnx, "avg_pool", _pooled),
+TWIN: list[tuple[Any, str, Callable]] = [
+    *((nnx, name, _same) for name in ("relu", "silu", "gelu", "tanh", "sigmoid")),
+    *((norm, "__call__", _passed) for norm in (nnx.BatchNorm, nnx.LayerNorm, nnx.GroupNorm)),
+    *((nnx, name, _pooled) for name in ("max_pool", "avg_pool")),
+    (nnx, "softmax", _attended),
     (jax.image, "resize", _resized),
-    (parts.SqueezeExcite, "__call__", _method),
-    (parts.ImagePooling, "__call__", lambda _, x: jnp.zeros((*x.shape[:-1], _.reduce.conv.out_features))),
-    (segformer, "scores", _scores),
+    (parts.SqueezeExcite, "__call__", _passed),
+    (parts.ImagePooling, "__call__", lambda of, x: jnp.zeros((*x.shape[:-1], of.reduce.conv.out_features))),
+    (parts, "scores", lambda q, k: _scores(_one(q), _one(k)) / k.shape[-1] ** 0.5),
+    (parts, "weighed", lambda weights, values: _weighed(weights, _one(values))),
+    (parts, "gated", lambda x, gate: _one(x) * _one(gate)),
+    (parts, "again", lambda x: 0 * x),
+    (spacings, "depthwise", lambda x, kernel: _depthwise(x, jnp.float32(kernel != 0))),
 ]
 
 
-def twin(case: Case, state: Any) -> Callable[[Array], Array]:
-    """x to the twin's output."""
-
-
-def counted(model: nnx.Module, shape: tuple[int, ...], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of a linear model: paths from each place, and from all places together: `[places, *space]`, `[*space]`."""
+def twin(model: nnx.Module) -> nnx.Module:
+    """Its weights; it becomes one while `TWIN` is in place."""
+    model = nnx.clone(model)
+    for _, part in nnx.iter_modules(model):
+        if isinstance(part, parts.ConvNorm):
+            part.act = None
     graph, state = nnx.split(model)
 
-    def pulled(state: nnx.State, x: Array, chosen: Array) -> Array:
-        output, back = jax.vjp(lambda x: nnx.merge(graph, state)(x), x)
-        return back(chosen)[0].sum(axis=-1)
+    def weight(path: tuple, leaf: Array) -> Array:
+        name = path[-1].key
+        if name == "kernel":
+            return jnp.full(leaf.shape, 1 / leaf.shape[-2])
+        return leaf if name in ("weight", "places") else jnp.full(leaf.shape, float(name == "scale"))
+
+    pure = jax.tree_util.tree_map_with_path(weight, nnx.to_pure_dict(state))
+    nnx.replace_by_pure_dict(state, pure)
+    return nnx.merge(graph, state)
+
+
+def derivatives(model: nnx.Module, images: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of the outputs' sum with these weights, by the images: `[images, *space]`."""
+    graph, state = nnx.split(model)
+    call = lambda state, x: nnx.merge(graph, state)(x)  # type: ignore[operator]  # noqa: E731
+    weights = np.float32(weights)
+
+    def pulled(state: nnx.State, x: Array, weights: Array) -> Array:
+        return jax.vjp(lambda x: call(state, x), x)[1](weights)[0].sum(axis=-1)
+
+    program = jax.jit(pulled).lower(state, images, weights).compile(QUICK)
+    return np.asarray(program(state, images, weights))
+
+
+def made(case: Case) -> nnx.Module:
+    model = reference.filled(lambda: case.make(nnx.Rngs(0)), positive=True)
+    if isinstance(model, DCLS):
+        spacings.placed(model, 0)
+    model.eval()
+    return model
+
+
+def places(space: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The centre, a corner, and three at random."""
+    rng = np.random.default_rng(0)
+    some = [tuple(int(rng.integers(length)) for length in space) for _ in range(3)]
+    return [tuple(length // 2 for length in space), (0,) * len(space), *some]
+
+
+def interior(count: np.ndarray) -> np.ndarray | None:
+    """What lies within the box of all that is seen; None where that reaches an edge."""
+    box = [(seen.min(), seen.max()) for seen in np.nonzero(count)]
+    if any(low == 0 or high == length - 1 for (low, high), length in zip(box, count.shape, strict=True)):
+        return None
+    return count[tuple(slice(low, high + 1) for low, high in box)].astype(np.float64)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_an_architecture_sees_and_counts_what_its_twin_does(name: str) -> None:
+    case = CASES[name]
+    model = made(case)
+    centre = analyse(model, (1, *case.shape))
+    some = [
+        *places(centre.output_shape[1:-1]),
+        *(phase.at for phase in centre.phases[:1] + centre.phases[-1:]),
+    ]
+    chosen = np.ones((len(some) + 1, *centre.output_shape[1:]))
+    chosen[:-1] = 0
+    for number, place in enumerate(some):
+        chosen[number, *place] = 1
+    with ExitStack() as patches:
+        for change in TWIN:
+            patches.enter_context(mock.patch.object(*change))
+        images = np.zeros((len(chosen), *case.shape), np.float32)
+        *counts, all_counts = derivatives(twin(model), images, chosen)
+
+    stride = case.stride if isinstance(case.stride, tuple) else (case.stride, 1)
+    assert {one.as_integer_ratio() for one in centre.output_stride or ()} == {stride}
+    assert len(centre.couplings) == case.couplings
+    assert (centre.reaching == (all_counts > 0)).all() or case.couplings
+    for place, count in zip(some[:5], counts, strict=False):
+        found = centre if place == centre.at else analyse(model, (1, *case.shape), place)
+        np.testing.assert_array_equal(found.support, count > 0)
+        share = count / count.sum(dtype=np.float64)
+        np.testing.assert_allclose(found.paths_inside, share, rtol=1e-3, atol=1e-5 * share.max())
+    if (whole := interior(counts[0])) is not None:  # the field fits on the map
+        assert (centre.size, centre.coverage) == (whole.shape, np.mean(whole > 0))
+        np.testing.assert_allclose(centre.path_counts, whole / whole.sum(), rtol=1e-3)
+    worst, best = (interior(count) for count in (counts[0], *counts)[-2:])
+    if centre.phases and worst is not None and best is not None:
+        assert centre.phases[0].size == worst.shape
+        assert centre.phases[0].paths / centre.phases[-1].paths == pytest.approx(
+            worst.sum() / best.sum(), 1e-3
+        )
+
+
+@pytest.mark.parametrize("name", ["SegFormer", "Swin", "DCLS", "VAN", "WaveNet", "ERFNet", "RepLKNet"])
+def test_an_architecture_itself_depends_on_nothing_else(name: str) -> None:
+    case = CASES[name]
+    model = made(case)
+    found = [
+        analyse(model, (1, *case.shape), at)
+        for at in places(analyse(model, (1, *case.shape)).output_shape[1:-1])
+    ]
+    chosen = np.zeros((5, *found[0].output_shape[1:]))
+    for number, one in enumerate(found):
+        chosen[number, *one.at] = 1
+    images = np.random.default_rng(0).uniform(0.5, 1.5, (5, *case.shape)).astype(np.float32)
+    for one, derivative in zip(found, derivatives(model, images, chosen), strict=True):
+        seen = derivative != 0
+        assert not (seen & ~one.support).any()
+
+
+# Receptive fields that others published: S. Wang, ResNet Receptive Field Size (2018); Araujo et al., Computing
+# Receptive Fields of Convolutional Neural Networks (Distill, 2019); the papers of the context module and WaveNet.
+PUBLISHED: dict[str, tuple[Make, tuple[int, ...], int]] = {
+    "ResNet-34": (_of(ResNet, Basic, (3, 4, 6, 3)), (64, 64, 3), 899),
+    "ResNet-50": (_of(ResNet), (64, 64, 3), 427),
+    "MobileNet": (_of(MobileNet), (64, 64, 3), 315),
+    "Context module": (_of(ContextModule), (32, 32, 21), 67),
+    "WaveNet": (_of(WaveNet), (4096, 1), 3 * 1023 + 2),
+}
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_the_published_sizes_have_the_published_fields(name: str) -> None:
+    make, shape, field = PUBLISHED[name]
+    found = analyse(nnx.eval_shape(lambda: make(nnx.Rngs(0))), (1, *shape))
+    assert (set(found.size), found.gap_free) == ({field}, True)
+
+
+@pytest.mark.parametrize(
+    ("make", "operation"), [(_of(Deformable, 3, 4), "gather"), (_of(ENet, 4), "scatter")]
+)
+def test_places_that_depend_on_the_image_are_refused(make: Make, operation: str) -> None:
+    model = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    with pytest.raises(
+        InputError, match=rf"^the model reads at places that depend on its input \({operation}\)"
+    ):
+        analyse(model, (1, 16, 16, 3))
+
+
+def test_what_drn_c_adds_against_gridding_lowers_the_index() -> None:
+    grown, added = (
+        analyse(nnx.eval_shape(lambda make=CASES[name].make: make(nnx.Rngs(0))), (1, 64, 64, 3))
+        for name in ("DRN-A", "DRN-C")
+    )
+    assert added.gridding.index < grown.gridding.index

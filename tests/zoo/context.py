@@ -2,6 +2,7 @@
 
 from flax import nnx
 from jax import Array
+
 from zoo.parts import conv
 
 

@@ -1,10 +1,11 @@
-"""DeepLabV3 (Chen et al. 2017; arXiv:1706.05587) and DeepLabV3+ (Chen et al., ECCV 2018; arXiv:1802.02611)."""
+"""DeepLabV3 (Chen et al. 2017; arXiv:1706.05587), DeepLabV3+ (Chen et al., ECCV 2018; arXiv:1802.02611)."""
 
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
 from zoo.parts import ConvNorm, ImagePooling, conv, resize
 from zoo.resnet import ResNet
 

@@ -1,10 +1,11 @@
-"""Deformable convolution (Dai et al., ICCV 2017; arXiv:1703.06211): the places it reads depend on the image."""
+"""Deformable convolution (Dai et al., ICCV 2017; arXiv:1703.06211): it reads where the image tells it."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
+
 from zoo.parts import conv
 
 

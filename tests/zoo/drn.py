@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from flax import nnx
 from jax import Array
+
 from zoo.parts import ConvNorm, max_pool
 from zoo.resnet import Basic
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
 from zoo.parts import ConvNorm, conv, max_pool, up_conv
 
 

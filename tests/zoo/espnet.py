@@ -1,6 +1,6 @@
-"""ESPNet (Mehta et al., ECCV 2018; arXiv:1803.06815): an efficient spatial pyramid, its branches added in turn.
+"""ESPNet (Mehta et al., ECCV 2018; arXiv:1803.06815): an efficient spatial pyramid.
 
-The hierarchical feature fusion (HFF) is there to remove gridding.
+Its branches are added in turn, from the smallest rate on (hierarchical feature fusion), against gridding.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
 from zoo.parts import ConvNorm, conv
 
 

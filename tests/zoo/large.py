@@ -1,9 +1,10 @@
-"""Large kernels: RepLKNet (Ding et al., CVPR 2022; arXiv:2203.06717) and VAN (Guo et al. 2022; arXiv:2202.09741)."""
+"""RepLKNet (Ding et al., CVPR 2022; arXiv:2203.06717) and VAN (Guo et al. 2022; arXiv:2202.09741)."""
 
 from collections.abc import Sequence
 
 from flax import nnx
 from jax import Array
+
 from zoo import parts
 from zoo.parts import ConvNorm, conv
 

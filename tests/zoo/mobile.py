@@ -1,13 +1,14 @@
 """Inverted residuals: MobileNetV2, MobileNetV3 and EfficientNet.
 
-Sandler et al., CVPR 2018 (arXiv:1801.04381); Howard et al., ICCV 2019 (arXiv:1905.02244); Tan and Le, ICML 2019
-(arXiv:1905.11946). With MobileNet (Howard et al. 2017; arXiv:1704.04861), which came before.
+Sandler et al., CVPR 2018 (arXiv:1801.04381); Howard et al., ICCV 2019 (arXiv:1905.02244); Tan and Le, ICML
+2019 (arXiv:1905.11946). With MobileNet (Howard et al. 2017; arXiv:1704.04861), which came before.
 """
 
 from collections.abc import Callable, Sequence
 
 from flax import nnx
 from jax import Array
+
 from zoo.parts import ConvNorm, SqueezeExcite
 
 Act = Callable[[Array], Array]

@@ -96,7 +96,7 @@ def scores(queries: Array, keys: Array) -> Array:
 
 
 def weighed(weights: Array, values: Array) -> Array:
-    """`[..., queries, heads, channels]` from `[..., heads, queries, keys]`, `[..., keys, heads, channels]`."""
+    """`[..., queries, heads, channels]` from `scores` and `[..., keys, heads, channels]`."""
     return jnp.einsum("...hqk,...khc->...qhc", weights, values)
 
 

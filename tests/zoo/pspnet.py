@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
 from zoo.parts import ConvNorm, ImagePooling, conv, resize
 from zoo.resnet import ResNet
 

@@ -5,6 +5,7 @@ Stacked hourglass (Newell et al., ECCV 2016; arXiv:1603.06937), FPN (Lin et al.,
 
 from flax import nnx
 from jax import Array
+
 from zoo.parts import ConvNorm, conv, max_pool, nearest
 from zoo.resnet import ResNet
 

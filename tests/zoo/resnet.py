@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from flax import nnx
 from jax import Array
+
 from zoo.parts import ConvNorm, max_pool
 
 

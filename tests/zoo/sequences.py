@@ -1,9 +1,10 @@
-"""Signals: WaveNet (van den Oord et al. 2016; arXiv:1609.03499) and TCN (Bai et al. 2018; arXiv:1803.01271)."""
+"""Signals: WaveNet (van den Oord et al. 2016; arXiv:1609.03499), TCN (Bai et al. 2018; arXiv:1803.01271)."""
 
 from collections.abc import Sequence
 
 from flax import nnx
 from jax import Array
+
 from zoo import parts
 
 

@@ -1,4 +1,4 @@
-"""Learnable spacings, DCLS (Khalfaoui-Hassani et al., ICLR 2023; arXiv:2112.03740), in blocks like ConvNeXt's."""
+"""Learnable spacings (DCLS, Khalfaoui-Hassani et al., ICLR 2023; arXiv:2112.03740) in residual blocks."""
 
 import jax
 import jax.numpy as jnp

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+
 from zoo import parts
 
 

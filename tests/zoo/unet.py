@@ -1,8 +1,11 @@
 """U-Net (Ronneberger et al., MICCAI 2015; arXiv:1505.04597): no padding, the encoder's maps are cropped."""
 
+import itertools
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
 from zoo.parts import max_pool, up_conv
 
 
@@ -22,7 +25,7 @@ class UNet(nnx.Module):
         widths = [width << level for level in range(levels + 1)]
         self.down = nnx.List([Double(3, width, rngs=rngs)])
         self.up, self.joined = nnx.List(), nnx.List()
-        for fine, coarse in zip(widths[:-1], widths[1:], strict=True):
+        for fine, coarse in itertools.pairwise(widths):
             self.down.append(Double(fine, coarse, rngs=rngs))
             self.up.append(up_conv(coarse, fine, rngs=rngs))
             self.joined.append(Double(coarse, fine, rngs=rngs))

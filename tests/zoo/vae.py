@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-import jax
 from flax import nnx
 from jax import Array
+
 from zoo import parts
 from zoo.parts import conv, nearest
 
@@ -33,7 +33,7 @@ class Attention(nnx.Module):
     def __call__(self, x: Array) -> Array:
         batch, _, _, channels = x.shape
         y = self.norm(x).reshape(batch, -1, 1, channels)
-        weights = jax.nn.softmax(parts.scores(self.query(y), self.key(y)))
+        weights = nnx.softmax(parts.scores(self.query(y), self.key(y)))
         return x + self.out(parts.weighed(weights, self.value(y)).reshape(x.shape))
 
 

@@ -34,6 +34,7 @@ Rule = Literal[
     "phases",
     "checkerboard",
     "dead input",
+    "unproductive",
 ]
 
 
@@ -73,7 +74,7 @@ class AxisOfLayer:
         causal: whether all padding lies before the map.
         circular: whether the map is continued around its edges, so that no tap is lost.
         lost: the share of the layer's taps that fall into the padding; None to compute it for stride 1.
-        is_pool: whether it is a pooling, which has no rate to choose.
+        is_pool: whether it has no rate to choose, as a pooling or a layer of the stem.
     """
 
     name: str
@@ -99,7 +100,8 @@ def for_schedule(field: Field, size: int | None = None, stem: bool = True) -> tu
     Args:
         field: what the schedule sees.
         size: side of the map in pixels, if it is known: the findings then include the padding.
-        stem: whether ripples are predicted after a 3x3 convolution, as in `net=context`.
+        stem: whether ripples are predicted after a 3x3 convolution, as in `net=context`; a field with a stem
+            of its own says that itself.
 
     Example:
         >>> from hdc.fields import Stack
@@ -108,13 +110,24 @@ def for_schedule(field: Field, size: int | None = None, stem: bool = True) -> tu
         better schedule - use 1,1,5, in this order
     """
 
+    spacing = Fraction(math.prod(layer.stride for layer in field.stem))
+    first = [
+        AxisOfLayer(f"stem {number}", layer.kernel_size, 1, Fraction(layer.spacing), is_pool=True)
+        for number, layer in enumerate(field.stem, 1)
+    ]
+    if field.stem:
+        stem = [layer.kernel_size for layer in field.stem] == [STEM.kernel_size] and spacing == 1
+
     def along(name: str, rate: int) -> AxisOfLayer:
         padded = True if size else None
-        return AxisOfLayer(name, field.kernel_size, rate, map=size, padded=padded, causal=field.causal)
+        return AxisOfLayer(
+            name, field.kernel_size, rate, spacing, map=size, padded=padded, causal=field.causal
+        )
 
-    axes = [[list(itertools.starmap(along, chain)) for chain in chains] for chains in field.chains]
+    own = [[list(itertools.starmap(along, chain)) for chain in chains] for chains in field.chains]
     coverage = field.coverage * (field.dimensions // len(field.coverage))
-    layers = zip(*(itertools.chain(*chains) for chains in axes), strict=True)
+    layers = zip(*(itertools.chain(*chains) for chains in own), strict=True)
+    axes = [[[*first, *chains[0]], *chains[1:]] if first else chains for chains in own]
     return for_layers(axes, coverage, layers, field.seen, stem)
 
 
@@ -201,6 +214,31 @@ def for_input(reaching: np.ndarray, wide: Sequence[str]) -> Iterator[Finding]:
     fix = "take a kernel of at least the stride" if wide else "widen the kernels or lower the strides"
     message = f"{dead} reach no output, such as pixel {_place(gap)}"
     yield Finding("dead input", wide[0] if wide else "", message, f"{fix}, or pool before it", True)
+
+
+def for_unproductive(
+    layers: Sequence[tuple[str, tuple[int, ...]]], shape: Sequence[int]
+) -> Iterator[Finding]:
+    """The finding about convolutions whose input sees the whole image already.
+
+    Args:
+        layers: their names, and the field of what each reads, per axis.
+        shape: of the image.
+    """
+    if not layers:
+        return
+    names = [name for name, _ in layers]
+    what = "what it reads has a field" if len(names) == 1 else "what they read has fields"
+    first, image = (" x ".join(map(str, one)) for one in (layers[0][1], shape))
+    more = "" if len(names) == 1 else " or more"
+    message = f"{what} of {first} px{more}, which covers the {image} px input: no context is added"
+    largest = " x ".join(str(1 + max(along)) for along in zip(*(field for _, field in layers), strict=True))
+    fix = f"take inputs of at least {largest} px, or fewer layers and strides"
+    yield Finding("unproductive", _some(names), message, fix, False)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} others"
 
 
 def _place(pixel: Iterable[int]) -> str:
@@ -354,12 +392,7 @@ def _grouped(findings: Iterable[Finding]) -> list[Finding]:
     for finding in findings:
         alike = replace(finding, where="") if finding.rule == "padding" else finding
         places.setdefault(alike, []).append(finding.where)
-    return [
-        replace(
-            finding, where=", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} others"
-        )
-        for finding, names in places.items()
-    ]
+    return [replace(finding, where=_some(names)) for finding, names in places.items()]
 
 
 def _around(axis: AxisOfLayer) -> Iterator[Finding]:

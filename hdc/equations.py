@@ -4,7 +4,7 @@ JAX does not promise the parameters of its primitives: they change between versi
 the shapes of an equation is therefore read from them, and a form that is not known is an `InputError`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,15 +65,28 @@ def program(model: nnx.Module, input_shape: Sequence[int]) -> tuple[core.ClosedJ
 
     Models may be abstract, with shapes in place of values. Every convolution is one operation.
     """
+    evaluate, state = pure(model)
+    return *jaxpr(evaluate, state, jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)), state
+
+
+def pure(model: nnx.Module, method: str = "__call__") -> tuple[Callable[..., Any], nnx.State]:
+    """A model's evaluation as a function of its state and the arguments of a method, and the state."""
     graph, state = nnx.split(evaluation(model))
-    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), state)
-    image = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
 
-    def evaluate(state: nnx.State, x: jax.Array) -> Any:
-        return nnx.merge(graph, state)(x)  # type: ignore[operator]
+    def evaluate(state: nnx.State, *args: Any, **options: Any) -> Any:
+        return getattr(nnx.merge(graph, state), method)(*args, **options)
 
+    return evaluate, state
+
+
+def jaxpr(function: Callable[..., Any], *args: Any) -> tuple[core.ClosedJaxpr, Any]:
+    """A function's program for arguments of these shapes, and the shapes that it returns.
+
+    Every convolution is one operation.
+    """
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), args)
     with backend("lax"):
-        return *jax.make_jaxpr(evaluate, return_shape=True)(abstract, image), state
+        return jax.make_jaxpr(function, return_shape=True)(*shapes)
 
 
 def parameters(equation: Any) -> Parameters:

@@ -9,25 +9,29 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hdc.errors import InputError
 from hdc.ripple import STEM, PredictedRipple, predict
 from hdc.schedules import (
+    MAX_LAYERS,
+    MAX_RATE,
     DilationSchedule,
     Gridding,
     coprime,
     first_largest,
     lattice_share,
     padding_share,
-    parse,
+    parse_branches,
+    split_layers,
     widened,
 )
+from hdc.schedules import parse as parse_rates
 
 MAX_PIXELS = 2**24  # of a map of path counts
 _MAX_RIPPLE_RATE = 1024  # with larger ones the ripple takes seconds
@@ -185,6 +189,14 @@ class RuleVerdict:
     agrees: bool | None
 
 
+class StemLayer(NamedTuple):
+    """A convolution or pooling before the rates: taps per axis, stride, and pixels between its taps."""
+
+    kernel_size: int
+    stride: int
+    spacing: int
+
+
 class Field(ABC):
     """What a schedule sees. A value per axis has one entry if `same_axes`, else (height, width).
 
@@ -192,11 +204,13 @@ class Field(ABC):
         name: the schedule's label, or the name of a published network.
         kernel_size: taps per axis.
         causal: whether all padding lies before the map.
+        stem: the layers before the rates that count in the field.
     """
 
     name: str
     kernel_size: int
     causal: bool
+    stem: "tuple[StemLayer, ...]" = ()
 
     @property
     @abstractmethod
@@ -285,17 +299,15 @@ class Field(ABC):
     def predicted_ripple(self, stem: bool = True) -> PredictedRipple | None:
         """The ripple to be expected of the trained network, of the axis where it is larger.
 
-        None for parallel branches and for rates above 1024, of which it says nothing.
+        None for parallel branches, after strides and for rates above 1024, of which it says nothing.
 
         Args:
-            stem: whether a 3x3 convolution comes first, as in `net=context`.
+            stem: whether a 3x3 convolution comes first, as in `net=context`, where the field has no stem.
         """
-        if any(len(chains) > 1 for chains in self.chains):
+        if any(len(chains) > 1 for chains in self.chains) or any(layer.stride > 1 for layer in self.stem):
             return None
-        stacks = [
-            [*([STEM] if stem else []), *((self.kernel_size, rate) for _, rate in chains[0])]
-            for chains in self.chains
-        ]
+        first = [(layer.kernel_size, 1) for layer in self.stem] or ([STEM] if stem else [])
+        stacks = [[*first, *((self.kernel_size, rate) for _, rate in chains[0])] for chains in self.chains]
         if any(rate > _MAX_RIPPLE_RATE for stack in stacks for _, rate in stack):
             return None
         return max((predict(stack) for stack in stacks[: len(self._distinct)]), key=lambda one: one.db)
@@ -339,9 +351,11 @@ class Field(ABC):
         def plain(values: Sequence[Any] | None) -> Any:
             return values if values is None else values[0] if len(values) == 1 else list(values)
 
+        stem_layers = [[layer.kernel_size, layer.stride] for layer in self.stem]
         return {
             "rates": self.rates,
             "kernel_size": self.kernel_size,
+            **({"stem": stem_layers} if self.stem else {}),
             "receptive_field": plain(self.receptive_field),
             "coverage": plain(self.coverage),
             "coverage_2d": self.coverage_2d,
@@ -408,7 +422,7 @@ class Stack(Field):
     @classmethod
     def parse(cls, text: str, kernel_size: int = 3, axes: int = 2) -> "Stack":
         """The stack of a schedule as it is typed; see `hdc.schedules.parse`."""
-        return cls(parse(text, kernel_size, axes))
+        return cls(parse_rates(text, kernel_size, axes))
 
     @property
     def rates(self) -> list[Any]:
@@ -488,13 +502,18 @@ class Stack(Field):
 
 @dataclass(frozen=True)
 class Branches(Field):
-    """Layers with parallel branches on images, with the same rates on both axes.
+    """Layers with parallel branches, with the same rates on all axes.
 
     Args:
         branches: for each layer the rates of its branches; 0 is a 1x1 convolution or a shortcut.
         name: the rates by default.
         kernel_size: taps per axis.
         causal: whether all padding lies before the map.
+        axes: 1 for signals, 2 for images.
+
+    Raises:
+        InputError: if there is no layer or a layer without a branch, a rate or the kernel size is out of
+            range, or the field has more than `MAX_PIXELS` pixels.
 
     Example:
         >>> field = Branches(((0, 6, 12),))
@@ -506,9 +525,24 @@ class Branches(Field):
     name: str = ""
     kernel_size: int = 3
     causal: bool = False
+    axes: int = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.rates_text)
+        if self.kernel_size < 2:
+            raise InputError(f"kernel_size must be an integer of at least 2, got {self.kernel_size}")
+        if not 1 <= len(self.branches) <= MAX_LAYERS or not all(self.branches):
+            raise InputError(
+                f"branches must be 1 to {MAX_LAYERS} layers of at least one rate each, got {self.name}"
+            )
+        largest = max(map(max, self.branches))
+        if largest > MAX_RATE or min(map(min, self.branches)) < 0:
+            raise InputError(f"the rates of branches must be from 0 to {MAX_RATE}, got {self.name}")
+        side = 1 + (self.kernel_size - 1) * sum(map(max, self.branches))
+        if side**self.axes > MAX_PIXELS:
+            raise InputError(
+                f"the field of {self.name} is {side} px wide, a map has at most {MAX_PIXELS} pixels"
+            )
 
     @property
     def rates(self) -> list[Any]:
@@ -523,20 +557,160 @@ class Branches(Field):
     def chains(self) -> list[list[list[tuple[str, int]]]]:
         numbered = enumerate(self.branches, 1)
         chains = [[(f"layer {n} at rate {rate}", rate)] for n, rates in numbered for rate in rates if rate]
-        return [chains, chains]
+        return [chains] * self.axes
 
     @cached_property
     def paths(self) -> PathCounts:
-        return PathCounts.of_layers(self.branches, self.kernel_size)
+        return PathCounts.of_layers(self.branches, self.kernel_size, self.axes)
 
     def padding(self, size: int) -> list[float]:
         # A branch of rate 0 has a single tap, which is always on the map.
-        taps = [[self.kernel_size**2 if rate else 1 for rate in layer] for layer in self.branches]
+        taps = [[self.kernel_size**self.axes if rate else 1 for rate in layer] for layer in self.branches]
         shares = [
-            [padding_share(rate, self.kernel_size, [size] * 2, self.causal) for rate in layer]
+            [padding_share(rate, self.kernel_size, [size] * self.axes, self.causal) for rate in layer]
             for layer in self.branches
         ]
         return [float(np.average(a, weights=b)) for a, b in zip(shares, taps, strict=True)]
+
+
+@dataclass(frozen=True)
+class Stemmed(Field):
+    """A schedule after the first layers of a network, which count in what it sees.
+
+    Args:
+        field: the schedule; its rates are on the map that the stem writes.
+        stem: taps per axis and stride of each layer.
+
+    Raises:
+        InputError: if a stem's layer has less than one tap, a stride above its taps, or the field more than
+            `MAX_PIXELS` pixels.
+
+    Example:
+        A ResNet's stem of stride 4 fills the holes between taps of two of its pixels:
+
+        >>> Stack.parse("2,2").gap_free, Stemmed.of(Stack.parse("2,2"), [(7, 2), (3, 2)]).gap_free
+        (False, True)
+    """
+
+    field: Field
+    stem: tuple[StemLayer, ...]
+
+    @classmethod
+    def of(cls, field: Field, stem: Iterable[tuple[int, int]]) -> "Stemmed":
+        """From the taps and the stride of each layer of the stem."""
+        layers, spacing = [], 1
+        for taps, stride in stem:
+            if not 1 <= stride <= taps:
+                raise InputError(
+                    f"the stem's layers need a stride from 1 to its number of taps, got {taps}/{stride}"
+                )
+            layers.append(StemLayer(taps, stride, spacing))
+            spacing *= stride
+        return cls(field, tuple(layers))
+
+    def __post_init__(self) -> None:
+        names = [f"{one.kernel_size}/{one.stride}" for one in self.stem]
+        object.__setattr__(self, "name", f"{self.field.name} after {','.join(names)}")
+        object.__setattr__(self, "kernel_size", self.field.kernel_size)
+        object.__setattr__(self, "causal", self.field.causal)
+        sides = [self.stem_field + self.spacing * (side - 1) for side in self.field.paths.size]
+        if math.prod(sides) > MAX_PIXELS:
+            raise InputError(
+                f"the field of {self.name} has {math.prod(sides)} pixels, a map has at most {MAX_PIXELS}"
+            )
+
+    @property
+    def spacing(self) -> int:
+        """Pixels between neighbouring positions of the map that the rates are on."""
+        return math.prod(layer.stride for layer in self.stem)
+
+    @property
+    def stem_field(self) -> int:
+        """The receptive field of the stem alone, in pixels per axis."""
+        return 1 + sum((layer.kernel_size - 1) * layer.spacing for layer in self.stem)
+
+    @property
+    def rates(self) -> list[Any]:
+        return self.field.rates
+
+    @property
+    def rates_text(self) -> str:
+        return self.field.rates_text
+
+    @property
+    def chains(self) -> list[list[list[tuple[str, int]]]]:
+        return self.field.chains
+
+    @cached_property
+    def paths(self) -> PathCounts:
+        counts = self.field.paths.counts
+        for axis in range(counts.ndim):
+            lines = np.moveaxis(counts, axis, 0)
+            apart = np.zeros(((len(lines) - 1) * self.spacing + 1, *lines.shape[1:]))
+            apart[:: self.spacing] = lines
+            counts = np.moveaxis(apart, 0, axis)
+            for layer in self.stem:
+                counts = widened(counts, layer.spacing, layer.kernel_size, axis)
+        return PathCounts.of(counts, (0,) * counts.ndim)
+
+    def padding(self, size: int) -> list[float]:
+        return self.field.padding(size)
+
+    @cached_property
+    def gridding(self) -> Gridding:
+        largest = max(map(max, self._rates_along), default=1) * self.spacing
+        return self.paths.gridding(max(largest, *(layer.spacing for layer in self.stem)))
+
+    @property
+    def neighbour_overlap(self) -> tuple[float, ...]:
+        return tuple(self.paths.neighbour_overlap(axis, self.spacing) for axis in self._distinct)
+
+    @property
+    def rule(self) -> RuleVerdict:
+        rule = self.field.rule
+        return rule if rule.accepts is None else replace(rule, agrees=rule.accepts == self.gap_free)
+
+
+def parse(text: str, kernel_size: int = 3, axes: int = 2) -> Field:
+    """A schedule as it is typed: a stack as `hdc.schedules.parse` reads it, or one with parallel branches.
+
+    >>> parse("1,2,5").name, parse("1,[0,6,12]").name
+    ('1-2-5', '1,(0|6|12)')
+
+    Raises:
+        InputError: if the text is neither, or a number in it is out of range.
+    """
+    branches = parse_branches(text)
+    if branches is None:
+        rates = split_layers(text)
+        if "0" in rates and text.strip().startswith("["):
+            raise InputError(
+                f"rates {text.strip()[:40]!r}: rate 0 is for one of several parallel branches, a 1x1 "
+                f"convolution or a shortcut; for one layer of such branches write [[{','.join(rates)[:40]}]]"
+            )
+        return Stack.parse(text, kernel_size, axes)
+    return Branches(branches, kernel_size=kernel_size, axes=axes)
+
+
+def parse_stem(text: str) -> list[tuple[int, int]]:
+    """Taps and stride of each layer of a stem as it is typed.
+
+    >>> parse_stem("7/2,3/2"), parse_stem("3")
+    ([(7, 2), (3, 2)], [(3, 1)])
+
+    Raises:
+        InputError: if the text is something else, or a number in it has more than four digits.
+    """
+    found = []
+    for part in text.split(","):
+        taps, _, stride = part.strip().partition("/")
+        numbers = (taps, stride or "1")
+        if not all(number.isascii() and number.isdecimal() and len(number) <= 4 for number in numbers):
+            raise InputError(
+                f"stem {text[:40]!r}: {part.strip()[:40]!r} is not taps, or taps/stride; write 3, or 7/2,3/2"
+            )
+        found.append((int(taps), int(numbers[1])))
+    return found
 
 
 def _shortened(layers: Iterable[str]) -> str:

@@ -344,14 +344,65 @@ def parse(text: str, kernel_size: int = 3, axes: int = 2) -> tuple[DilationSched
     # Without a dash, 2x6 means rate 2 along the height and 6 along the width.
     if "-" in typed and _LABEL.fullmatch(typed):
         return (DilationSchedule.from_label(typed, kernel_size),) * axes
-    if typed.startswith("[") and typed.endswith("]"):
-        typed = typed[1:-1]
     layers = [
-        _rates_of_layer(part.strip(), axes, f"rates {_short_text(text)!r}", position)
-        for position, part in enumerate(typed.split(","), start=1)
+        _rates_of_layer(part, axes, f"rates {_short_text(text)!r}", position)
+        for position, part in enumerate(split_layers(text), start=1)
     ]
     found = tuple(DilationSchedule(rates, kernel_size) for rates in zip(*layers, strict=True))
     return found[:1] * axes if len(set(found)) == 1 else found
+
+
+def parse_branches(text: str) -> tuple[tuple[int, ...], ...] | None:
+    """For each layer the rates of its parallel branches, 0 for a 1x1 convolution; None if it has no branches.
+
+    >>> parse_branches("1,[0,6,12,18]")
+    ((1,), (0, 6, 12, 18))
+    >>> parse_branches("[1,2,5]") is None
+    True
+
+    Raises:
+        InputError: if a layer is neither a rate nor a list of rates.
+    """
+    layers = split_layers(text)
+    if not any("[" in part for part in layers):
+        return None
+    found = []
+    for position, part in enumerate(layers, start=1):
+        inner = part[1:-1] if part.startswith("[") and part.endswith("]") else part
+        rates = [number.strip() for number in inner.split(",")]
+        if not all(rate.isascii() and rate.isdecimal() and len(rate) <= 9 for rate in rates):
+            raise InputError(
+                f"rates {_short_text(text)!r}: {_short_text(part)!r} at position {position} is neither a "
+                "rate nor a list of the rates of parallel branches, alike on both axes; write 1,[0,6,12,18]"
+            )
+        found.append(tuple(map(int, rates)))
+    return tuple(found)
+
+
+def split_layers(text: str) -> list[str]:
+    """A schedule's text by layer, without brackets around the whole: `[1,[0,6]]` is `1` and `[0,6]`.
+
+    Branches as tables show them, `(0|6)`, become lists.
+    """
+    typed = text.strip()
+    if "|" in typed:
+        typed = typed.translate(str.maketrans("(|)", "[,]"))
+    parts = _split(typed)
+    if len(parts) == 1 and typed.startswith("[") and typed.endswith("]"):
+        parts = _split(typed[1:-1])
+    return [part.strip() for part in parts]
+
+
+def _split(text: str) -> list[str]:
+    """A text at its commas, except those within brackets."""
+    depth, parts = 0, [""]
+    for letter in text:
+        depth += {"[": 1, "]": -1}.get(letter, 0)
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _rates_of_layer(part: str, axes: int, message: str, position: int) -> list[int]:
@@ -362,7 +413,8 @@ def _rates_of_layer(part: str, axes: int, message: str, position: int) -> list[i
             wrong = f"{_short_text(part)!r} at position {position} is not a dilation rate"
             raise InputError(
                 f"{message}: {wrong if part else f'position {position} is empty'}; write 1,2,5, or 1x2,2x2 "
-                "for height x width, or a name that 'hdc check --named' lists"
+                "for height x width, or 1,[0,6,12] for parallel branches, or a name that "
+                "'hdc check --named' lists"
             )
         # Python refuses to read thousands of digits.
         if len(number.lstrip("0")) > 9:

@@ -148,6 +148,7 @@ def test_seeds_and_resumed_runs_give_the_bits_of_one_run_and_whole_images_are_ev
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
     evaluate = evaluator_of(one.graph, one.normalise, one.dataset)
     assert evaluate(whole[-1].state, one.dataset.test).predictions.shape == (24, 16, 16)
+    np.testing.assert_array_equal(one.seen(one.dataset.test.images), one.dataset.test.images[:, 2:14, 2:14])
 
 
 WIDE = np.zeros((2, 16, 20), np.int32)

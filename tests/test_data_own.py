@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import jax
@@ -142,7 +143,7 @@ def test_black_and_white_masks_and_another_value_without_a_label(tmp_path, ignor
     low, high = labels
     for name, (_, mask) in written.items():
         save(tmp_path / "masks" / f"{name}.tif", np.where(mask == 1, high, low).astype(np.uint8))
-    found = folder.dataset(tmp_path, ignore=ignore)
+    found = folder.dataset(tmp_path, folder.FolderOptions(ignore=ignore))
     masks = np.stack([mask for name, (_, mask) in written.items() if split_of(name) == "test"])
     np.testing.assert_array_equal(found.test.labels, np.where(masks == 1, labels[high], labels[low]))
 
@@ -156,7 +157,7 @@ def test_images_of_any_size_are_resized_where_that_is_asked_for(tmp_path):
         InputError, match=r"is 6 x 6 pixels, but .* is 9 x 9: give data.size=\[HEIGHT,WIDTH\]"
     ):
         folder.dataset(tmp_path)
-    found = folder.dataset(tmp_path, (4, 5))
+    found = folder.dataset(tmp_path, folder.FolderOptions(size=(4, 5)))
     assert found.image_shape == (4, 5, 3)
     image, mask = next(one for name, one in written.items() if split_of(name) == "test" and name != first)
     place = [name for name in written if split_of(name) == "test"].index(
@@ -170,13 +171,118 @@ def test_images_of_any_size_are_resized_where_that_is_asked_for(tmp_path):
     )
 
 
+def test_images_are_cropped_or_padded_without_distortion(tmp_path):
+    generator = np.random.default_rng(0)
+    for number, (height, width) in enumerate([(8, 16), (16, 8), (9, 9), (16, 16)] * 4):
+        image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        save(tmp_path / "images" / f"{number:02}.png", image)
+        save(tmp_path / "masks" / f"{number:02}.png", np.full((height, width), 1 + number % 2, np.uint8))
+    names = {split: [] for split in ("train", "validation", "test")}
+    for number in range(16):
+        names[split_of(f"{number:02}")].append(number)
+
+    def read(**options):
+        return folder.dataset(tmp_path, folder.FolderOptions(size=(16, 16), **options))
+
+    padded, cropped = read(fit="pad"), read(fit="crop")
+    for split, numbers in names.items():
+        for place, number in enumerate(numbers):
+            image = np.asarray(Image.open(tmp_path / "images" / f"{number:02}.png"))
+            height, width = image.shape[:2]
+            here, labels = padded.splits[split].images[place], padded.splits[split].labels[place]
+            mirrored = [np.minimum(at := np.arange(16), 2 * side - 1 - at) for side in (height, width)]
+            np.testing.assert_array_equal(here, image[np.ix_(*mirrored)])
+            np.testing.assert_array_equal(labels[:height, :width], 1 + number % 2)
+            assert (labels == IGNORE).sum() == 256 - height * width
+            if height == width:
+                continue
+            middle = image[:, 4:12] if width > height else image[4:12]
+            twice = Image.fromarray(middle).resize((16, 16), Image.Resampling.BILINEAR)
+            # At the cut, interpolation sees the pixels beyond it.
+            found = cropped.splits[split].images[place].astype(int)
+            inside = (slice(2, -2), slice(2, -2))
+            np.testing.assert_array_equal(found[inside], np.asarray(twice)[inside])
+    assert not cropped.train.ignores
+    with pytest.raises(InputError, match=r"it is 8 x 16 pixels, larger than data.size=\[8, 8\]"):
+        folder.dataset(tmp_path, folder.FolderOptions(size=(8,), fit="pad"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fit": "fill", "size": (4,)}, "fit must be one of resize, crop, pad, got 'fill'"),
+        ({"fit": "crop"}, r"fit=crop needs a size to which images are brought"),
+        ({"fit": "pad", "size": (4,), "ignore": None}, "fit=pad needs a value of ignore"),
+        ({"peak": float("nan")}, "peak must be a number above 0, got nan"),
+    ],
+)
+def test_options_of_a_folder_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        folder.FolderOptions(**options)
+
+
+@pytest.mark.parametrize(("kind", "largest"), [("uint8", 255), ("uint16", 65535), ("float32", 1)])
+def test_targets_in_a_folder_are_a_regression(tmp_path, kind, largest):
+    written = {}
+    generator = np.random.default_rng(0)
+    for number in range(30):
+        target = (generator.random((6, 5)) * (largest if largest > 1 else 3)).astype(kind)
+        save(tmp_path / "images" / f"{number}.png", generator.integers(0, 256, (6, 5, 3), dtype=np.uint8))
+        save(tmp_path / "targets" / f"{number}.tif", target)
+        written[f"{number}"] = target.astype(np.float64) / largest
+    options = {"name": "folder", "path": str(tmp_path), "peak": 3.0}
+    found = made(choose("data", **options))
+    assert (found.task, found.classes, found.peak) == ("regression", ("0",), 3.0)
+    for split, some in found.splits.items():
+        names = sorted(name for name in written if split_of(name) == split)
+        expected = np.stack([written[name] for name in names])[..., None]
+        np.testing.assert_allclose(some.labels, expected, rtol=1e-6)
+    with pytest.raises(InputError, match="pad is not for the targets"):
+        made(choose("data", **options, size=(8,), fit="pad"))
+    save(tmp_path / "masks" / "0.png", np.zeros((6, 5), np.uint8))
+    with pytest.raises(InputError, match="has both masks/ and targets/"):
+        made(choose("data", **options))
+
+
+@pytest.mark.parametrize("kind", ["masks", "targets", "classes"])
+def test_a_folder_larger_than_a_quarter_of_the_memory_is_read_file_by_file_and_is_the_same(
+    tmp_path, monkeypatch, kind
+):
+    root = tmp_path / "photos"
+    for name, (image, mask) in masked(root).items():
+        if kind == "classes":
+            save(root / str(mask[1, 1]) / f"{name}.png", image)
+        elif kind == "targets":
+            save(root / "targets" / f"{name}.tif", mask)
+    for other in {"masks", "images" if kind == "classes" else "masks"} - {kind}:
+        shutil.rmtree(root / other)
+    whole = folder.dataset(root)
+    monkeypatch.setattr(folder.memory, "limit", lambda: 4000)
+    streamed = folder.dataset(root)
+    assert isinstance(streamed.train.images, Rows)
+    assert isinstance(streamed.train.labels, Rows) == (kind != "classes")
+    assert (whole.task, whole.classes, whole.fingerprint) == (
+        streamed.task,
+        streamed.classes,
+        streamed.fingerprint,
+    )
+    for split, one in whole.splits.items():
+        other = streamed.splits[split]
+        np.testing.assert_array_equal(np.asarray(other.images), one.images, strict=True)
+        np.testing.assert_array_equal(np.asarray(other.labels), one.labels, strict=True)
+    (path, *_) = (one for one in sorted(root.rglob("*.png")) if "masks" not in one.parts)
+    os.utime(path, (0, 0))
+    with pytest.raises(InputError, match=f"{path.name} has changed since it was listed"):
+        [np.asarray(split.images) for split in streamed.splits.values()]
+
+
 def test_deep_images_are_resized_without_losing_depth():
     image = (np.arange(64).reshape(8, 8, 1) * 1000).astype(np.uint16)
-    halved = pictures.resized(image, [4])
+    halved = pictures.fitted(image, [4])
     assert halved.dtype == np.uint16
     exact = image.reshape(4, 2, 4, 2).mean((1, 3))
     assert np.abs(halved[1:-1, 1:-1, 0] - exact[1:-1, 1:-1]).max() <= 1
-    assert pictures.resized(image.astype(np.float32), [4]).dtype == np.float32
+    assert pictures.fitted(image.astype(np.float32), [4]).dtype == np.float32
 
 
 def test_pages_of_a_tiff_are_channels(tmp_path):
@@ -207,9 +313,11 @@ def test_what_is_cached_is_the_content_wherever_it_lies(tmp_path, monkeypatch, c
     masked(tmp_path / "a")
     masked(tmp_path / "b")
     first = folder.dataset(tmp_path / "a")
+    decoded = []
     with monkeypatch.context() as patch:
-        patch.setattr(pictures, "image", lambda *_: pytest.fail())
+        patch.setattr(pictures, "image", lambda *it, image=pictures.image: decoded.append(it) or image(*it))
         again = folder.dataset(tmp_path / "b")
+    assert len(decoded) == 1  # whose size says whether all fit into memory
     assert first.fingerprint == again.fingerprint
     changed = tmp_path / "b" / "images" / "tile 03.png"
     with Image.open(changed) as image:

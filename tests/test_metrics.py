@@ -1,5 +1,7 @@
 """Metrics against loops over pixels, and the evaluator over splits of any size."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hdc.lab import metrics
 from hdc.lab.data.dataset import IGNORE, Split
 from hdc.lab.metrics import (
     BAND,
@@ -90,6 +93,17 @@ def test_every_image_of_a_dense_split_counts_exactly_once(count: int) -> None:
     assert summary["accuracy"] == pytest.approx(reference.accuracy(split.labels, predictions))
     assert summary["mean_iou"] == pytest.approx(reference.mean_iou(split.labels, predictions, CLASSES))
     assert summary["speckle"] == found.speckles / found.speckle_sites
+
+
+def test_of_large_images_there_are_fewer_in_a_batch(monkeypatch) -> None:
+    split = dense_split(7)
+    monkeypatch.setattr(metrics, "_PIXELS", 3 * math.prod(split.images.shape[1:3]) + 1)
+    assert [len(images) for _, _, (images, _) in metrics._batches(split, None)] == [3, 3, 3]
+    found = evaluate(Brightness("dense"), split)
+    predictions = split.images[..., 0].astype(int)
+    assert_equals_the_loops(found, predictions, split.labels, known_logits(predictions))
+    monkeypatch.setattr(metrics, "_PIXELS", 1)
+    assert [len(images) for _, _, (images, _) in metrics._batches(split, None)] == [1] * 7
 
 
 @pytest.mark.parametrize("count", [1, EVALUATION_BATCH + 3])

@@ -227,7 +227,9 @@ class _Session:
         asked = trainer.config.gridding
         images = test.images[spread(len(test), asked.images)]
         with threadpool_limits(1, user_api="blas"):  # its idle threads would slow XLA's
-            measured = gridding.measure(trainer.graph, state, trainer.normalise, images, asked.max_period)
+            measured = gridding.measure(
+                trainer.graph, state, trainer.normalise, trainer.seen(images), asked.max_period
+            )
         numbers = {**final.summary(), **measured.metrics}
         own = _own_measures(trainer, seed, state, images, numbers)
         self.writer.log(**where, split="test", metrics={**numbers, **own})

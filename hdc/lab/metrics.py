@@ -17,6 +17,7 @@ from hdc.lab.data.stream import rows_of
 from hdc.layers import crop
 
 EVALUATION_BATCH = 32
+_PIXELS = EVALUATION_BATCH * 128 * 128  # of a batch; of larger images there are fewer, down to one
 BAND = 2  # pixels on either side of a boundary, for `boundary_iou`
 
 
@@ -275,7 +276,8 @@ def _batches(
 
     A split smaller than a batch gets a program of its own, which computes no padding.
     """
-    batch, length = min(EVALUATION_BATCH, len(split)), len(split)
+    length, pixels = len(split), math.prod(split.images.shape[1:-1])
+    batch = min(EVALUATION_BATCH, length, max(1, _PIXELS // pixels))
     groups = [np.arange(start, start + batch) for start in range(0, length, batch)]
     columns = [array for array in (split.images, split.labels, split.strata) if array is not None]
     inside = [np.where(group < length, group, 0) for group in groups]

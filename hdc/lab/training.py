@@ -145,7 +145,8 @@ class Trainer:
         self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
         self._loss = loss_of(config.train, dataset)
-        _refuse_window(config, self.abstract, self._images, window(config.data, dataset))
+        self._window = window(config.data, dataset)
+        _refuse_window(config, self.abstract, self._images, self._window)
         augment_of(config.data, dataset)
         _refuse_without_labels(parts.output_shape(config, self.abstract, self._images), dataset)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
@@ -157,6 +158,12 @@ class Trainer:
     def start(self, seed: int) -> nnx.State:
         """The state of a seed's network before its first step, in evaluation, to merge with `graph`."""
         return nnx.split(evaluation(self._model(seed)))[1]
+
+    def seen(self, images: np.ndarray) -> np.ndarray:
+        """The middle of images, in the size that training sees: of `data.crop`, else all of them."""
+        sides = zip(images.shape[1:-1], self._window, strict=True)
+        middle = [slice((side - size) // 2, (side - size) // 2 + size) for side, size in sides]
+        return images[:, *middle]
 
     def fit(
         self,

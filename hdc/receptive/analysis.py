@@ -1,15 +1,14 @@
-"""What a Flax model sees: the exact receptive field, its holes and its gridding, layer by layer."""
+"""What a model sees: the exact receptive field, its holes and its gridding, layer by layer."""
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flax import nnx
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -19,9 +18,13 @@ from hdc import advice
 from hdc.advice import AxisOfLayer, Finding
 from hdc.errors import InputError
 from hdc.fields import PathCounts
+from hdc.receptive import models
 from hdc.receptive.annotate import annotate
 from hdc.receptive.axes import Annotation
+from hdc.receptive.costs import count_parameters, multiply_adds
 from hdc.receptive.layers import Layer, Seen, count_paths, find_layers, spatial_axes
+from hdc.receptive.models.layout import Layout
+from hdc.receptive.outputs import Output
 from hdc.receptive.reach import Phase, find_phases, find_reached, find_reaching
 from hdc.receptive.steps import Step, Trace, Value
 from hdc.receptive.trace import trace
@@ -42,8 +45,8 @@ class Analysis(Seen):
     Weights do not count, pointwise functions pass what they get, channels are averaged.
 
     Attributes:
-        model: its class.
-        input_shape, output_shape: with batch and channels.
+        model: its class, or the function's name.
+        input_shape, output_shape: as the model takes and returns them.
         at: the output pixel in question, along those of the input's spatial axes that the output has.
         paths: normalised path counts over the receptive field, as if the maps had no edge. Some operations
             cannot be continued beyond it: a dense head, global pooling, interpolation near the edge.
@@ -66,6 +69,11 @@ class Analysis(Seen):
             the diagonal.
         reaching: `[input's spatial axes]` bool: the input pixels that reach any output, be it by a summary.
         layers: every convolution and pooling on the way.
+        chains: the convolutions and poolings of more than one tap, except transposed ones, in sequence: each
+            reads what the one before it wrote. Parallel branches are chains of their own.
+        multiply_adds: of every convolution and matrix product on the way, for the whole input, taps in the
+            padding included; biases, activations and pooling are not counted.
+        parameters: trained values on the way.
         findings: what should be changed, with the change.
     """
 
@@ -85,7 +93,11 @@ class Analysis(Seen):
     phases: tuple[Phase, ...]
     reaching: np.ndarray
     layers: tuple[Layer, ...]
+    chains: tuple[tuple[Layer, ...], ...]
+    multiply_adds: int
+    parameters: int
     findings: tuple[Finding, ...]
+    _layout: Layout
     _reached: Callable[[tuple[int, ...]], np.ndarray]
 
     @property
@@ -97,6 +109,29 @@ class Analysis(Seen):
     def checkerboard(self) -> float:
         """How much fewer paths the phase with the fewest has: 0 if all have as many, 1 if one has none."""
         return 1 - min((phase.paths for phase in self.phases), default=1.0)
+
+    @property
+    def unproductive(self) -> tuple[str, ...]:
+        """The convolutions that add no context on an input of this size: see `Layer.is_unproductive`."""
+        return tuple(layer.name for layer in self.layers if layer.is_unproductive(self.reaching.shape))
+
+    @property
+    def smallest_input(self) -> tuple[int, ...]:
+        """The smallest input, per axis, on which every convolution adds context: none is unproductive."""
+        wide = [layer for layer in self.layers if not layer.kind.endswith("pool")]
+        return tuple(
+            1 + max((layer.input_field[axis] for layer in wide if layer.kernel[axis] > 1), default=0)
+            for axis in range(len(self.size))
+        )
+
+    @property
+    def largest_input(self) -> tuple[int, ...]:
+        """The largest receptive field of any map, per axis: no pixel of a map sees all of a larger input.
+
+        Summaries such as global pooling and dense heads do.
+        """
+        fields = [layer.size for layer in self.layers] + ([] if self.within_edges else [self.size])
+        return tuple(map(max, zip(*fields, strict=True))) if fields else self.size
 
     def reaches(self, pixel: Sequence[int]) -> np.ndarray:
         """The projective field of an input pixel: the outputs that see it, couplings aside.
@@ -110,7 +145,7 @@ class Analysis(Seen):
         Raises:
             InputError: for a place that is not on the input.
         """
-        return self._reached(_on(pixel, self.input_shape[1:-1], "pixel", "the input"))
+        return self._reached(_on(pixel, self._layout.standard[1:-1], "pixel", "the input"))
 
     @cached_property
     def path_counts(self) -> np.ndarray:
@@ -145,7 +180,7 @@ class Analysis(Seen):
         )
         lines = [
             f"{self.model} {_times(self.input_shape)} -> {_times(self.output_shape)}, {place}",
-            *_reading(self.input_shape),
+            *([self._layout.said] if self._layout.said else []),
             f"{field_text}, {seen}",
             f"gridding G {self.gridding.index:.3f}",
         ]
@@ -160,6 +195,11 @@ class Analysis(Seen):
             lines.append(
                 f"{len(self.phases)} phases, the worst at output pixel {_times(worst.at, ', ')}: "
                 f"{worst.coverage:.1%} seen of {_times(worst.size)} px; checkerboard {self.checkerboard:.2f}"
+            )
+        if self.layers and (self.within_edges or self.unproductive):
+            lines.append(
+                f"fits inputs from {_times(self.smallest_input)} to {_times(self.largest_input)} px: on "
+                "smaller ones some layers add no context, and no map pixel sees all of a larger one"
             )
         if self.dead:
             lines.append(f"{advice.share(self.dead)} of the input reaches no output")
@@ -182,8 +222,18 @@ class Analysis(Seen):
         return table
 
 
-def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | None = None) -> Analysis:
-    """What one output of a Flax NNX model sees of its input, exactly.
+def analyse(
+    model: Any,
+    input_shape: Sequence[int],
+    at: Sequence[int] | None = None,
+    *,
+    params: Any = None,
+    call: Mapping[str, Any] | None = None,
+    output: Output = None,
+    spatial: Sequence[int] | None = None,
+    values: bool = True,
+) -> Analysis:
+    """What one output of a model sees of its input, exactly.
 
     The model is traced in evaluation and not changed. Weights do not count, except where their values decide
     what is zero or which places are read, as the positions of a learnable spacing do. Convolutions of every
@@ -191,15 +241,29 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
     operation.
 
     Args:
-        model: any NNX module that is called with one array and returns one.
-        input_shape: `[batch, height, width, channels]`; of signals `[batch, length, channels]`.
+        model: a Flax NNX or Linen module, an Equinox module, a Keras model on JAX, what `haiku.transform`
+            returns, a PyTorch module, or any function `f(x)` or `f(params, x)` of JAX arrays. Weights that a
+            function closes over are constants: they have no names, and their zeros are taken for masks.
+        input_shape: as the model takes it: `[batch, height, width, channels]`, of signals
+            `[batch, length, channels]`; PyTorch `[batch, channels, height, width]`; Equinox
+            `[channels, height, width]`.
         at: the output pixel, its centre by default.
+        params: what `f(params, x)` takes first, the variables of a Linen module or the parameters of a Haiku
+            one; these two may leave it out and are then analysed without values.
+        call: keyword arguments of the call, such as `{"train": False}`.
+        output: which output is asked about: the index, key or path (`"aux.0"`) of one of several, or a
+            layer by the name of its parameters (`"layer3.0.conv2"`).
+        spatial: the axes of the input along which pixels lie, such as `(2, 3)`. By default those that are
+            usual for such models; of a function's input, those that the shape suggests.
+        values: whether the values of the parameters are looked at; without them, the model is analysed as an
+            abstract one.
 
     Raises:
-        InputError: for a callable that is no NNX module, a shape that the model does not take or of more
-            than `MAX_PIXELS` pixels, a result that is not one array, is empty or does not depend on the
-            input, a place that is not on the map, operations whose receptive field differs from input to
-            input or depends on the values of an abstract model, and operations that analyse does not know.
+        InputError: for what is no model, arguments that do not fit it, a shape that the model does not take
+            or of more than `MAX_PIXELS` pixels, several results without `output`, a result that is empty or
+            does not depend on the input, a place that is not on the map, operations whose receptive field
+            differs from input to input or depends on the values of an abstract model, and operations that
+            analyse does not know.
 
     Example:
         Two layers of rate 2 see every second pixel of a 9 x 9 field:
@@ -213,27 +277,27 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         >>> f"{seen.coverage:.1%}", seen.support.shape, int(seen.support.sum())
         ('30.9%', (32, 32), 25)
     """
-    if not isinstance(model, nnx.Module):
-        raise InputError(f"analyse takes a Flax NNX module, got {type(model).__name__}")
-    shape = _integers(input_shape)
-    if shape is None or len(shape) < 3 or min(shape) < 1:
+    given = _integers(input_shape)
+    if given is None or not given or min(given) < 1:
         raise InputError(
             "input_shape must be positive integers (batch, height, width, channels), "
             f"got {_shown(input_shape)}"
         )
+    adapted = models.adapt(model, given, params=params, call=call, spatial=spatial, values=values)
+    shape = adapted.layout.standard
     if max(shape[0], math.prod(shape[1:-1]), shape[-1]) > MAX_PIXELS:
         raise InputError(
-            f"input_shape {_times(shape)} is too large to count paths on: at most {MAX_PIXELS} pixels, such "
+            f"input_shape {_times(given)} is too large to count paths on: at most {MAX_PIXELS} pixels, such "
             "as 4096x4096, and as many in the batch and channels"
         )
-    traced = trace(model, shape)
+    traced = trace(adapted, output)
     if 0 in traced.output.shape:
         raise InputError(
-            f"the output {traced.output.shape} of {type(model).__name__} for an input of shape {shape} is "
+            f"the output {traced.shape} of {adapted.name} for an input of shape {given} is "
             "empty, as where a layer without padding reads further than its map goes"
         )
     if not traced.output.depends:
-        raise InputError(f"the result of {type(model).__name__} does not depend on its input")
+        raise InputError(f"the result of {adapted.name} does not depend on its input")
     annotation = annotate(traced)
     axes = spatial_axes(traced.output, annotation)
     place = _place(traced.output, axes, at)
@@ -254,12 +318,12 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
     inside = _inside(traced, annotation, pixel)
     if not inside.any():
         but = ", except on a summary of the map" if annotation.couplings else ""
-        raise InputError(f"the result of {type(model).__name__} does not depend on its input at {place}{but}")
+        raise InputError(f"the result of {adapted.name} does not depend on its input at {place}{but}")
     counts, start, within_edges, _ = count_paths(traced, annotation, [pixel], beyond=True)[0]
     paths = PathCounts.of(inside, (0,) * inside.ndim) if within_edges else PathCounts.of(counts, start)
-    spatial = [annotation.axes[traced.output][axis] for axis in axes]
-    whole = [axis.space for axis in spatial] == list(range(len(shape) - 2))
-    strides = tuple(axis.stride for axis in spatial) if whole else None
+    along = [annotation.axes[traced.output][axis] for axis in axes]
+    whole = [axis.space for axis in along] == list(range(len(shape) - 2))
+    strides = tuple(axis.stride for axis in along) if whole else None
     offset = None
     if strides is not None and not within_edges:
         middles = [start + (length - 1) / 2 for start, length in zip(paths.origin, paths.size, strict=True)]
@@ -267,9 +331,9 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
     layers, before = find_layers(traced, annotation)
     reaching = find_reaching(traced, annotation)
     return Analysis(
-        model=type(model).__name__,
-        input_shape=shape,
-        output_shape=traced.output.shape,
+        model=adapted.name,
+        input_shape=given,
+        output_shape=traced.shape,
         at=place,
         paths=paths,
         within_edges=within_edges,
@@ -283,21 +347,15 @@ def analyse(model: nnx.Module, input_shape: Sequence[int], at: Sequence[int] | N
         phases=phases,
         reaching=reaching,
         layers=layers,
+        chains=_chains(
+            layers, before, [any(_chosen(layer, axis) for axis in range(inside.ndim)) for layer in layers]
+        ),
+        multiply_adds=multiply_adds(traced.steps),
+        parameters=count_parameters(traced.steps),
         findings=_findings(layers, before, paths, phases, reaching),
+        _layout=adapted.layout,
         _reached=lambda pixel: find_reached(traced, annotation, axes, pixel),
     )
-
-
-def _reading(shape: Sequence[int]) -> list[str]:
-    """How a shape is read, where it looks as if the channels came first."""
-    *batch, last = shape
-    if len(shape) < 4 or batch[1] > 4 or min(*batch[2:], last) < 8:
-        return []
-    turned = (batch[0], *batch[2:], last, batch[1])
-    return [
-        f"read with the channels last: a {_times(batch[1:])} map of {last} channels; "
-        f"if the channels come first, give {turned} and a model that takes it"
-    ]
 
 
 def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tuple[int, ...]:
@@ -412,15 +470,8 @@ def _findings(
     along, axes = [], range(paths.counts.ndim)
     by_axis = [[_along(layer, axis) for axis in axes] for layer in layers]
     for axis in axes:
-        numbers = [n for n, layer in enumerate(layers) if _chosen(layer, axis)]
-        chains: list[list[AxisOfLayer]] = []
-        last = None
-        for number in numbers:
-            if last is None or last not in before[number] or _is_branch(number, last, numbers, before):
-                chains.append([])
-            chains[-1].append(by_axis[number][axis])
-            last = number
-        along.append(chains)
+        chains = _chains(layers, before, [_chosen(layer, axis) for layer in layers])
+        along.append([[_along(layer, axis) for layer in chain] for chain in chains])
     chosen = [one for one, layer in zip(by_axis, layers, strict=True) if any(_chosen(layer, a) for a in axes)]
     found = advice.for_layers(along, list(map(paths.axis_coverage, axes)), chosen, paths.coverage)
     wide = [layer.name for layer in layers if any(layer.kernel[a] < layer.strides[a] for a in axes)]
@@ -429,9 +480,11 @@ def _findings(
         for layer in layers
         if layer.kind == "transposed conv" and any(layer.kernel[a] * layer.strides[a] % 1 for a in axes)
     ]
+    idle = [layer for layer in layers if layer.is_unproductive(reaching.shape)]
     more = [
         *advice.for_phases([(phase.at, phase.coverage, phase.paths) for phase in phases], paths.coverage, up),
         *advice.for_input(reaching, wide),
+        *advice.for_unproductive([(one.name, one.input_field) for one in idle], reaching.shape),
     ]
     return tuple(sorted([*found, *more], key=lambda finding: not finding.problem))
 
@@ -455,6 +508,26 @@ def _chosen(layer: Layer, axis: int) -> bool:
     return layer.kernel[axis] > 1 and layer.kind != "transposed conv"
 
 
+def _chains(
+    layers: Sequence[Layer], before: Sequence[set[int]], chosen: Sequence[bool]
+) -> tuple[tuple[Layer, ...], ...]:
+    """The chosen layers in sequence; each of several branches is a chain of its own."""
+    numbers = [number for number, one in enumerate(chosen) if one]
+    chains: list[list[Layer]] = []
+    last = None
+    for number in numbers:
+        if (
+            last is None
+            or last not in before[number]
+            or _is_branch(number, last, numbers, before)
+            or _joins(number, last, numbers, before)
+        ):
+            chains.append([])
+        chains[-1].append(layers[number])
+        last = number
+    return tuple(map(tuple, chains))
+
+
 def _is_branch(number: int, last: int, numbers: Sequence[int], before: Sequence[set[int]]) -> bool:
     """Whether another layer also takes its input from `last`, beside this one."""
     return any(
@@ -462,6 +535,11 @@ def _is_branch(number: int, last: int, numbers: Sequence[int], before: Sequence[
         for other in numbers
         if other != number
     )
+
+
+def _joins(number: int, last: int, numbers: Sequence[int], before: Sequence[set[int]]) -> bool:
+    """Whether a layer also reads what another one wrote, beside `last`."""
+    return any(other in before[number] and other not in before[last] for other in numbers if other != last)
 
 
 def _times(values: Sequence[object], by: str = "x") -> str:

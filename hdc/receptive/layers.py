@@ -62,6 +62,8 @@ class Layer(Seen):
         input_map, map: height and width of its input and output.
         input_stride, output_stride: pixels of the model's input from one position of its input, or output,
             to the next.
+        input_field: the receptive field of what it reads, along the path on which that is smallest, at least:
+            what interpolation and transposed convolutions add to it may be left out.
         padded: whether it has padding.
         causal: whether all padding lies before the map.
         circular: whether the map is continued around its edges, so that it has none.
@@ -78,6 +80,7 @@ class Layer(Seen):
     map: tuple[int, ...]
     input_stride: tuple[Fraction, ...]
     output_stride: tuple[Fraction, ...]
+    input_field: tuple[int, ...]
     padded: bool
     causal: tuple[bool, ...]
     circular: tuple[bool, ...]
@@ -107,6 +110,16 @@ class Layer(Seen):
         """Whether the receptive field has no hole."""
         return self._coverage == 1
 
+    def is_unproductive(self, input_map: Sequence[int]) -> bool:
+        """Whether it is a convolution that adds no context on an input of that size.
+
+        So it is if the field of what it reads covers the input already, along every axis on which it has more
+        than one tap, and on every path that leads to it (Richter et al. 2021, arXiv 2106.12307).
+        """
+        wide = [axis for axis, taps in enumerate(self.kernel) if taps > 1]
+        covered = all(self.input_field[axis] >= input_map[axis] for axis in wide)
+        return bool(wide) and covered and not self.kind.endswith("pool")
+
     @property
     def padding_share(self) -> float:
         """The share of its taps that fall outside the map."""
@@ -118,9 +131,13 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
     spaces = range(len(traced.input.shape) - 2)
     chosen = []
     sources: dict[Value, set[int]] = {traced.input: set()}
+    least = {traced.input: (Fraction(1),) * len(spaces)}  # the field along the path on which it is smallest
+    fields_read: list[tuple[int, ...]] = []
     for step in traced.steps:
         read = set[int]().union(*(sources[value] for value in step.inputs if value.depends))
         own = set[int]()
+        fields = [least[value] for value in step.inputs if value.depends]
+        field = tuple(min(along) for along in zip(*fields, strict=True))
         operand, output = step.inputs[0], step.outputs[0]
         kind = step.rule.kind(step) if operand.depends else ""
         before, after = (_by_space(value, annotation) if kind else {} for value in (operand, output))
@@ -134,7 +151,11 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 middle = {batch: 0} | {place: output.shape[place] // 2 for place in after.values()}
                 own = {len(chosen)}
                 chosen.append((step, kind, axes, before, after, (output, middle), read))
+                fields_read.append(tuple(math.floor(pixels) for pixels in field))
+                strides = [annotation.axes[operand][before[k]].stride for k in spaces]
+                field = tuple(f + a.reach * s for f, a, s in zip(field, axes, strides, strict=True))
         sources |= dict.fromkeys(step.outputs, read | own)
+        least |= dict.fromkeys(step.outputs, field)
     middles = [middle for *_, middle, _ in chosen]
     counted: list[dict[str, Any] | None] = []
     at_once = 1
@@ -164,6 +185,7 @@ def find_layers(traced: Trace, annotation: Annotation) -> tuple[tuple[Layer, ...
                 map=tuple(output.shape[after[k]] for k in spaces),
                 input_stride=tuple(annotation.axes[operand][before[k]].stride for k in spaces),
                 output_stride=tuple(annotation.axes[output][after[k]].stride for k in spaces),
+                input_field=fields_read[number],
                 padded=any(axis.padded for axis in axes),
                 causal=tuple(axis.causal for axis in axes),
                 circular=tuple(axis.circular for axis in axes),
@@ -269,6 +291,7 @@ class _Axis:
     taps: int = 1
     rate: int = 1
     stride: Fraction = Fraction(1)
+    reach: int = 0  # positions from the first tap's to the last one's, at least
     padded: bool = False
     causal: bool = False
     circular: bool = False
@@ -297,6 +320,7 @@ def _geometry(step: Step) -> dict[int, _Axis]:
             taps.count,
             taps.rate,
             taps.step,
+            (taps.count - 1) * taps.rate // taps.apart,
             padded,
             causal=padded and high <= 0,
             circular=any(padding.circular for padding in steps),

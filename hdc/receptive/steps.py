@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 
 from hdc.equations import Parameters
@@ -123,6 +124,9 @@ class Step:
                 return [jnp.stack(values, self.params["axis"])]
             case "either":
                 return [values[1 + int(values[0])]]
+            case "broadcast_in_dim" if self.primitive is None:
+                places = self.params["broadcast_dimensions"]
+                return [jax.lax.broadcast_in_dim(values[0], self.params["shape"], places)]
         found = self.primitive.bind(*values, **self.params)
         return found if self.primitive.multiple_results else [found]
 
@@ -131,9 +135,16 @@ class Step:
 class Trace:
     """The steps from `input` to `output`, in an order in which they can be computed.
 
-    Only those steps are listed whose result depends on the input.
+    Attributes:
+        steps: those whose result depends on the input.
+        shape: the output's as the model returns it; that of `output` has the channels last.
+        parameters: the model's.
+        result: the place of the output among the arrays that the model returns; None for a layer's.
     """
 
     input: Value
     output: Value
     steps: list[Step]
+    shape: tuple[int, ...]
+    parameters: Sequence[Value]
+    result: int | None

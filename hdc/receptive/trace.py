@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.extend import core
 
 from hdc import equations
 from hdc.equations import Function, Parameters, Scan
 from hdc.errors import InputError
+from hdc.receptive import models
+from hdc.receptive.outputs import Output, find_output
 from hdc.receptive.rules import RULES
 from hdc.receptive.rules.base import Rule
 from hdc.receptive.rules.pointwise import POINTWISE
@@ -28,38 +29,46 @@ _KEEPS_ENTRIES = frozenset(
 )
 
 
-def trace(model: nnx.Module, input_shape: tuple[int, ...]) -> Trace:
-    """The steps of a model's evaluation (no dropout, running statistics). The model is not changed.
+def trace(model: models.Model, output: Output = None) -> Trace:
+    """The steps of a model's evaluation (no dropout, running statistics) that lead to one of its outputs.
+
+    Args:
+        model: what `models.adapt` returns.
+        output: see `hdc.analyse`.
 
     Raises:
-        InputError: for a model that does not take the shape, or whose result is not one array.
+        InputError: for a model that does not take the shape, or does not return that output.
     """
+    image = jax.ShapeDtypeStruct(model.layout.standard, jnp.float32)
     try:
-        closed, result, state = equations.program(model, input_shape)
+        closed, returned = equations.jaxpr(model, model.values, image)
+    except InputError:
+        raise
     except Exception as error:  # whatever a model of anybody's raises
-        reason = next((line for line in str(error).splitlines() if line.strip()), "no message")
-        raise InputError(
-            f"{type(model).__name__} does not take an input of shape {input_shape}: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
-    if len(jax.tree.leaves(result)) != 1:
-        raise InputError(
-            f"{type(model).__name__} returns {len(jax.tree.leaves(result))} arrays, analyse takes a model "
-            "that returns one: wrap it in a module whose __call__ returns the array in question"
-        )
+        raise models.fails(model.name, model.layout.shape, error, model.hint) from error
     arguments = []
-    for (path, variable), leaf in zip(nnx.to_flat_state(state), jax.tree.leaves(state), strict=True):
-        abstract = isinstance(leaf, jax.ShapeDtypeStruct)
-        weight = isinstance(variable, nnx.Param) or (abstract and isinstance(variable, nnx.BatchStat))
-        trained = weight and jnp.issubdtype(leaf.dtype, jnp.floating)
-        name = ".".join(map(str, path))  # such as stem.conv.kernel
-        value = Value(leaf.shape, leaf.dtype, parameter=name, weight=trained, unmasked=trained)
-        value.constant = None if abstract else leaf
+    for one in model.parameters:
+        value = Value(
+            one.value.shape, one.value.dtype, parameter=one.name, weight=one.weight, unmasked=one.weight
+        )
+        value.constant = None if one.is_abstract else one.value
         arguments.append(value)
     flat = _Flat()
-    entry = Value(input_shape, jnp.float32, depends=True)
-    (output,) = flat.inline(Function.of(closed), [*arguments, entry])
-    return Trace(entry, output, flat.steps)
+    entry = Value(image.shape, jnp.float32, depends=True)
+    found = flat.inline(Function.of(closed), [*arguments, entry])
+    chosen = find_output(model.name, returned, found, flat.steps, output)
+    result = found.index(chosen) if chosen in found else None
+    shape = chosen.shape if result is None else model.layout.own(chosen.shape)
+    return Trace(entry, chosen, _leading_to(chosen, flat.steps), shape, arguments, result)
+
+
+def _leading_to(output: Value, steps: Sequence[Step]) -> list[Step]:
+    needed, kept = {output}, []
+    for step in reversed(steps):
+        if not needed.isdisjoint(step.outputs):
+            needed.update(step.inputs)
+            kept.append(step)
+    return kept[::-1]
 
 
 class _Flat:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hdc import advice, published
 from hdc.errors import InputError
-from hdc.fields import Field, Stack
+from hdc.fields import Field, Stack, Stemmed, parse, parse_stem
 from hdc.lab.commands.command import Parser, writing
 from hdc.lab.commands.output import console, print_json
 from hdc.lab.terminal import Rows
@@ -95,6 +95,9 @@ def named(networks: Sequence[Published]) -> RenderableType:
 
 def _lines(one: Field, size: int | None, stem: bool) -> Iterator[tuple[str, str]]:
     yield "rates", one.rates_text
+    if isinstance(one, Stemmed):
+        strides = "" if one.spacing == 1 else f"; the rates are on its map of output stride {one.spacing}"
+        yield "stem", f"{one.stem_field} px of the field{strides}"
     if one.gap_free:
         yield "certificate", "gap-free: every pixel of the field is seen"
     else:
@@ -137,8 +140,10 @@ def _lines(one: Field, size: int | None, stem: bool) -> Iterator[tuple[str, str]
 def _ripple(one: Field, stem: bool) -> str:
     ripple = one.predicted_ripple(stem)
     if ripple is None:
-        return "not predicted for parallel branches and rates above 1024"
-    after = "after a 3x3 stem" if stem else "without a stem"
+        strided = any(layer.stride > 1 for layer in one.stem)
+        why = "after a stem with strides" if strided else "for parallel branches and rates above 1024"
+        return f"not predicted {why}"
+    after = "after the stem" if one.stem else "after a 3x3 stem" if stem else "without a stem"
     tried = "" if ripple.tried else f"; {UNTRIED}"
     return f"{ripple.db:.1f} dB when trained, {after}, at a period of {1 / ripple.frequency:.4g} px{tried}"
 
@@ -155,6 +160,8 @@ def _hole(one: Field) -> str:
     assert hole is not None
     if len(hole) == 2:
         return f"row {hole[0]}, column {hole[1]}, counted from the field's corner"
+    if not isinstance(one, Stack):
+        return f"offset {hole[0]}, counted from the field's edge"
     larger = min(rate for _, rate in one.chains[0][0] if rate > hole[0])
     why = f"the smaller rates fill {hole[0]} px, rate {larger} steps over more"
     return f"offset {hole[0]}, counted from the field's edge: {why}"
@@ -209,14 +216,19 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "schedules", nargs="*", metavar="RATES",
-        help="rates such as 1,2,5, per axis (height x width) such as 1x2,2x2, or a name of --named; "
-        "several make a table",
+        help="rates such as 1,2,5, per axis (height x width) such as 1x2,2x2, with parallel branches such as "
+        "1,[0,6,12,18] (0 is a 1x1 convolution or a shortcut), or a name of --named; several make a table",
     )  # fmt: skip
     parser.add_argument("--kernel-size", type=int, metavar="K", help="taps per axis, 3 by default")
     parser.add_argument("--axes", type=int, choices=(1, 2), help="2 for images (default), 1 for signals")
     parser.add_argument(
         "--size", type=int, metavar="N", help="side of the map in pixels: adds its padding and advice"
     )
+    parser.add_argument(
+        "--stem", metavar="K/S,...",
+        help="layers before the rates that count in the field, taps and stride of each: 3, or "
+        "7/2,3/2 for a ResNet's",
+    )  # fmt: skip
     parser.add_argument(
         "--no-stem", action="store_true", help="predict the ripple without the 3x3 stem of net=context"
     )
@@ -234,7 +246,7 @@ def run(arguments: list[str]) -> int:
         if not args.named:
             raise InputError("give RATES such as 1,2,5, or --named ('hdc check --help' shows the usage)")
         options = {"--kernel-size": args.kernel_size, "--axes": args.axes, "--size": args.size}
-        options |= {"--figure": args.figure, "RATES": args.schedules or None}
+        options |= {"--stem": args.stem, "--figure": args.figure, "RATES": args.schedules or None}
         given = [name for name, value in options.items() if value is not None]
         if given:
             raise InputError(f"--named lists all networks and goes with --json alone, got {', '.join(given)}")
@@ -255,10 +267,13 @@ def run(arguments: list[str]) -> int:
     if args.figure is not None and not args.figure.parent.is_dir():
         raise InputError(f"--figure {args.figure}: there is no folder {args.figure.parent}")
     taps = 3 if args.kernel_size is None else args.kernel_size
+    if args.stem is not None and args.no_stem:
+        raise InputError("--stem and --no-stem exclude one another: give one of them")
     found = [
-        known[text].field if text in known else Stack.parse(text, taps, args.axes or 2)
-        for text in args.schedules
+        known[text].field if text in known else parse(text, taps, args.axes or 2) for text in args.schedules
     ]
+    if args.stem is not None:
+        found = [Stemmed.of(one, parse_stem(args.stem)) for one in found]
     if args.figure is not None:
         _draw(found, args.figure)
     if args.json:

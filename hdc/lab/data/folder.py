@@ -1,4 +1,4 @@
-"""`data=folder`: images in a folder of one's own, with a mask for each, or in one subfolder per class.
+"""`data=folder`: images in a folder of one's own, each with a mask or a target, or in a subfolder per class.
 
 Splits are subfolders, or named in `splits.csv`, or follow from the name of each image: with u in [0, 1), the
 first 8 bytes of the name's SHA-256 as a fraction, an image is for test where u < 0.15, for validation where
@@ -7,20 +7,27 @@ u < 0.3, else for training. So an image keeps its split when others are added.
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from hdc import registry
 from hdc.errors import InputError
+from hdc.lab import memory
+from hdc.lab.data import pictures
 from hdc.lab.data.cache import cached
 from hdc.lab.data.dataset import Dataset, Split
-from hdc.lab.data.own import SPLITS, SizeOptions, held_out, local, numbered, relabelled
+from hdc.lab.data.own import SPLITS, SizeOptions, check_peak, held_out, labelled, local, numbered
+from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.lab.store import line, read, sha256
+from hdc.registry import Task
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 CLASSES, LISTED = "classes.txt", "splits.csv"
+_MAPS: dict[str, Task] = {"masks": "dense", "targets": "regression"}  # by the folder beside images/
+_KINDS: dict[Task, str] = {"classification": "classes", "dense": "masks", "regression": "targets"}
 
 
 @dataclass(frozen=True)
@@ -29,15 +36,22 @@ class FolderOptions(SizeOptions):
 
     Attributes:
         path: the folder.
+        peak: targets of floating point are from 0 to this, for the PSNR. Those of integers are divided by the
+            largest of their type, so that they are from 0 to 1.
     """
 
     path: str = ""
+    peak: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_peak(self.peak)
 
 
 @registry.dataset("folder", FolderOptions)
 def folder(options: FolderOptions) -> Dataset:
-    """Your own images: data=folder data.path=DIR, with masks or in a subfolder per class."""
-    return dataset(local(options.path, "folder", "DIR"), options.size, options.ignore)
+    """Your own images: data=folder data.path=DIR, with masks, targets or in a subfolder per class."""
+    return dataset(local(options.path, "folder", "DIR"), options)
 
 
 @dataclass(frozen=True)
@@ -47,42 +61,64 @@ class Item:
     Attributes:
         name: its stem, after the class's folder if there is one; it decides on the split.
         image: its file.
-        label: the file of its mask, or the name of its class.
+        label: the file of its mask or target, or the name of its class.
+        task: which of them.
     """
 
     name: str
     image: Path
     label: Path | str
+    task: Task
 
 
-def dataset(root: Path, size: Sequence[int] = (), ignore: int | None = 255) -> Dataset:
+def dataset(root: Path, options: FolderOptions = FolderOptions()) -> Dataset:
     """The images of a folder, decoded once and then read from the cache while no file has changed.
 
+    If they need more than a quarter of the memory they are `Rows`, decoded whenever they are read.
+
     Args:
-        root: holds `images/` and `masks/`, or one subfolder per class; or subfolders train, validation (or
-            val) and test that hold these; or `images/` and `masks/` with such subfolders.
-        size, ignore: see `FolderOptions`.
+        root: holds `images/` and `masks/` or `targets/`, or one subfolder per class; or subfolders train,
+            validation (or val) and test that hold these; or `images/` and `masks/` with such subfolders.
+        options: all but its path.
 
     Raises:
         InputError: naming the file or folder that is missing, cannot be read or does not fit the others.
     """
     given = _layout(root)
     names = class_names(root / CLASSES)
-    dense = all(isinstance(item.label, Path) for items in given.values() for item in items)
-    if not dense:
-        found = sorted({str(item.label) for items in given.values() for item in items})
+    items = [item for some in given.values() for item in some]
+    task = items[0].task
+    if len(kinds := {_KINDS[item.task] for item in items}) > 1:
+        raise InputError(f"{root} has {' and '.join(sorted(kinds))} in its splits: keep one of them")
+    if task == "regression" and options.fit == "pad":
+        raise InputError(f"data.fit=pad is not for the targets of {root}: beyond the image there are none")
+    if task == "classification":
+        found = sorted({str(item.label) for item in items})
         if names is not None and sorted(names) != found:
             raise InputError(f"{root / CLASSES} names {_some(names)}, but the subfolders are {_some(found)}")
         names = names or tuple(found)
     splits = _assigned(root, given)
-    digests = _digests(splits)
+    paths = [path for item in items for path in (item.image, item.label) if isinstance(path, Path)]
+    with pictures.careful():
+        streamed = _columns(splits, options, {path: _time(path) for path in paths}, timed=True)
+        if sum(one.nbytes for some in streamed.values() for one in some) > memory.limit() / 4:
+            return _made(splits, streamed, names, options)
+    with ThreadPoolExecutor() as pool:
+        digests = dict(zip(paths, pool.map(lambda path: sha256(_bytes(path)), paths), strict=True))
     content = {
-        split: [[item.name, digests[item.image], digests.get(item.label, item.label)] for item in items]  # type: ignore[arg-type]
-        for split, items in splits.items()
+        split: [[item.name, digests[item.image], digests.get(item.label, item.label)] for item in some]  # type: ignore[arg-type]
+        for split, some in splits.items()
     }
-    key = {"name": "folder", "reader": 1, "size": list(size), "ignore": ignore, "classes": names}
+    key = {"name": "folder", "reader": 2, "classes": names, **asdict(options), "path": ""}
     key["content"] = sha256(repr(content).encode("utf-8", "surrogateescape"))
-    return cached(key, lambda: _make(splits, digests, size, ignore, names))
+
+    def loaded() -> Dataset:
+        with pictures.careful():
+            found = _columns(splits, options, digests, timed=False)
+            arrays = {split: [one.loaded() for one in some] for split, some in found.items()}
+            return _made(splits, arrays, names, options)
+
+    return cached(key, loaded)
 
 
 def class_names(path: Path) -> tuple[str, ...] | None:
@@ -106,25 +142,30 @@ def class_names(path: Path) -> tuple[str, ...] | None:
 def _layout(root: Path) -> dict[str, list[Item]]:
     """The images by split as the folders say; under "" where they do not say it."""
     folders = _folders(root)
-    if "images" in folders or "masks" in folders:
-        images, masks = root / "images", root / "masks"
-        splits = _split_folders(_folders(images))
+    if maps := _maps(root, folders):
+        splits = _split_folders(_folders(root / "images"))
         if not splits:
-            return {"": _masked(images, masks)}
-        return {split: _masked(images / name, masks / name) for split, name in splits.items()}
+            return {"": _mapped(root / "images", root / maps, maps)}
+        return {
+            split: _mapped(root / "images" / name, root / maps / name, maps) for split, name in splits.items()
+        }
     splits = _split_folders(name for name in folders if name in SPLITS and _folders(root / name))
     if not splits:
         return {"": _classified(root, folders)}
     found = {}
     for split, name in splits.items():
-        inner = _folders(root / name)
-        dense = "images" in inner or "masks" in inner
-        place = root / name
-        found[split] = _masked(place / "images", place / "masks") if dense else _classified(place, inner)
-    kinds = {isinstance(item.label, Path) for items in found.values() for item in items}
-    if len(kinds) > 1:
-        raise InputError(f"{root} has images/ and masks/ in some splits and classes in others")
+        place, inner = root / name, _folders(root / name)
+        maps = _maps(place, inner)
+        found[split] = _mapped(place / "images", place / maps, maps) if maps else _classified(place, inner)
     return found
+
+
+def _maps(root: Path, folders: Sequence[str]) -> str | None:
+    """The name of the folder with a map for each image; None where each class has a subfolder."""
+    found = [name for name in _MAPS if name in folders]
+    if len(found) > 1:
+        raise InputError(f"{root} has both masks/ and targets/: keep one of them")
+    return found[0] if found else "masks" if "images" in folders else None
 
 
 def _split_folders(names: Iterator[str] | list[str]) -> dict[str, str]:
@@ -136,27 +177,30 @@ def _split_folders(names: Iterator[str] | list[str]) -> dict[str, str]:
     return found
 
 
-def _masked(images: Path, masks: Path) -> list[Item]:
-    pictures, maps = _files(images), _files(masks)
+def _mapped(images: Path, maps: Path, kind: str) -> list[Item]:
+    pictures, found = _files(images), _files(maps)
+    what = kind.removesuffix("s")
     for stem, path in pictures.items():
-        if stem not in maps:
-            raise InputError(f"{path} has no mask: {masks} must have a file of the same name, {stem}.png")
-    for stem, path in maps.items():
+        if stem not in found:
+            raise InputError(f"{path} has no {what}: {maps} must have a file of the same name, {stem}.png")
+    for stem, path in found.items():
         if stem not in pictures:
-            raise InputError(f"{path} is a mask without an image: {images} has no file named {stem}")
-        if path.suffix.lower() in (".jpg", ".jpeg"):
+            raise InputError(f"{path} is a {what} without an image: {images} has no file named {stem}")
+        if what == "mask" and path.suffix.lower() in (".jpg", ".jpeg"):
             raise InputError(f"{path} is a JPEG, which changes values: masks must be PNG, TIFF or WebP")
-    return [Item(stem, path, maps[stem]) for stem, path in pictures.items()]
+    return [Item(stem, path, found[stem], _MAPS[kind]) for stem, path in pictures.items()]
 
 
 def _classified(root: Path, classes: list[str]) -> list[Item]:
     if not classes:
-        raise InputError(f"{root} has neither images/ and masks/ nor a subfolder for each class")
+        raise InputError(f"{root} has neither images/ with masks/ or targets/ nor a subfolder for each class")
     for path in _entries(root):
         if path.suffix.lower() in SUFFIXES and not path.is_dir():
             raise InputError(f"{path} lies beside the subfolders of the classes: put it into one of them")
     return [
-        Item(f"{name}/{stem}", path, name) for name in classes for stem, path in _files(root / name).items()
+        Item(f"{name}/{stem}", path, name, "classification")
+        for name in classes
+        for stem, path in _files(root / name).items()
     ]
 
 
@@ -242,17 +286,6 @@ def _as_listed(path: Path, text: str, items: Sequence[Item]) -> dict[str, list[I
     return found
 
 
-def _digests(splits: Mapping[str, Sequence[Item]]) -> dict[Path, str]:
-    """The SHA-256 of every file."""
-    paths = [path for items in splits.values() for item in items for path in _paths(item)]
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(paths, pool.map(lambda path: sha256(_bytes(path)), paths), strict=True))
-
-
-def _paths(item: Item) -> list[Path]:
-    return [item.image, item.label] if isinstance(item.label, Path) else [item.image]
-
-
 def _bytes(path: Path) -> bytes:
     try:
         return read(path)
@@ -260,77 +293,147 @@ def _bytes(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror or line(error)}") from None
 
 
-def _make(
-    splits: Mapping[str, Sequence[Item]],
-    digests: Mapping[Path, str],
-    size: Sequence[int],
-    ignore: int | None,
-    names: tuple[str, ...] | None,
-) -> Dataset:
-    from hdc.lab.data import pictures
+def _time(path: Path) -> str:
+    """What changes with a file, without reading it."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    return f"{found.st_size} {found.st_mtime_ns}"
 
-    def content(path: Path) -> bytes:
-        found = _bytes(path)
-        if sha256(found) != digests[path]:
-            raise InputError(f"{path} has changed while it was read")
+
+class _Files(Rows):
+    """The images of a split, or their masks or targets, decoded when they are read.
+
+    Args:
+        items: of the split.
+        maps: whether the rows are masks or targets.
+        options: of the folder.
+        first: the data set's first item, which all must be like.
+        like: its row.
+        versions: of each file, when it was listed: its SHA-256, or for `timed` what `_time` says.
+        timed: see `versions`.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        maps: bool,
+        options: FolderOptions,
+        first: Item,
+        like: np.ndarray,
+        versions: Mapping[Path, str],
+        timed: bool,
+    ):
+        self._items, self._maps, self._options, self._timed = items, maps, options, timed
+        self._first = _file(first, maps)
+        self._versions = [versions[_file(item, maps)] for item in items]
+        content = [[item.name, version] for item, version in zip(items, self._versions, strict=True)]
+        key = {"folder": sha256(repr(content).encode("utf-8", "surrogateescape")), "maps": maps}
+        key |= {"size": list(options.size), "fit": options.fit, "ignore": options.ignore}
+        super().__init__((len(items), *like.shape), like.dtype, key)
+
+    def row(self, index: int) -> np.ndarray:
+        item = self._items[index]
+        content = _bytes(path := _file(item, self._maps))
+        if self._versions[index] != (_time(path) if self._timed else sha256(content)):
+            raise InputError(f"{path} has changed since it was listed")
+        found = _decoded(item, self._maps, content, self._options)
+        if found.ndim == 3 and (found.dtype, found.shape[2]) != (self.dtype, self.shape[3]):
+            kind, other = (
+                f"{channels} {dtype} channel{'s' * (channels > 1)}"
+                for channels, dtype in ((found.shape[2], found.dtype), (self.shape[3], self.dtype))
+            )
+            raise InputError(f"{path} has {kind}, but {self._first} has {other}: all must be alike")
+        if found.shape != self.shape[1:]:
+            raise InputError(
+                f"{path} is {_by(found.shape)} pixels, but {self._first} is {_by(self.shape[1:])}: give "
+                "data.size=[HEIGHT,WIDTH], to which all are brought"
+            )
         return found
 
-    def decoded(item: Item) -> tuple[np.ndarray, np.ndarray | None]:
-        image = pictures.image(content(item.image), item.image)
-        if not isinstance(item.label, Path):
-            return pictures.resized(image, size), None
-        mask = pictures.mask(content(item.label), item.label)
-        if mask.shape != image.shape[:2]:
-            raise InputError(
-                f"{item.label} is {_by(mask)} pixels, but {item.image} is {_by(image)}: both must be alike"
-            )
-        return pictures.resized(image, size), pictures.resized(mask, size)
-
-    images: dict[str, np.ndarray] = {}
-    masks: dict[str, np.ndarray] = {}
-    values: dict[str, list[int]] = {}
-    first: Item | None = None
-    like = np.empty(0)
-    with pictures.careful(), ThreadPoolExecutor() as pool:
-        for split, items in splits.items():
-            for place, (item, (image, mask)) in enumerate(zip(items, pool.map(decoded, items), strict=True)):
-                if first is None:
-                    first, like = item, image
-                _refuse_unlike(item, image, first, like)
-                if place == 0:
-                    images[split] = np.empty((len(items), *image.shape), image.dtype)
-                images[split][place] = image
-                if mask is not None:
-                    if place == 0:
-                        masks[split] = np.empty((len(items), *mask.shape), np.int32)
-                    masks[split][place] = mask
-                    values[str(item.label)] = np.unique(mask).tolist()
-    if not masks:
-        assert names is not None
-        places = {name: place for place, name in enumerate(names)}
-        train, validation, test = (
-            Split(images[split], np.array([places[str(item.label)] for item in items], np.int32))
-            for split, items in splits.items()
-        )
-        return Dataset("folder", "classification", names, train, validation, test)
-    classes, labels = numbered(values, ignore, names)
-    train, validation, test = (Split(images[one], relabelled(masks[one], labels)) for one in splits)
-    return Dataset("folder", "dense", classes, train, validation, test)
+    def loaded(self) -> np.ndarray:
+        """All rows, decoded side by side."""
+        whole = np.empty(self.shape, self.dtype)
+        with ThreadPoolExecutor() as pool:
+            for place, found in enumerate(pool.map(self.row, range(len(self)))):
+                whole[place] = found
+        return whole
 
 
-def _refuse_unlike(item: Item, image: np.ndarray, first: Item, like: np.ndarray) -> None:
-    kind, other = (f"{one.shape[2]} {one.dtype} channel{'s' * (one.shape[2] > 1)}" for one in (image, like))
-    if kind != other:
-        raise InputError(f"{item.image} has {kind}, but {first.image} has {other}: all images must be alike")
-    if image.shape != like.shape:
+def _file(item: Item, map_: bool) -> Path:
+    return cast(Path, item.label) if map_ else item.image
+
+
+def _decoded(item: Item, map_: bool, content: bytes, options: FolderOptions) -> np.ndarray:
+    """The image of an item, or its mask or target, in the size that is asked for."""
+    path = _file(item, map_)
+    decode = pictures.mask if map_ and item.task == "dense" else pictures.image
+    found = decode(content, path)
+    if map_ and found.shape[:2] != (sides := pictures.sides(item.image)):
         raise InputError(
-            f"{item.image} is {_by(image)} pixels, but {first.image} is {_by(like)}: give "
-            "data.size=[HEIGHT,WIDTH], to which all are resized"
+            f"{path} is {_by(found.shape)} pixels, but {item.image} is {_by(sides)}: both must be alike"
         )
+    if map_ and item.task == "regression" and found.dtype != np.float32:
+        found = found.astype(np.float32) / np.float32(np.iinfo(found.dtype).max)
+    try:
+        return pictures.fitted(found, options.size, options.fit, options.ignore or 0)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
-def _by(image: np.ndarray) -> str:
-    return f"{image.shape[0]} x {image.shape[1]}"
+def _columns(
+    splits: Mapping[str, Sequence[Item]], options: FolderOptions, versions: Mapping[Path, str], timed: bool
+) -> dict[str, list[_Files]]:
+    """The images of each split and, if they have some, their masks or targets."""
+    first = splits["train"][0]
+    kinds = (False,) if first.task == "classification" else (False, True)
+    likes = [(maps, _decoded(first, maps, _bytes(_file(first, maps)), options)) for maps in kinds]
+    return {
+        split: [_Files(items, maps, options, first, like, versions, timed) for maps, like in likes]
+        for split, items in splits.items()
+    }
+
+
+def _made(
+    splits: Mapping[str, Sequence[Item]],
+    columns: Mapping[str, Sequence[np.ndarray | Rows]],
+    names: tuple[str, ...] | None,
+    options: FolderOptions,
+) -> Dataset:
+    task, labels = splits["train"][0].task, {split: some[-1] for split, some in columns.items()}
+    if task == "dense":
+        values = {path: some for split in splits for path, some in _values(splits[split], labels[split])}
+        names, table = numbered(values, options.ignore, names)
+        labels = {split: labelled(maps, table) for split, maps in labels.items()}
+    elif task == "regression":
+        names = names or tuple(map(str, range(labels["train"].shape[-1])))
+    else:
+        assert names is not None
+        places = {name: np.int32(place) for place, name in enumerate(names)}
+        labels = {split: np.array([places[str(item.label)] for item in splits[split]]) for split in splits}
+    train, validation, test = (Split(columns[split][0], labels[split]) for split in splits)
+    peak = options.peak if task == "regression" else 1.0
+    return Dataset("folder", task, names, train, validation, test, peak=peak)
+
+
+def _values(items: Sequence[Item], masks: np.ndarray | Rows) -> list[tuple[str, list[int]]]:
+    """The values of masks, each with the first file that has it."""
+
+    def scan() -> list[tuple[int, list[int]]]:
+        found, known = [], set()
+        rows = (row for block in blocks(masks) for row in block)
+        for place, row in enumerate(rows):
+            if new := set(np.unique(row).tolist()) - known:
+                known |= new
+                found.append((place, sorted(new)))
+        return found
+
+    return [(str(items[place].label), some) for place, some in kept(masks, "values of masks", scan)]
+
+
+def _by(shape: Sequence[int]) -> str:
+    return f"{shape[0]} x {shape[1]}"
 
 
 def _some(names: Sequence[str]) -> str:

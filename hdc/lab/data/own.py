@@ -1,6 +1,7 @@
 """What the data sets of one's own share: the place on this machine, splits by name, classes of label maps."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from hdc.errors import InputError, at_least
+from hdc.errors import InputError, at_least, one_of
 from hdc.lab.data.dataset import IGNORE
 from hdc.lab.data.stream import Rows, blocks, kept
 
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}  # by word
 HELD_OUT = 0.15  # of the images for test, and as many for validation, where nothing else says which
+FITS = ("resize", "crop", "pad")
 T = TypeVar("T")
 _LIBRARIES = {"s3": "fsspec with s3fs", "gs": "fsspec with gcsfs", "gcs": "fsspec with gcsfs"}
 _LIBRARIES |= {"az": "fsspec with adlfs", "abfs": "fsspec with adlfs", "hf": "huggingface_hub"}
@@ -24,19 +26,33 @@ class SizeOptions:
     """Of images of any size, and their masks.
 
     Attributes:
-        size: height and width to which images are resized (bilinear) and masks (nearest); one number for
-            both; none where all images have one size.
+        size: height and width that images and masks are brought to; one number for both; none where all
+            images have one size.
+        fit: how: resize, crop (resized without distortion, the middle of it) or pad (their pixels as they
+            are; masks go on with `ignore`).
         ignore: the value of a mask that stands for no label; null for none.
     """
 
     size: tuple[int, ...] = ()
+    fit: str = "resize"
     ignore: int | None = 255
 
     def __post_init__(self) -> None:
+        one_of("fit", self.fit, FITS)
+        if self.fit != "resize" and not self.size:
+            raise InputError(f"fit={self.fit} needs a size to which images are brought: [height,width]")
+        if self.fit == "pad" and self.ignore is None:
+            raise InputError("fit=pad needs a value of ignore, which masks have beyond the image")
         if len(self.size) > 2:
             raise InputError(f"size must be [height,width], got {list(self.size)}")
         for side in self.size:
             at_least("size", side, 1)
+
+
+def check_peak(peak: float) -> None:
+    """Raise InputError for what cannot be the range of targets."""
+    if not 0 < peak < math.inf:
+        raise InputError(f"peak must be a number above 0, got {peak}")
 
 
 def local(path: str, name: str, what: str) -> Path:

@@ -61,23 +61,61 @@ def mask(content: bytes, path: Path) -> np.ndarray:
     return pages[0].astype(np.int32)
 
 
-def resized(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """An image in another size by bilinear interpolation, averaging where it shrinks; a mask by the nearest.
+def sides(path: Path) -> tuple[int, int]:
+    """Height and width of an image, which is not decoded.
+
+    Raises:
+        InputError: naming `path`, if it cannot be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            return opened.height, opened.width
+    except Exception as error:  # as in `_pages`
+        raise InputError(f"{path} cannot be read as an image: {line(error)}") from None
+
+
+def fitted(array: np.ndarray, size: Sequence[int], how: str = "resize", beyond: int = 0) -> np.ndarray:
+    """An image in another size, or a mask.
 
     Args:
         array: an image `[height, width, channels]` or a mask `[height, width]`.
         size: height and width, or one number for both; none leaves the array as it is.
+        how: "resize", which may distort; "crop", which resizes until one side fits and cuts the middle of the
+            other; "pad", which leaves the pixels as they are and goes on beyond the lower and right edge with
+            the image's mirror image, the mask with `beyond`. Images are resized by bilinear interpolation,
+            averaged where they shrink, masks by the nearest pixel.
+        beyond: see `how`.
+
+    Raises:
+        InputError: for an image that is larger than the size it is to be padded to.
     """
     if not size or array.shape[:2] == (size[0], size[-1]):
         return array
-    wanted = (size[-1], size[0])
+    height, width = size[0], size[-1]
+    if how == "pad":
+        room = (height - array.shape[0], width - array.shape[1])
+        if min(room) < 0:
+            raise InputError(
+                f"it is {array.shape[0]} x {array.shape[1]} pixels, larger than data.size={[height, width]}, "
+                "which data.fit=pad fills up: give the size of the largest image"
+            )
+        edges = [(0, room[0]), (0, room[1]), (0, 0)][: array.ndim]
+        if array.ndim == 3:
+            return np.pad(array, edges, "symmetric")
+        return np.pad(array, edges, constant_values=beyond)
+    box = None
+    if how == "crop":
+        factor = max(height / array.shape[0], width / array.shape[1])
+        rows, columns = height / factor, width / factor
+        top, left = (array.shape[0] - rows) / 2, (array.shape[1] - columns) / 2
+        box = (left, top, left + columns, top + rows)
     if array.ndim == 2:
-        return np.asarray(Image.fromarray(array).resize(wanted, Image.Resampling.NEAREST))
-    if array.dtype == np.uint8:
-        kept = [array[..., channel] for channel in range(array.shape[-1])]
-    else:
-        kept = [array[..., channel].astype(np.float32) for channel in range(array.shape[-1])]
-    planes = [np.asarray(Image.fromarray(one).resize(wanted, Image.Resampling.BILINEAR)) for one in kept]
+        return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.NEAREST, box))
+    kept = array if array.dtype == np.uint8 else array.astype(np.float32)
+    planes = [
+        np.asarray(Image.fromarray(kept[..., one]).resize((width, height), Image.Resampling.BILINEAR, box))
+        for one in range(array.shape[-1])
+    ]
     found = np.stack(planes, axis=-1)
     return np.rint(found).astype(array.dtype) if array.dtype == np.uint16 else found
 

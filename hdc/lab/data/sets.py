@@ -73,4 +73,4 @@ def tfds(options: TfdsOptions) -> Dataset:
     """An image data set of tensorflow-datasets: data=tfds data.name=NAME."""
     from hdc.lab.data import tfds
 
-    return tfds.dataset(options.name, options.image, options.label, options.size, options.ignore)
+    return tfds.dataset(options.name, options.image, options.label, options.size, options.ignore, options.fit)

@@ -44,7 +44,12 @@ def data_dir() -> Path:
 
 
 def dataset(
-    name: str, image: str = "", label: str = "", size: Sequence[int] = (), ignore: int | None = 255
+    name: str,
+    image: str = "",
+    label: str = "",
+    size: Sequence[int] = (),
+    ignore: int | None = 255,
+    fit: str = "resize",
 ) -> Dataset:
     """A prepared data set by its tensorflow-datasets name, such as `cifar10` or `cifar10:3.0.2`.
 
@@ -56,8 +61,7 @@ def dataset(
         name: of the data set.
         image, label: the names of the features; empty for the only ones, or those that the data set declares.
             A label is a class label, or an image of one channel whose values are labels.
-        size: height and width that images and masks are resized to, or one number for both; none keeps them.
-        ignore: the value of a mask that stands for no label; None for none.
+        size, fit, ignore: see `SizeOptions`.
 
     Raises:
         InputError: if the name is unknown, the data set is not prepared or is damaged, or it does not have
@@ -77,7 +81,9 @@ def dataset(
     dense, fixed = _is_image(features[label]), None not in features[image].shape
     if dense or size or not fixed:
         key |= {"image": image, "label": label, "size": list(size), "ignore": ignore if dense else None}
-    make = partial(read, name, builder, image, label, size=size, ignore=ignore)
+    if size and fit != "resize":
+        key["fit"] = fit
+    make = partial(read, name, builder, image, label, size=size, ignore=ignore, fit=fit)
     height, width = (size[0], size[-1]) if size else features[image].shape[:2] if fixed else (0, 0)
     item = height * width * (features[image].shape[-1] + 4 * dense)
     if item * sum(split.num_examples for split in builder.info.splits.values()) > memory.limit() / 4:
@@ -144,7 +150,12 @@ def preparing(name: str, folder: Path) -> Iterator[None]:
 
 
 def read_split(
-    builder: Any, split: str, image: str, label: str, size: Sequence[int] = (), key: object = None
+    builder: Any,
+    split: str,
+    image: str,
+    label: str,
+    fitted: Callable[[np.ndarray], np.ndarray],
+    key: object = None,
 ) -> Split:
     """One split of a prepared builder, in the order in which it was written. Masks keep their values.
 
@@ -154,7 +165,7 @@ def read_split(
         builder: of a prepared data set.
         split: its name.
         image, label: the names of the features.
-        size: see `dataset`.
+        fitted: brings images and masks to the size that is asked for.
         key: with one, the split is not loaded, and this is the key of its `Rows`.
 
     Raises:
@@ -169,7 +180,7 @@ def read_split(
         if not len(source):
             raise InputError(f"split '{split}' of {builder.name} is empty")
         pictures_of, labels_of = (
-            _Column(builder, source, split, name, _decoder(features[name], name == label, size), key)
+            _Column(builder, source, split, name, _decoder(features[name], name == label, fitted), key)
             for name in (image, label)
         )
         if key is not None:
@@ -269,14 +280,15 @@ def read(
     size: Sequence[int] = (),
     ignore: int | None = None,
     key: object = None,
+    fit: str = "resize",
 ) -> Dataset:
     """The three splits of a prepared builder, see `dataset`.
 
     Args:
         name: of the data set.
-        builder, image, label, size, key: as `read_split` has them.
+        builder, image, label, key: as `read_split` has them.
         held_out: number of training examples to validate with; a tenth if it is None.
-        ignore: see `dataset`.
+        size, ignore, fit: see `dataset`.
 
     Raises:
         InputError: as `read_split`, or where a split is missing.
@@ -288,7 +300,8 @@ def read(
             f"{name} needs the splits 'train' and 'test' or 'validation', it has {sorted(splits)}"
         )
     own = ["train", "validation"] if test == "test" and "validation" in splits else ["train"]
-    found = {split: read_split(builder, split, image, label, size, key) for split in (*own, test)}
+    fitted = partial(pictures.fitted, size=tuple(size), how=fit, beyond=ignore or 0)
+    found = {split: read_split(builder, split, image, label, fitted, key) for split in (*own, test)}
     feature = builder.info.features[label]
     task, classes = "classification", tuple(getattr(feature, "names", None) or ())
     if _is_image(feature):
@@ -377,24 +390,28 @@ def _is_label_map(feature: Any) -> bool:
     )
 
 
-def _decoder(feature: Any, is_label: bool, size: Sequence[int]) -> Callable[[Any], np.ndarray]:
+def _decoder(
+    feature: Any, is_label: bool, fitted: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[Any], np.ndarray]:
     if not _is_image(feature):
         return partial(np.asarray, dtype=np.int32)
     if is_label:
-        return partial(_decode_mask, size=tuple(size))
-    return partial(_decode, shape=feature.shape, size=tuple(size))
+        return partial(_decode_mask, fitted=fitted)
+    return partial(_decode, shape=feature.shape, fitted=fitted)
 
 
-def _decode_mask(encoded: bytes, size: Sequence[int]) -> np.ndarray:
-    return pictures.resized(pictures.mask(encoded, Path("the mask")), size)
+def _decode_mask(encoded: bytes, fitted: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    return fitted(pictures.mask(encoded, Path("the mask")))
 
 
-def _decode(encoded: bytes, shape: tuple[int | None, ...], size: Sequence[int]) -> np.ndarray:
+def _decode(
+    encoded: bytes, shape: tuple[int | None, ...], fitted: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     with Image.open(io.BytesIO(encoded)) as image:
         if None not in shape and image.size != (shape[1], shape[0]):
             raise ValueError(f"an image of {image.size} pixels, but its features say {shape}")
         array = np.asarray(image.convert(_MODES[shape[2] or 3]))
-    return pictures.resized(array if array.ndim == 3 else array[..., None], size)
+    return fitted(array if array.ndim == 3 else array[..., None])
 
 
 def _first_line(error: BaseException) -> str:

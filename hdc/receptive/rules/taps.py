@@ -109,7 +109,7 @@ class Convolution(Rule):
             raise InputError(
                 "a convolution of the model takes the input's first spatial axis for the channels and runs "
                 "along the last one: analyse a model that takes the channels last, such as (batch, height, "
-                "width, channels)"
+                "width, channels), or say which axes are spatial, such as spatial=(2, 3)"
             )
         for taps in self.taps(step):
             if before[taps.axis].kind == "batch" and taps.count > 1:

@@ -229,5 +229,5 @@ def test_places_that_see_the_same_from_some_map_on_are_counted_as_if_each_alone(
     for one, other in zip(shared.phases, alone.phases, strict=True):
         assert (one.size, one.coverage) == (other.size, other.coverage)
         assert one.paths == pytest.approx(other.paths, rel=1e-12)
-    # The outer phases read two pixels of the coarse map, one of them twice; the inner ones read one three times.
+    # The outer phases read two pixels of the coarse map, the inner ones one.
     assert sorted({phase.size[0] for phase in shared.phases}) == [901, 902]

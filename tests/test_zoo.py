@@ -1,7 +1,8 @@
 """`analyse` on public architectures (`tests/zoo/`) against derivatives of their twins, taken by JAX alone.
 
 A model's twin has the weight 1 everywhere, divided by the channels that are averaged, and nothing of what
-`analyse` leaves out or passes: activations, normalisations, summaries of the map. Its derivative counts paths.
+`analyse` leaves out or passes: activations, normalisations, summaries of the map. Its derivative counts
+paths.
 """
 
 from collections.abc import Callable
@@ -42,6 +43,7 @@ from zoo.vae import Decoder
 
 from hdc import analyse
 from hdc.errors import InputError
+from hdc.receptive import Analysis, analysis
 
 # The programs run once: compiling them fast matters more.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -179,8 +181,7 @@ TWIN: list[tuple[Any, str, Callable]] = [
 
 
 def twin(model: nnx.Module) -> nnx.Module:
-    """Its weights; it becomes one while `TWIN` is in place."""
-    model = nnx.clone(model)
+    """The model with the weights of its twin, which it is while `TWIN` is in place."""
     for _, part in nnx.iter_modules(model):
         if isinstance(part, parts.ConvNorm):
             part.act = None
@@ -225,6 +226,14 @@ def places(space: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [tuple(length // 2 for length in space), (0,) * len(space), *some]
 
 
+def chosen(found: Analysis, some: list[tuple[int, ...]]) -> np.ndarray:
+    """Weights of the outputs that choose each of the places: `[places, *space, channels]`."""
+    weights = np.zeros((len(some), *found.output_shape[1:]))
+    for number, place in enumerate(some):
+        weights[number, *place] = 1
+    return weights
+
+
 def interior(count: np.ndarray) -> np.ndarray | None:
     """What lies within the box of all that is seen; None where that reaches an edge."""
     box = [(seen.min(), seen.max()) for seen in np.nonzero(count)]
@@ -233,6 +242,25 @@ def interior(count: np.ndarray) -> np.ndarray | None:
     return count[tuple(slice(low, high + 1) for low, high in box)].astype(np.float64)
 
 
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `analyse` do once what is the same for every place of a model."""
+
+    def kept(function: Callable) -> Callable:
+        found: list[Any] = []
+
+        def first(*args: Any, **options: Any) -> Any:
+            if not found:
+                found.append(function(*args, **options))
+            return found[0]
+
+        return first
+
+    for name in ("trace", "annotate", "find_phases", "find_layers", "find_reaching"):
+        monkeypatch.setattr(analysis, name, kept(getattr(analysis, name)))
+
+
+@pytest.mark.usefixtures("once")
 @pytest.mark.parametrize("name", list(CASES))
 def test_an_architecture_sees_and_counts_what_its_twin_does(name: str) -> None:
     case = CASES[name]
@@ -242,25 +270,21 @@ def test_an_architecture_sees_and_counts_what_its_twin_does(name: str) -> None:
         *places(centre.output_shape[1:-1]),
         *(phase.at for phase in centre.phases[:1] + centre.phases[-1:]),
     ]
-    chosen = np.ones((len(some) + 1, *centre.output_shape[1:]))
-    chosen[:-1] = 0
-    for number, place in enumerate(some):
-        chosen[number, *place] = 1
-    with ExitStack() as patches:
-        for change in TWIN:
-            patches.enter_context(mock.patch.object(*change))
-        images = np.zeros((len(chosen), *case.shape), np.float32)
-        *counts, all_counts = derivatives(twin(model), images, chosen)
-
     stride = case.stride if isinstance(case.stride, tuple) else (case.stride, 1)
     assert {one.as_integer_ratio() for one in centre.output_stride or ()} == {stride}
     assert len(centre.couplings) == case.couplings
+    found = [analyse(model, (1, *case.shape), place) for place in some[:5]]
+    with ExitStack() as patches:
+        for change in TWIN:
+            patches.enter_context(mock.patch.object(*change))
+        weights = np.concatenate([chosen(centre, some), np.ones((1, *centre.output_shape[1:]))])
+        images = np.zeros((len(weights), *case.shape), np.float32)
+        *counts, all_counts = derivatives(twin(model), images, weights)
     assert (centre.reaching == (all_counts > 0)).all() or case.couplings
-    for place, count in zip(some[:5], counts, strict=False):
-        found = centre if place == centre.at else analyse(model, (1, *case.shape), place)
-        np.testing.assert_array_equal(found.support, count > 0)
+    for seen, count in zip(found, counts, strict=False):
+        np.testing.assert_array_equal(seen.support, count > 0)
         share = count / count.sum(dtype=np.float64)
-        np.testing.assert_allclose(found.paths_inside, share, rtol=1e-3, atol=1e-5 * share.max())
+        np.testing.assert_allclose(seen.paths_inside, share, rtol=1e-3, atol=1e-5 * share.max())
     if (whole := interior(counts[0])) is not None:  # the field fits on the map
         assert (centre.size, centre.coverage) == (whole.shape, np.mean(whole > 0))
         np.testing.assert_allclose(centre.path_counts, whole / whole.sum(), rtol=1e-3)
@@ -272,25 +296,21 @@ def test_an_architecture_sees_and_counts_what_its_twin_does(name: str) -> None:
         )
 
 
+@pytest.mark.usefixtures("once")
 @pytest.mark.parametrize("name", ["SegFormer", "Swin", "DCLS", "WaveNet", "ERFNet"])
 def test_an_architecture_itself_depends_on_nothing_else(name: str) -> None:
     case = CASES[name]
     model = made(case)
-    found = [
-        analyse(model, (1, *case.shape), at)
-        for at in places(analyse(model, (1, *case.shape)).output_shape[1:-1])
-    ]
-    chosen = np.zeros((5, *found[0].output_shape[1:]))
-    for number, one in enumerate(found):
-        chosen[number, *one.at] = 1
+    centre = analyse(model, (1, *case.shape))
+    some = places(centre.output_shape[1:-1])
+    supports = [analyse(model, (1, *case.shape), place).support for place in some]
     images = np.random.default_rng(0).uniform(0.5, 1.5, (5, *case.shape)).astype(np.float32)
-    for one, derivative in zip(found, derivatives(model, images, chosen), strict=True):
-        seen = derivative != 0
-        assert not (seen & ~one.support).any()
+    for support, found in zip(supports, derivatives(model, images, chosen(centre, some)), strict=True):
+        assert not found[~support].any()
 
 
 # Receptive fields that others published: S. Wang, ResNet Receptive Field Size (2018); Araujo et al., Computing
-# Receptive Fields of Convolutional Neural Networks (Distill, 2019); the papers of the context module and WaveNet.
+# Receptive Fields of Convolutional Neural Networks (2019); the context module's and WaveNet's papers.
 PUBLISHED: dict[str, tuple[Make, tuple[int, ...], int]] = {
     "ResNet-34": (_of(ResNet, Basic, (3, 4, 6, 3)), (64, 64, 3), 899),
     "ResNet-50": (_of(ResNet), (64, 64, 3), 427),

@@ -1,7 +1,7 @@
 """Super-resolution by pixel shuffle: ESPCN (Shi et al., CVPR 2016; arXiv:1609.05158).
 
-And a generator of transposed convolutions whose kernel is no multiple of their stride, after DCGAN (Radford et
-al., ICLR 2016; arXiv:1511.06434), as Odena et al. (Distill, 2016) criticise it for its checkerboards.
+And a generator of transposed convolutions whose kernel is no multiple of their stride, after DCGAN (Radford
+et al., ICLR 2016; arXiv:1511.06434), which Odena et al. (Distill, 2016) criticise for its checkerboards.
 """
 
 from collections.abc import Sequence

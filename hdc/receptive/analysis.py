@@ -104,7 +104,7 @@ class Analysis(Seen):
     @property
     def unproductive(self) -> tuple[str, ...]:
         """The convolutions that add no context on an input of this size: see `Layer.is_unproductive`."""
-        return tuple(layer.name for layer in self.layers if layer.is_unproductive(self.input_shape[1:-1]))
+        return tuple(layer.name for layer in self.layers if layer.is_unproductive(self._layout.standard[1:-1]))
 
     @property
     def smallest_input(self) -> tuple[int, ...]:

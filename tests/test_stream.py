@@ -111,7 +111,7 @@ def test_every_process_reads_its_own_part_of_what_the_steps_gather(data):
     """Two devices for each of the processes, which share the items of a window and bring all of it."""
     seeds, processes = data.draw(st.sampled_from([(1, 1), (1, 2), (2, 2), (4, 2), (4, 1)]))
     batch, steps, per_window = 4 * data.draw(st.integers(1, 3)), data.draw(st.integers(1, 7)), 2
-    first = data.draw(st.integers(0, (steps - 1) // per_window))
+    first, size = data.draw(st.integers(0, (steps - 1) // per_window)), data.draw(st.integers(1, 40))
     order = np.stack([np.random.default_rng(n).permutation(steps * batch + 3) for n in range(seeds)])
     used, items = order[:, : steps * batch], per_window * batch
     layout = Layout(seeds, 1, 1)
@@ -120,7 +120,8 @@ def test_every_process_reads_its_own_part_of_what_the_steps_gather(data):
     windows = -(-steps // per_window) - first
     read = []
     for process in range(processes):
-        pieces = feed.Pieces(used, items, layout.part_of(process, seeds * items), first)
+        pieces = feed.Pieces(used, items, layout.part_of(process, seeds * items), size, first)
+        assert max(map(len, pieces)) <= size
         assert len(pieces) == windows * pieces.per_window
         each = [list(pieces)[n * pieces.per_window : (n + 1) * pieces.per_window] for n in range(windows)]
         read.append([np.concatenate(own) for own in each])
@@ -131,6 +132,12 @@ def test_every_process_reads_its_own_part_of_what_the_steps_gather(data):
             for seed in range(seeds):
                 places = seed * items + np.arange(step * batch, (step + 1) * batch) % items
                 np.testing.assert_array_equal(rows[places], order[seed, step * batch : (step + 1) * batch])
+
+
+@pytest.mark.parametrize(("row", "rows"), [(1, 32), (100_000, 32), (1 << 20, 4), (50 << 20, 1)])
+def test_rows_that_are_large_are_read_few_at_a_time(row, rows):
+    images = np.broadcast_to(np.uint8(0), (9, row // 2))
+    assert stream.at_a_time([images, images]) == rows
 
 
 class Told(Rows):

@@ -16,7 +16,6 @@ from hdc.lab.devices import Layout
 
 SHARE = 4  # a data set that needs more than a quarter of the memory is streamed
 _WINDOW = 16 << 20  # bytes of a window
-_PIECE = 32  # items at most that one thread reads at a time
 
 # An epoch's order `[items]`, or `[seeds, items]`, and the key of its flips.
 Order = tuple[Array, Array]
@@ -104,7 +103,8 @@ class Windows:
             self._reader.close()
         items = np.asarray(self._layout.on_one(order[0])).reshape(self._layout.seeds, -1)
         own = self._layout.part_of(jax.process_index(), self._layout.seeds * self._items)
-        self._pieces = Pieces(items[:, : self._used], self._items, own, window)
+        piece = stream.at_a_time(self._columns)
+        self._pieces = Pieces(items[:, : self._used], self._items, own, piece, window)
         self._reader = stream.read_ahead(self._columns, self._pieces, self._processes)
         self._order, self._window = order, window - 1
 
@@ -124,18 +124,21 @@ class Pieces(Sequence[np.ndarray]):
         order: `[seeds, n]`, each seed's items in the order of its epoch.
         items: of each seed in a window.
         own: which rows of a window this process reads.
+        piece: how many of them a thread reads at a time.
         first: the window to begin with.
     """
 
-    def __init__(self, order: np.ndarray, items: int, own: range, first: int = 0):
-        self._order, self._items, self._own, self._first = order, items, own, first
-        self.per_window = math.ceil(len(own) / _PIECE)
+    def __init__(self, order: np.ndarray, items: int, own: range, piece: int, first: int = 0):
+        self._order, self._items, self._own, self._piece, self._first = order, items, own, piece, first
+        self.per_window = math.ceil(len(own) / piece)
 
     def __len__(self) -> int:
         return (math.ceil(self._order.shape[1] / self._items) - self._first) * self.per_window
 
     def __getitem__(self, number: Any) -> Any:
         window, piece = divmod(range(len(self))[number], self.per_window)
-        seeds, places = divmod(np.array(self._own[piece * _PIECE : (piece + 1) * _PIECE]), self._items)
+        seeds, places = divmod(
+            np.array(self._own[piece * self._piece : (piece + 1) * self._piece]), self._items
+        )
         places += (self._first + window) * self._items
         return self._order[seeds, np.minimum(places, self._order.shape[1] - 1)]

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from hdc import registry
 from hdc.errors import InputError
 from hdc.lab import memory
 from hdc.lab.data.dataset import TYPES, Dataset, Split
 from hdc.lab.data.own import SPLITS, check_peak, held_out, label_values, labelled, local, numbered
-from hdc.lab.data.stream import FileRows, Rows, open_npz
+from hdc.lab.data.stream import FileRows, Rows, npy_header, open_npz
 from hdc.lab.store import line
 from hdc.registry import Task
 
@@ -178,9 +177,7 @@ def _size(archive: zipfile.ZipFile) -> int:
     size = 0
     for member in archive.infolist():
         with archive.open(member) as file:
-            version = npy.read_magic(file)
-            read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, _, dtype = read_header(file)
+            shape, _, dtype = npy_header(file)
             if dtype.hasobject:
                 raise InputError(f"{member.filename} holds Python objects, which are not read: save numbers")
             claimed = math.prod(shape) * dtype.itemsize

@@ -1,7 +1,6 @@
 """Arrays larger than memory: read row by row, and by grain ahead of their use."""
 
 import hashlib
-import io
 import json
 import logging
 import math
@@ -13,9 +12,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
+from numpy.lib import format as npy
 
 from hdc.errors import InputError
 from hdc.folders import cache_dir
@@ -24,7 +24,7 @@ from hdc.lab.store import Unwritable, line, read_json, to_json, write
 log = logging.getLogger("hdc")
 
 _AHEAD = 32 << 20  # bytes that are read ahead of their use
-_PIECE = 64  # rows at most that one thread reads at a time
+_PIECE = 4 << 20  # bytes at most, and 32 rows, that one thread reads at a time
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _THREADS = min(16, 2 * _CORES)  # half of them wait for the disk
 
@@ -179,14 +179,24 @@ def open_npz(path: Path) -> dict[str, FileRows]:
     return found
 
 
-def _array_in(path: Path, file: io.BufferedIOBase, start: int, end: int, dtype: Any) -> FileRows:
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type of the array that begins where a file stands.
+
+    Raises:
+        ValueError: if none does.
+    """
+    version = npy.read_magic(file)
+    if version == (1, 0):
+        return npy.read_array_header_1_0(file)
+    if version == (2, 0):
+        return npy.read_array_header_2_0(file)
+    raise ValueError(f"version {version} of the format is not known")
+
+
+def _array_in(path: Path, file: IO[bytes], start: int, end: int, dtype: Any) -> FileRows:
     """The array whose header is at `start` of a file and whose last byte is before `end`."""
     file.seek(start)
-    version = np.lib.format.read_magic(file)
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in header:
-        raise ValueError(f"version {version} of the format is not known")
-    shape, in_columns, stored = header[version](file)
+    shape, in_columns, stored = npy_header(file)
     if stored.hasobject or not shape or (in_columns and len(shape) > 1):
         raise ValueError(f"{stored} {shape} is not an array of numbers in C order")
     if file.tell() + math.prod(shape) * stored.itemsize > end:
@@ -199,8 +209,9 @@ def blocks(array: np.ndarray | Rows) -> Iterator[np.ndarray]:
     if isinstance(array, np.ndarray):
         yield array
         return
-    starts = range(0, len(array), _PIECE)
-    groups = _Made(len(starts), lambda n: np.arange(starts[n], min(starts[n] + _PIECE, len(array))))
+    rows = at_a_time([array])
+    starts = range(0, len(array), rows)
+    groups = _Made(len(starts), lambda n: np.arange(starts[n], min(starts[n] + rows, len(array))))
     for (block,) in read_ahead([array], groups):
         yield block
 
@@ -229,6 +240,15 @@ def kept(array: np.ndarray | Rows, what: str, compute: Callable[[], Any]) -> Any
     return found
 
 
+def at_a_time(arrays: Sequence[np.ndarray | Rows]) -> int:
+    """How many rows of all these arrays one thread should read at a time."""
+    return max(1, min(32, _PIECE // max(1, _row_bytes(arrays))))
+
+
+def _row_bytes(arrays: Sequence[np.ndarray | Rows]) -> int:
+    return sum(math.prod(array.shape[1:]) * array.dtype.itemsize for array in arrays)
+
+
 def read_ahead(
     arrays: Sequence[np.ndarray | Rows], groups: Sequence[np.ndarray], processes: int = 0
 ) -> Generator[tuple[np.ndarray, ...], None, None]:
@@ -246,10 +266,9 @@ def read_ahead(
         return
     import grain
 
-    row = sum(math.prod(array.shape[1:]) * array.dtype.itemsize for array in arrays)
-    ahead = max(2, _AHEAD // max(1, row * len(groups[0])))
+    ahead = max(2, _AHEAD // max(1, _row_bytes(arrays) * len(groups[0])))
     found = grain.MapDataset.source(cast(Any, _Read(arrays, groups))).to_iter_dataset(
-        grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=ahead)
+        grain.ReadOptions(num_threads=min(_THREADS, ahead), prefetch_buffer_size=ahead)
     )
     if processes:
         from absl import flags

@@ -38,7 +38,10 @@ class Program:
         self.arrays = {name: _array(tensor) for name, tensor in tensors.items()}
         # A tensor that two modules share is one array.
         same = {id(tensor): name for name, tensor in tensors.items()}
-        every = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+        every = [
+            *module.named_parameters(remove_duplicate=False),
+            *module.named_buffers(remove_duplicate=False),
+        ]
         self._names = {name: same[id(tensor)] for name, tensor in every}
         self._exported = cache(self._export)
 
@@ -120,7 +123,9 @@ def _operation(node: Any) -> Operation:
 
 def _item(values: Sequence[Any], index: int) -> Any:
     if index >= len(values):
-        raise InputError("analyse does not follow the places of maxima that a pooling returns, nor statistics")
+        raise InputError(
+            "analyse does not follow the places of maxima that a pooling returns, nor statistics"
+        )
     return values[index]
 
 
@@ -128,7 +133,9 @@ def _together(*values: Any) -> list[Any]:
     """Arrays of the same number of axes."""
     rank = max(jnp.ndim(value) for value in values)
     return [
-        value if jnp.ndim(value) in (0, rank) else jnp.reshape(value, (1,) * (rank - value.ndim) + value.shape)
+        value
+        if jnp.ndim(value) in (0, rank)
+        else jnp.reshape(value, (1,) * (rank - value.ndim) + value.shape)
         for value in values
     ]
 
@@ -160,7 +167,9 @@ def _channels(vector: Any, rank: int) -> Any:
     return jnp.reshape(vector, (1, -1) + (1,) * (rank - 2))
 
 
-def _batch_norm(x: Array, scale: Any, bias: Any, mean: Any, variance: Any, _: float, epsilon: float) -> list[Array]:
+def _batch_norm(
+    x: Array, scale: Any, bias: Any, mean: Any, variance: Any, _: float, epsilon: float
+) -> list[Array]:
     factor = lax.rsqrt(variance + epsilon)
     x = (x - _channels(mean, x.ndim)) * _channels(factor if scale is None else factor * scale, x.ndim)
     return [x if bias is None else x + _channels(bias, x.ndim)]
@@ -174,8 +183,8 @@ def _instance_norm(x: Array, scale: Any, bias: Any, _: bool, momentum: float, ep
 def _layer_norm(x: Array, shape: Sequence[int], scale: Any, bias: Any, epsilon: float) -> list[Array]:
     axes = tuple(range(x.ndim - len(shape), x.ndim))
     x = (x - x.mean(axes, keepdims=True)) * lax.rsqrt(x.var(axes, keepdims=True) + epsilon)
-    x = x if scale is None else math.prod(_together(x, scale), start=1)
-    return [x if bias is None else sum(_together(x, bias))]
+    x = x if scale is None else _binary(jnp.multiply)(x, scale)
+    return [x if bias is None else _binary(jnp.add)(x, bias)]
 
 
 def _group_norm(
@@ -334,11 +343,15 @@ def _sizes(x: Array, sizes: Any, factors: Any) -> list[tuple[int, int]]:
     return list(zip(x.shape[-len(sizes) :], sizes, strict=True))
 
 
-def _sliced(x: Array, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Array:
+def _sliced(
+    x: Array, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Array:
     return lax.slice_in_dim(x, *slice(start, end, step).indices(x.shape[axis])[:2], step, axis % x.ndim)
 
 
-def _slice_scatter(x: Array, y: Array, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Array:
+def _slice_scatter(
+    x: Array, y: Array, axis: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Array:
     places = [slice(None)] * x.ndim
     places[axis] = slice(start, end, step)
     return x.at[tuple(places)].set(y)
@@ -380,7 +393,9 @@ def _over(function: Operation) -> Operation:
 
 
 def _variance(x: Array, axes: Any = None, correction: Any = 1, keepdim: bool = False) -> Array:
-    return x.var(None if not axes else tuple(axes), ddof=1 if correction is None else correction, keepdims=keepdim)
+    return x.var(
+        None if not axes else tuple(axes), ddof=1 if correction is None else correction, keepdims=keepdim
+    )
 
 
 def _dot(x: Array, y: Array) -> Array:
@@ -390,7 +405,7 @@ def _dot(x: Array, y: Array) -> Array:
 def _addmm(bias: Array, x: Array, y: Array, *, beta: Any = 1, alpha: Any = 1) -> Array:
     product = jnp.matmul(x, y)
     product = product if alpha == 1 else alpha * product
-    return sum(_together(product, bias if beta == 1 else beta * bias))  # type: ignore[return-value]
+    return _binary(jnp.add)(product, bias if beta == 1 else beta * bias)
 
 
 def _gelu(x: Array, *, approximate: str = "none") -> Array:

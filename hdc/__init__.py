@@ -13,6 +13,8 @@ Importing hdc loads nothing else: each public name is imported when it is first 
 TYPE_CHECKING = False  # as in `typing`, which takes longer to import than all of this file
 if TYPE_CHECKING:
     from hdc import gridding, networks, published, registry
+    from hdc.advisor import advise
+    from hdc.comparison import compare
     from hdc.errors import InputError
     from hdc.fields import Branches, PathCounts, Stack
     from hdc.gridding import expected_ripple
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from hdc.layers import Conv, SeparableConv
     from hdc.networks import ContextNetwork
     from hdc.ops import conv2d, max_pool, separable_conv2d
+    from hdc.rates import replace_rates
     from hdc.receptive import analyse
     from hdc.schedules import DilationSchedule
     from hdc.search import search
@@ -37,11 +40,14 @@ _HOMES = {
     "PathCounts": "hdc.fields",
     "SeparableConv": "hdc.layers",
     "Stack": "hdc.fields",
+    "advise": "hdc.advisor",
     "analyse": "hdc.receptive",
+    "compare": "hdc.comparison",
     "conv2d": "hdc.ops",
     "expected_ripple": "hdc.gridding",
     "max_pool": "hdc.ops",
     "measure_gridding": "hdc.gridding",
+    "replace_rates": "hdc.rates",
     "separable_conv2d": "hdc.ops",
 }
 __all__ = [*_HOMES, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]

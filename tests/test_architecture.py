@@ -19,9 +19,10 @@ LIBRARY = [
     ["advice", "published"],
     ["ops"],
     ["layers"],
-    ["networks", "equations"],
+    ["networks", "equations", "rates"],
     ["receptive", "cost"],
     ["gridding"],
+    ["comparison", "advisor"],
 ]
 LAB = [
     ["store", "signals", "memory", "devices", "terminal"],

@@ -21,6 +21,7 @@ from hdc.fields import PathCounts
 from hdc.receptive import models
 from hdc.receptive.annotate import annotate
 from hdc.receptive.axes import Annotation
+from hdc.receptive.costs import count_parameters, multiply_adds
 from hdc.receptive.layers import Layer, Seen, count_paths, find_layers, spatial_axes
 from hdc.receptive.models.layout import Layout
 from hdc.receptive.outputs import Output
@@ -68,6 +69,11 @@ class Analysis(Seen):
             the diagonal.
         reaching: `[input's spatial axes]` bool: the input pixels that reach any output, be it by a summary.
         layers: every convolution and pooling on the way.
+        chains: the convolutions and poolings of more than one tap, except transposed ones, in sequence: each
+            reads what the one before it wrote. Parallel branches are chains of their own.
+        multiply_adds: of every convolution and matrix product on the way, for the whole input, taps in the
+            padding included; biases, activations and pooling are not counted.
+        parameters: trained values on the way.
         findings: what should be changed, with the change.
     """
 
@@ -87,6 +93,9 @@ class Analysis(Seen):
     phases: tuple[Phase, ...]
     reaching: np.ndarray
     layers: tuple[Layer, ...]
+    chains: tuple[tuple[Layer, ...], ...]
+    multiply_adds: int
+    parameters: int
     findings: tuple[Finding, ...]
     _layout: Layout
     _reached: Callable[[tuple[int, ...]], np.ndarray]
@@ -104,9 +113,7 @@ class Analysis(Seen):
     @property
     def unproductive(self) -> tuple[str, ...]:
         """The convolutions that add no context on an input of this size: see `Layer.is_unproductive`."""
-        return tuple(
-            layer.name for layer in self.layers if layer.is_unproductive(self._layout.standard[1:-1])
-        )
+        return tuple(layer.name for layer in self.layers if layer.is_unproductive(self.reaching.shape))
 
     @property
     def smallest_input(self) -> tuple[int, ...]:
@@ -368,6 +375,11 @@ def analyse(
         phases=phases,
         reaching=reaching,
         layers=layers,
+        chains=_chains(
+            layers, before, [any(_chosen(layer, axis) for axis in range(inside.ndim)) for layer in layers]
+        ),
+        multiply_adds=multiply_adds(traced.steps),
+        parameters=count_parameters(traced.steps),
         findings=_findings(layers, before, paths, phases, reaching),
         _layout=adapted.layout,
         _reached=lambda pixel: find_reached(traced, annotation, axes, pixel),
@@ -496,15 +508,8 @@ def _findings(
     along, axes = [], range(paths.counts.ndim)
     by_axis = [[_along(layer, axis) for axis in axes] for layer in layers]
     for axis in axes:
-        numbers = [n for n, layer in enumerate(layers) if _chosen(layer, axis)]
-        chains: list[list[AxisOfLayer]] = []
-        last = None
-        for number in numbers:
-            if last is None or last not in before[number] or _is_branch(number, last, numbers, before):
-                chains.append([])
-            chains[-1].append(by_axis[number][axis])
-            last = number
-        along.append(chains)
+        chains = _chains(layers, before, [_chosen(layer, axis) for layer in layers])
+        along.append([[_along(layer, axis) for layer in chain] for chain in chains])
     chosen = [one for one, layer in zip(by_axis, layers, strict=True) if any(_chosen(layer, a) for a in axes)]
     found = advice.for_layers(along, list(map(paths.axis_coverage, axes)), chosen, paths.coverage)
     wide = [layer.name for layer in layers if any(layer.kernel[a] < layer.strides[a] for a in axes)]
@@ -541,6 +546,26 @@ def _chosen(layer: Layer, axis: int) -> bool:
     return layer.kernel[axis] > 1 and layer.kind != "transposed conv"
 
 
+def _chains(
+    layers: Sequence[Layer], before: Sequence[set[int]], chosen: Sequence[bool]
+) -> tuple[tuple[Layer, ...], ...]:
+    """The chosen layers in sequence; each of several branches is a chain of its own."""
+    numbers = [number for number, one in enumerate(chosen) if one]
+    chains: list[list[Layer]] = []
+    last = None
+    for number in numbers:
+        if (
+            last is None
+            or last not in before[number]
+            or _is_branch(number, last, numbers, before)
+            or _joins(number, last, numbers, before)
+        ):
+            chains.append([])
+        chains[-1].append(layers[number])
+        last = number
+    return tuple(map(tuple, chains))
+
+
 def _is_branch(number: int, last: int, numbers: Sequence[int], before: Sequence[set[int]]) -> bool:
     """Whether another layer also takes its input from `last`, beside this one."""
     return any(
@@ -548,6 +573,11 @@ def _is_branch(number: int, last: int, numbers: Sequence[int], before: Sequence[
         for other in numbers
         if other != number
     )
+
+
+def _joins(number: int, last: int, numbers: Sequence[int], before: Sequence[set[int]]) -> bool:
+    """Whether a layer also reads what another one wrote, beside `last`."""
+    return any(other in before[number] and other not in before[last] for other in numbers if other != last)
 
 
 def _times(values: Sequence[object], by: str = "x") -> str:

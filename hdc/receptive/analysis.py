@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -151,6 +151,41 @@ class Analysis(Seen):
     def path_counts(self) -> np.ndarray:
         """`paths` as an array of the shape `size`, of sum 1."""
         return self.paths.counts
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers and findings, in types that JSON knows."""
+        return {
+            "model": self.model,
+            "input_shape": self.input_shape,
+            "output_shape": self.output_shape,
+            "at": self.at,
+            **_seen(self),
+            "first_hole": self.paths.first_hole,
+            "within_edges": self.within_edges,
+            "frequency": self.gridding.frequency,
+            "output_stride": None if self.output_stride is None else _floats(self.output_stride),
+            "offset": self.offset,
+            "couplings": self.couplings,
+            "assumed": self.assumed,
+            "phases": [asdict(phase) for phase in self.phases],
+            "checkerboard": self.checkerboard,
+            "dead": self.dead,
+            "layers": [
+                {
+                    "name": layer.name,
+                    "kind": layer.kind,
+                    "kernel": layer.kernel,
+                    "rate": layer.rate,
+                    "strides": _floats(layer.strides),
+                    "map": layer.map,
+                    "output_stride": _floats(layer.output_stride),
+                    **_seen(layer),
+                    "padding_share": layer.padding_share,
+                }
+                for layer in self.layers
+            ],
+            "findings": [asdict(finding) for finding in self.findings],
+        }
 
     def __rich__(self) -> RenderableType:
         return Group(*self._summary(), self._table(), *(Text(f"- {finding}") for finding in self.findings))
@@ -356,6 +391,19 @@ def analyse(
         _layout=adapted.layout,
         _reached=lambda pixel: find_reached(traced, annotation, axes, pixel),
     )
+
+
+def _seen(one: Analysis | Layer) -> dict[str, Any]:
+    return {
+        "receptive_field": one.size,
+        "coverage": one.coverage,
+        "gap_free": one.gap_free,
+        "gridding": one.gridding.index,
+    }
+
+
+def _floats(values: Sequence[Fraction]) -> list[float]:
+    return [float(value) for value in values]
 
 
 def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tuple[int, ...]:

@@ -309,8 +309,9 @@ def test_an_architecture_itself_depends_on_nothing_else(name: str) -> None:
         assert not found[~support].any()
 
 
-# Receptive fields that others published: S. Wang, ResNet Receptive Field Size (2018); Araujo et al., Computing
-# Receptive Fields of Convolutional Neural Networks (2019); the context module's and WaveNet's papers.
+# Receptive fields that others published: S. Wang, ResNet Receptive Field Size (2018); Araujo et al.,
+# Computing Receptive Fields of Convolutional Neural Networks (2019); the papers of the context module and of
+# WaveNet.
 PUBLISHED: dict[str, tuple[Make, tuple[int, ...], int]] = {
     "ResNet-34": (_of(ResNet, Basic, (3, 4, 6, 3)), (64, 64, 3), 899),
     "ResNet-50": (_of(ResNet), (64, 64, 3), 427),

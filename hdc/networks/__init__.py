@@ -2,5 +2,6 @@
 
 from hdc.networks.context import ContextNetwork
 from hdc.networks.lei2019 import Lei2019
+from hdc.networks.tcn import Tcn
 
-__all__ = ["ContextNetwork", "Lei2019"]
+__all__ = ["ContextNetwork", "Lei2019", "Tcn"]

@@ -442,7 +442,7 @@ def test_what_is_wrong_with_a_file_of_signals_is_one_line(tmp_path, given, messa
 
 
 def test_a_network_gets_what_it_takes_and_nothing_else(monkeypatch) -> None:
-    monkeypatch.setattr(registry, "_parts", dict(registry._parts))
+    monkeypatch.setitem(registry._parts, ("network", "only_signals"), None)  # and no longer after the test
 
     @registry.network("only_signals", takes=("signals",))
     def only_signals(options, schedule, images, *, rngs):

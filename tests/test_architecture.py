@@ -22,7 +22,7 @@ LIBRARY = [
     ["networks", "equations", "rates"],
     ["receptive", "cost"],
     ["gridding"],
-    ["comparison", "advisor"],
+    ["comparison", "advisor", "measuring"],
 ]
 LAB = [
     ["store", "signals", "memory", "devices", "terminal"],

@@ -198,8 +198,8 @@ class _Own:
                 "images must be an array of numbers (n, height, width, channels), as the model takes them, "
                 f"got shape {given.shape} and type {given.dtype}"
             )
-        if layer is None and isinstance(model, nnx.Module) and hasattr(model, "features"):
-            model = model.features
+        if layer is None and isinstance(model, nnx.Module):
+            model = getattr(model, "features", model)
         # A kind of model that takes one example has no axis for the batch.
         options: dict[str, Any] = {"params": params, "call": call, "spatial": spatial}
         shape: tuple[int, ...] = (1, *given.shape[1:])

@@ -82,7 +82,9 @@ def erf_figure(
             left.set_xlabel("the frame is the exact receptive field", fontsize=8)
     line = erf if erf.ndim == 1 else erf.sum(axis=0)
     upper.plot(np.arange(len(line)), line / max(line.max(), np.finfo(float).tiny), color="0.3", linewidth=1)
-    upper.set(xlabel="pixels along the width" if erf.ndim == 2 else "pixels", ylabel="of the most", ylim=0)
+    upper.set_xlabel("pixels along the width" if erf.ndim == 2 else "pixels", fontsize=8)
+    upper.set_ylabel("of the most", fontsize=8)
+    upper.set_ylim(0)
     if box is not None:
         for edge in (box[0][-1] - 0.5, box[0][-1] + box[1][-1] - 0.5):
             upper.axvline(edge, color=HOLE, linewidth=0.8)
@@ -90,11 +92,11 @@ def erf_figure(
     if len(frequencies):
         lower.vlines(frequencies, np.minimum(decibels, 0), np.maximum(decibels, 0), color="0.3")
     lower.axhline(0, color="0.6", linewidth=0.8)
-    lower.set(xlabel="cycles per pixel", ylabel="ripple, dB", xlim=(0, 0.52))
+    lower.set_xlabel("cycles per pixel", fontsize=8)
+    lower.set_ylabel("ripple, dB", fontsize=8)
+    lower.set_xlim(0, 0.52)
     for axis in (upper, lower):
         axis.tick_params(labelsize=7)
-        axis.xaxis.label.set_size(8)
-        axis.yaxis.label.set_size(8)
     return drawn
 
 

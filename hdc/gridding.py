@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import cache, partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -127,9 +127,9 @@ def phase_imbalance(maps: np.ndarray, max_period: int = 8, axes: int = 2) -> np.
     change from window to window; 0 for slopes and for white noise (within 0.003 over a thousand maps of
     64 x 64, 0.05 for a single map); below 0 if neighbouring periods have opposite signs.
 
-    A signal has windows of 3r steps and blocks of r, all pairs of which share an edge or nearly do. So white
-    noise would give c > 0 (0.075 for r = 2, 0.01 for r = 8), which is known exactly: the result is
-    (share - c) / (1 - c), 0 for white noise and 1 for a pattern as above.
+    A signal has windows of 3r steps and blocks of r, which share edges. White noise would therefore give
+    more than 0: a share c of the mean d_p(i)^2 that is known exactly (0.2 for r = 2, 0.011 for r = 8). This
+    part is subtracted from the mean product, and the result is divided by 1 - c: a pattern still gives 1.
 
     >>> stripes = np.tile([0.0, 1.0], (32, 16))
     >>> phase_imbalance(stripes, max_period=2).round(3).tolist()
@@ -156,45 +156,45 @@ def phase_imbalance(maps: np.ndarray, max_period: int = 8, axes: int = 2) -> np.
     least = _FLOOR * _squares(maps) / maps.size
     shares = []
     for period in range(2, longest + 1):
-        inside = slice(period // 2, -(period // 2))
+        kept = slice(period // 2, -(period // 2))
         trend = np.tensordot(_moving_average(sides[0], period), maps, axes=1)
         if axes == 2:
             trend = np.matmul(_moving_average(sides[1], period), trend)
-        here = maps[(inside,) * axes]
-        x, left = (_windows(values, period) for values in (here, here - trend))
-        share = _between(left, axes) / (_variance(x, axes) + least)
+        here = maps[(kept,) * axes]
+        x, left = _windows(here, period), _phases(here - trend, period)
+        inside = tuple(at for axis in spatial for at in (3 * axis + 1, 3 * axis + 2))
+        variance = _squares(x - x.mean(axis=inside, keepdims=True)) / x.size
         chance = _chance(period) if axes == 1 else 0.0
-        shares.append((share - chance) / (1 - chance))
+        between = _between(left) - chance * _squares(left) / left.size
+        shares.append(between / (1 - chance) / (variance + least))
     return np.array(shares)
 
 
-def _variance(windows: np.ndarray, axes: int) -> float:
-    """The variance within windows, see `_windows`."""
-    inside = tuple(at for axis in range(axes) for at in (3 * axis + 1, 3 * axis + 2))
-    return _squares(windows - windows.mean(axis=inside, keepdims=True)) / windows.size
+def _phases(maps: np.ndarray, period: int) -> np.ndarray:
+    """Maps in windows, see `_windows`, minus the mean of each block."""
+    windows = _windows(maps, period)
+    return windows - windows.mean(axis=tuple(range(2, windows.ndim, 3)), keepdims=True)
 
 
-def _between(windows: np.ndarray, axes: int) -> float:
+def _between(left: np.ndarray) -> float:
     """The mean product of two blocks of a window that differ along every axis, see `phase_imbalance`."""
-    left = windows - windows.mean(axis=tuple(3 * axis + 2 for axis in range(axes)), keepdims=True)
     # All pairs but those in one row or one column; the squares, subtracted twice, are added back.
-    pairs = 0.0
-    for summed in itertools.product((True, False), repeat=axes):
+    pairs, blocks = 0.0, range(1, left.ndim - 1, 3)
+    for summed in itertools.product((True, False), repeat=len(blocks)):
         one = left
-        for axis in range(axes - 1, -1, -1):
-            one = one.sum(axis=3 * axis + 1) if summed[axes - 1 - axis] else one
+        for axis, sum_it in zip(reversed(blocks), summed, strict=True):
+            one = one.sum(axis=axis) if sum_it else one
         pairs += (-1) ** summed.count(False) * _squares(one)
-    return pairs / (left.size * (_WINDOW - 1) ** axes)
+    return pairs / (left.size * (_WINDOW - 1) ** len(blocks))
 
 
+@cache
 def _chance(period: int) -> float:
-    """The expected share of white noise in a signal."""
+    """What `_between` is of white noise in a signal, as a share of the mean square."""
     average = _moving_average(_WINDOW * period + 2 * (period // 2), period)
-    # The response to a unit impulse at each step in turn: their squares add up to those of white noise.
-    left = np.eye(*average.shape, k=period // 2) - average
-    impulses = np.eye(_WINDOW * period)
-    variance = _variance(_windows(impulses, period), 1) * impulses.shape[1]
-    return _between(_windows(left, period), 1) * left.shape[1] / variance
+    # The response to a unit impulse at each step: these add up to that to white noise.
+    left = _phases(np.eye(*average.shape, k=period // 2) - average, period)
+    return _between(left) * left.size / _squares(left)
 
 
 def _squares(values: np.ndarray) -> float:

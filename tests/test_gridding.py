@@ -506,19 +506,19 @@ BROKEN: dict[str, dict[str, str]] = {
     "no trend removed": {"here - trend": "here"},
     "trend half a pixel off": {"[0.5, 0.5]": "[1.0, 0.0]"},
     "trend a pixel off": {"slice(period // 2, -(period // 2))": "slice(period // 2 - 1, -(period // 2) - 1)"},
-    "trend of the rows alone": {"np.matmul(_moving_average(sides[1], period), trend)": "trend[:, inside]"},
+    "trend of the rows alone": {"np.matmul(_moving_average(sides[1], period), trend)": "trend[:, kept]"},
     "means of blocks kept": {
-        "windows - windows.mean(axis=tuple(3 * axis + 2 for axis in range(axes)), keepdims=True)": "windows"
+        "windows - windows.mean(axis=tuple(range(2, windows.ndim, 3)), keepdims=True)": "windows"
     },
     "chance not removed": {
         "(-1) ** summed.count(False) *": "all(summed) *",
-        "(_WINDOW - 1) ** axes": "_WINDOW**axes",
+        "(_WINDOW - 1) ** len(blocks)": "_WINDOW**len(blocks)",
     },
     "chance of one row not removed": {
         "(-1) ** summed.count(False) *": "{(True, True): 1, (True, False): -1}.get(summed, 0) *",
-        "(_WINDOW - 1) ** axes": "_WINDOW * (_WINDOW - 1)",
+        "(_WINDOW - 1) ** len(blocks)": "_WINDOW * (_WINDOW - 1)",
     },
-    "axes mixed up": {"one.sum(axis=3 * axis + 1)": "one.sum(axis=4 - 3 * axis)"},
+    "axes mixed up": {"zip(reversed(blocks), summed": "zip(blocks, summed"},
     "blocks in place of sub-grids": {"(n, _WINDOW, period) for n": "(n, period, _WINDOW) for n"},
     "one window as large as the map": {"side = _WINDOW * period": "side = maps.shape[0] // period * period"},
     "a period too long": {"period in range(2, longest + 1)": "period in range(3, longest + 2)"},

@@ -1,5 +1,6 @@
 """The run directory: nothing half-written, everything readable that was finished."""
 
+import errno
 import json
 import math
 import os
@@ -18,6 +19,8 @@ import synthetic
 from hdc.errors import InputError
 from hdc.lab import locks, records
 from hdc.lab import store as files
+from hdc.lab.checkpoints import Checkpoints
+from hdc.lab.commands.main import main
 from hdc.lab.config import from_dict
 from hdc.lab.records import frames as together
 from hdc.lab.report import tables
@@ -135,6 +138,30 @@ def test_a_run_that_is_deleted_while_it_is_trained_says_so(tmp_path):
         shutil.rmtree(tmp_path / "study")
         with pytest.raises(records.Unwritable, match=rf"{run.run_id} cannot be written: No such file"):
             writer.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 2.0})
+        with pytest.raises(records.Unwritable, match="No such file"):
+            Checkpoints(run.folder / "checkpoints")
+        run.folder.mkdir(parents=True)
+        with pytest.raises(records.Unwritable, match="it was removed"):
+            writer.log(seed=0, step=1, epoch=1, split="test", metrics={"loss": 2.0})
+
+
+def test_a_study_of_another_user_is_listed_with_the_reason(tmp_path, monkeypatch, capsys):
+    records.plan(tmp_path / "mine", [from_dict({})])
+    (tmp_path / "theirs").mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "theirs" and access(path, mode))
+
+    def refused(study, results):
+        if study == "theirs":
+            raise PermissionError(errno.EACCES, "Permission denied", "theirs/manifest.json")
+        return load(study, results)
+
+    load = records.load
+    monkeypatch.setattr(records, "load", refused)  # root may read everything
+    assert main(["runs", "--results", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "theirs/manifest.json: Permission denied" in said
+    assert "1 planned" in said
 
 
 def test_every_file_of_a_study_is_read_once(tmp_path, monkeypatch):
@@ -290,6 +317,8 @@ def test_a_run_that_another_process_has_taken_over_is_left_to_it(tmp_path):
 STOPPED = """
 import os, pathlib, signal, sys
 from hdc.lab import locks, records
+from hdc.lab.checkpoints import Checkpoints
+from hdc.lab.commands.main import main
 from hdc.lab.config import from_dict
 
 locks.BEAT = 1000

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -78,6 +79,26 @@ import slow
     assert (done.returncode, done.stdout, done.stderr) == (130, "raised\n", "hdc: interrupted at once\n")
 
 
+def test_a_terminal_that_closes_is_a_signal_and_what_is_said_after_it_is_no_error():
+    program = """
+import os, time
+from hdc.lab import signals
+os.open(os.ttyname(1), os.O_RDWR)  # the first terminal of a session is the one that it hears of
+with signals.deferred() as asked:
+    print("ready", flush=True)
+    while asked.name is None:
+        time.sleep(0.01)
+    print("saved", flush=True)
+"""
+    terminal, its = pty.openpty()
+    command = [sys.executable, "-c", program]
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, start_new_session=True)
+    os.close(its)
+    assert os.read(terminal, 5) == b"ready"
+    os.close(terminal)
+    assert process.wait(60) == 143
+
+
 def test_after_ctrl_c_the_shutdown_ends_with_130_at_its_start():
     program = """
 import atexit, os, signal, sys
@@ -99,7 +120,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("end", "state"), ENDS, ids=("failed", "interrupted"))
-@pytest.mark.parametrize(("number", "raised"), [("SIGINT", KeyboardInterrupt), ("SIGTERM", SystemExit)])
+@pytest.mark.parametrize(("number", "raised"), [("SIGINT", KeyboardInterrupt), ("SIGHUP", SystemExit)])
 def test_no_run_begins_after_a_signal(tmp_path, monkeypatch, number, raised, end, state):
     def ends(*_: object) -> None:
         os.kill(os.getpid(), getattr(signal, number))

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,14 @@ def expand(*overrides: str, multirun: bool = False):
 def numbers(run: records.Run) -> list[tuple]:
     frame = run.metrics()
     return frame.filter(frame["metric"] != "seconds").rows()
+
+
+def test_a_study_that_is_removed_while_it_trains_is_said_to_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "_task", lambda: shutil.rmtree(tmp_path / "default"))
+    assert main(["train", "data=offsets", *TINY, f"results={tmp_path}"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.search(rf"^hdc train: {tmp_path}/default/\w+ was removed\n\Z", captured.err, re.MULTILINE)
 
 
 def test_a_study_runs_once_and_a_deleted_run_comes_back_the_same(tmp_path):

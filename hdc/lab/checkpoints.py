@@ -34,7 +34,7 @@ class Checkpoints:
         """
         self._folder = folder.absolute()
         with naming(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
         for left in self._folder.glob(f".*{PART}"):
             with suppress(OSError):
                 left.unlink()

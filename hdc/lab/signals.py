@@ -1,9 +1,11 @@
 """Deferring signals until a run has saved, and ending a process without a crash."""
 
 import atexit
+import errno
 import os
 import signal
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # Ctrl-C, termination, Slurm's early warning
+# Ctrl-C, termination, a terminal that closes, Slurm's early warning.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 _PATIENCE = 1.0  # seconds for `clean_up`
 
 
@@ -49,7 +52,19 @@ class Deferred:
     def _defer(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT == self._signal:
             _end_at_once(self.clean_up)
+        if number == signal.SIGHUP:
+            _leave_terminal()
         self._signal = self._signal or signal.Signals(number)
+
+
+def _leave_terminal() -> None:
+    """Write nowhere from now on, where the terminal is gone: each further line would be an error."""
+    for stream in (1, 2):
+        try:
+            termios.tcgetattr(stream)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def _end_at_once(clean_up: Callable[[], None] = lambda: None) -> NoReturn:

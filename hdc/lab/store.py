@@ -26,7 +26,7 @@ from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 from uuid import uuid4
 
 import numpy as np
@@ -292,6 +292,20 @@ def _bytes_of(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array.reshape(-1)).view(np.uint8)
 
 
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type of the array that begins where a file stands.
+
+    Raises:
+        ValueError: if none does.
+    """
+    version = npy.read_magic(file)
+    if version == (1, 0):
+        return npy.read_array_header_1_0(file)
+    if version == (2, 0):
+        return npy.read_array_header_2_0(file)
+    raise ValueError(f"version {version} of the format is not known")
+
+
 def read_arrays(content: bytes, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of an .npz archive by name, all or these.
 
@@ -312,9 +326,7 @@ def _claimed(archive: zipfile.ZipFile) -> int:
     size = 0
     for member in archive.infolist():
         with archive.open(member) as file:
-            one = npy.read_magic(file) == (1, 0)
-            read_header = npy.read_array_header_1_0 if one else npy.read_array_header_2_0
-            shape, _, dtype = read_header(file)
+            shape, _, dtype = npy_header(file)
         size += math.prod(shape) * dtype.itemsize
     return size
 

@@ -69,6 +69,8 @@ def _studies(results: str, as_json: bool) -> int:
             counted[study] = status.counts(run.state for run in records.load(study, results))
         except InputError as error:
             counted[study] = str(error)
+        except OSError as error:  # of another user
+            counted[study] = f"{error.filename}: {error.strerror}"
     if not counted:
         raise InputError(f"there is no study in {results}: nothing has been run there yet")
     if as_json:

@@ -78,7 +78,14 @@ def run(arguments: list[str]) -> int:
     front = None
     if not configs:
         runs, front = trials.found(folder)
-    console().print(rendering.render(tables.document(_table(folder.name, runs))))
+    gone = [
+        run for run in runs if not (folder / run.run_id / "run.json").exists()
+    ]  # removed while it trained
+    runs = [run for run in runs if run not in gone]
+    for run in gone:
+        print(f"hdc train: {folder / run.run_id} was removed", file=sys.stderr)
+    if runs:
+        console().print(rendering.render(tables.document(_table(folder.name, runs))))
     if front is not None:
         console().print(front)
     unfinished = [run for run in runs if run.state != "done"]
@@ -87,7 +94,7 @@ def run(arguments: list[str]) -> int:
         print(f"hdc train: {run.state}: {folder / run.run_id}{error}", file=sys.stderr)
     if unfinished:
         print(f"hdc train: {len(unfinished)} of {len(runs)} runs are not done", file=sys.stderr)
-    return 1 if unfinished or given_up else 0
+    return 1 if unfinished or gone or given_up else 0
 
 
 def _table(study: str, runs: Sequence[Run]) -> tables.Table:

@@ -14,8 +14,8 @@ from hdc.errors import InputError
 from hdc.lab import memory
 from hdc.lab.data.dataset import TYPES, Dataset, Split
 from hdc.lab.data.own import SPLITS, check_peak, held_out, label_values, labelled, local, numbered
-from hdc.lab.data.stream import FileRows, Rows, npy_header, open_npz
-from hdc.lab.store import line
+from hdc.lab.data.stream import FileRows, Rows, open_npz
+from hdc.lab.store import line, npy_header
 from hdc.registry import Input, Task
 
 _AXES: dict[Input, int] = {"images": 2, "signals": 1}

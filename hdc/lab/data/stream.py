@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
-from numpy.lib import format as npy
 
 from hdc.errors import InputError
 from hdc.folders import cache_dir
-from hdc.lab.store import Unwritable, line, read_json, to_json, write
+from hdc.lab.store import Unwritable, line, npy_header, read_json, to_json, write
 
 log = logging.getLogger("hdc")
 
@@ -177,20 +176,6 @@ def open_npz(path: Path) -> dict[str, FileRows]:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {line(error)}") from None
     return found
-
-
-def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether columns come first, and type of the array that begins where a file stands.
-
-    Raises:
-        ValueError: if none does.
-    """
-    version = npy.read_magic(file)
-    if version == (1, 0):
-        return npy.read_array_header_1_0(file)
-    if version == (2, 0):
-        return npy.read_array_header_2_0(file)
-    raise ValueError(f"version {version} of the format is not known")
 
 
 def _array_in(path: Path, file: IO[bytes], start: int, end: int, dtype: Any) -> FileRows:

@@ -8,6 +8,7 @@ lives), or was interrupted.
 Studies packed small, see `findings`, are read just the same.
 """
 
+import errno
 import io
 import json
 import math
@@ -32,7 +33,7 @@ from hdc.lab.locks import Lock, Taken, live_owner
 from hdc.lab.records import packed as findings
 from hdc.lab.records.names import flatten, plain
 from hdc.lab.records.run import METRICS, Run, State, check_info, check_metrics, content, digests_in
-from hdc.lab.store import line, naming, read_arrays, read_json, sha256, to_json, write
+from hdc.lab.store import Unwritable, line, naming, read_arrays, read_json, sha256, to_json, write
 
 
 def study_folder(results: str | Path, study: str) -> Path:
@@ -235,6 +236,8 @@ class Writer:
             with naming(self._folder):
                 held = stack.enter_context(self._lock.fenced())
             if not held:
+                if not (self._folder / "run.json").exists():
+                    raise Unwritable(errno.ENOENT, "it was removed", str(self._folder))
                 raise Superseded(self._folder)
             yield
 
@@ -384,11 +387,13 @@ def times(study: str, results: str | Path = "results") -> pl.DataFrame:
 
 
 def studies(results: str | Path) -> list[str]:
-    """The names of the studies that a folder has records of."""
+    """The names of the studies that a folder has records of, and of those that this user cannot read."""
     manifests = Path(results).glob(f"*/{findings.MANIFEST}")
+    hidden = (path for path in Path(results).glob("*/") if not os.access(path, os.R_OK | os.X_OK))
     return sorted(
         {path.parent.parent.name for path in Path(results).glob("*/*/run.json")}
         | {path.parent.name for path in manifests}
+        | {path.name for path in hidden}
     )
 
 

@@ -108,7 +108,8 @@ def _draw_erf(axis: Axes, erf: np.ndarray, widest: int) -> None:
     if level.ndim == 1:
         axis.plot(np.arange(len(level)) - len(level) // 2, level, color=style.LINES[0], linewidth=0.8)
         _frame(axis, widest + 2, signal=True)
-        axis.set(ylim=(-60, 2), yticks=[-60, -30, 0], facecolor="white")
+        axis.set(ylim=(-60, 2), facecolor="white")
+        axis.set_yticks([-60, -30, 0], ["-60", "-30", "0"], fontsize=7)
         return
     height, width = erf.shape
     extent = (-width // 2 - 0.5, width - width // 2 - 0.5, height - height // 2 - 0.5, -height // 2 - 0.5)

@@ -85,7 +85,7 @@ def effective_receptive_field(
     params: Any = None,
     call: Mapping[str, Any] | None = None,
     spatial: Sequence[int] | None = None,
-    max_period: int = MAX_PERIOD,
+    max_period: int | None = None,
 ) -> ERF:
     """The effective receptive field of a model's output or of a layer, on your own images.
 
@@ -106,7 +106,8 @@ def effective_receptive_field(
             last feature maps of a Flax NNX model that has a method `features`, else the output.
         at: the pixel of the output's map; its centre by default.
         params, call, spatial: as `hdc.analyse` takes them.
-        max_period: the longest period of the ripple in pixels; at most a quarter of the shorter side counts.
+        max_period: the longest period of the ripple in pixels, None for 8 or the largest distance between
+            neighbouring taps of a layer. At most a quarter of the shorter side counts.
 
     Raises:
         InputError: as `hdc.analyse`, for images that are no array of `[n, ...]`, for a model without values,
@@ -216,7 +217,7 @@ class _Own:
         self.evaluate = evaluator(self.adapted, layer)
         self.values = self.adapted.values
 
-    def erf(self, at: Sequence[int] | None, max_period: int) -> ERF:
+    def erf(self, at: Sequence[int] | None, max_period: int | None) -> ERF:
         sides = self._sides()
         if not sides and at is not None:
             raise InputError(f"at={at!r}: the output is no map")
@@ -233,6 +234,14 @@ class _Own:
         for start in range(0, len(self.images), _BATCH):
             some = jnp.asarray(self.images[start : start + _BATCH])
             total += np.asarray(compiled(self.values, some))
+        if max_period is None:
+            layers = [] if seen is None else seen.layers
+            steps = [
+                rate * stride
+                for layer in layers
+                for rate, stride in zip(layer.rate, layer.input_stride, strict=True)
+            ]
+            max_period = math.ceil(max([MAX_PERIOD, *steps]))
         return ERF(total / len(self.images), place, seen, max_period)
 
     def maps(self) -> np.ndarray:

@@ -79,7 +79,9 @@ def erf_figure(
         if box is not None:
             (top, start), (height, width) = box
             left.add_patch(Rectangle((start - 0.5, top - 0.5), width, height, fill=False, edgecolor=HOLE))
-            left.set_xlabel("the frame is the exact receptive field", fontsize=8)
+            inside = start >= 0 and top >= 0 and top + height <= len(erf) and start + width <= erf.shape[1]
+            where = "is the frame" if inside else f"is {height} x {width} px, more than the image"
+            left.set_xlabel(f"the exact receptive field {where}", fontsize=8)
     line = erf if erf.ndim == 1 else erf.sum(axis=0)
     upper.plot(np.arange(len(line)), line / max(line.max(), np.finfo(float).tiny), color="0.3", linewidth=1)
     upper.set_xlabel("pixels along the width" if erf.ndim == 2 else "pixels", fontsize=8)

@@ -124,6 +124,14 @@ def test_its_ripple_and_areas() -> None:
     assert len(found.figure().axes) == 4
 
 
+def test_periods_as_long_as_the_largest_step_are_looked_at() -> None:
+    layers = [nnx.Conv(1, 1, (3, 3), strides=2, rngs=nnx.Rngs(0))]
+    layers += [nnx.Conv(1, 1, (3, 3), kernel_dilation=6, rngs=nnx.Rngs(n)) for n in range(2)]
+    found = effective_receptive_field(nnx.Sequential(*layers), RNG.normal(size=(1, 64, 64, 1)))
+    assert (found.max_period, found.ripple.frequencies.min()) == (12, 1 / 12)
+    assert effective_receptive_field(function, IMAGES, params=WEIGHTS).max_period == 8
+
+
 def test_signals() -> None:
     layers = [nnx.Conv(2, 2, (3,), kernel_dilation=2, use_bias=False, rngs=nnx.Rngs(n)) for n in range(3)]
     model, signals = nnx.Sequential(*layers), RNG.normal(size=(3, 32, 2)).astype(np.float32)

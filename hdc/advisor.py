@@ -216,7 +216,7 @@ def _advice(
             continue
         last = next(layer for layer in seen.layers if layer.name == names[-1])
         option = Option(other, change, _predicted(other, taps), seen, last)
-        if not _keeps(before, seen) or last.coverage < now.last.coverage:
+        if not _keeps(before, seen):
             continue
         if ripple is not None:
             option = replace(option, simulated=expected_ripple(changed, shape[1:]).peak)

@@ -178,10 +178,10 @@ def search(
         >>> [(found.receptive_field, found.rates) for found in search(layers=2).found]
         [(5, (1, 1)), (7, (2, 1)), (9, (3, 1))]
 
-        After a ResNet's stem of stride 4, rate 2 leaves no hole without a 1 before it:
+        After a ResNet's stem of stride 4, rates 2 and 2 leave no hole:
 
-        >>> search(layers=2, field=43, stem=[(7, 2), (3, 2)], top=1).found[0].rates
-        (2, 2)
+        >>> [found.rates for found in search(layers=2, field=43, stem=[(7, 2), (3, 2)]).found]
+        [(1, 3), (2, 2)]
     """
     layers_before = () if isinstance(stem, bool) else tuple((int(taps), int(stride)) for taps, stride in stem)
     target = Target(layers, kernel_size, field, at_least, max_rate, layers_before)

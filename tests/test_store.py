@@ -91,6 +91,9 @@ def test_older_files_and_arrays_of_many_pieces_are_read(tmp_path, monkeypatch, p
     [
         {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
         {"dtype": "F32", "shape": [-1], "data_offsets": [0, 6]},
+        {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]},  # which NumPy takes for any
+        {"dtype": "U8", "shape": [8], "data_offsets": [-8, 8]},
+        {"dtype": "U8", "shape": [8], "data_offsets": [-8, 0]},
         {"dtype": "F64", "shape": [2**62, 4], "data_offsets": [0, 8]},
         {"dtype": "F9", "shape": [1], "data_offsets": [0, 8]},
         {"dtype": "U8", "shape": [8], "data_offsets": [0, "x"]},
@@ -110,6 +113,16 @@ def test_a_header_that_does_not_fit_is_one_line(tmp_path, tensor):
     with pytest.raises(InputError, match=r"x\.safetensors cannot be read: ") as caught:
         store.read_safetensors(path)
     assert "\n" not in str(caught.value)
+
+
+def test_arrays_that_overlap_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    store.write_safetensors(path, {"a": np.arange(8, dtype=np.float32), "b": np.ones(8, np.float32)}, {})
+    content = path.read_bytes()
+    assert content.count(b"[32,64]") == 1
+    path.write_bytes(content.replace(b"[32,64]", b"[16,48]"))  # the sum of all bytes is right
+    with pytest.raises(InputError, match="is damaged: its content is not what was written"):
+        store.read_safetensors(path)
 
 
 def test_of_several_files_all_are_written_or_none(tmp_path):

@@ -264,6 +264,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 
 def _array(content: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
     start, end = tensor["data_offsets"]
+    if not 0 <= start <= end or min(tensor["shape"], default=0) < 0:
+        raise ValueError(f"offsets {start} to {end} and shape {tensor['shape']} must not be negative")
     return content[start:end].view(_NUMPY_TYPES[tensor["dtype"]]).reshape(tensor["shape"])
 
 

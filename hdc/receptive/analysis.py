@@ -336,14 +336,21 @@ def analyse(
     annotation = annotate(traced)
     axes = spatial_axes(traced.output, annotation)
     place = _place(traced.output, axes, at)
+    pixel = traced.output, dict(zip(axes, place, strict=True))
+    if annotation.local:
+        # What meets within a window is counted; a softmax of attention reads nothing that its values do not.
+        counted = _followed(annotation, annotation.local)
+        seen, followed = (_inside(traced, one, pixel) > 0 for one in (annotation, counted))
+        if not np.array_equal(seen, followed):
+            annotation = counted
     phases = find_phases(traced, annotation, axes)
     if at is None and phases and any(phase.paths > 0 for phase in phases):
         # Where the centre sees nothing, the phase beside it that sees something.
         seeing = [phase.at for phase in phases if phase.paths > 0]
         if place in {phase.at for phase in phases} - set(seeing):
             place = min(seeing, key=lambda other: math.dist(other, place))
-    pixel = traced.output, dict(zip(axes, place, strict=True))
-    inside = count_paths(traced, annotation, [pixel], beyond=False)[0].counts
+    pixel = traced.output, dict(zip(axes, place, strict=True))  # the phases may have moved it
+    inside = _inside(traced, annotation, pixel)
     if not inside.any():
         but = ", except on a summary of the map" if annotation.couplings else ""
         raise InputError(f"the result of {adapted.name} does not depend on its input at {place}{but}")
@@ -436,6 +443,15 @@ def _shown(value: object) -> str:
     return f"an object of type {type(value).__name__}" if shape is None else f"an array of shape {shape}"
 
 
+def _followed(annotation: Annotation, couplings: set[tuple[Step, Value]]) -> Annotation:
+    """With these couplings counted as paths."""
+    return replace(annotation, couplings=annotation.couplings - couplings)
+
+
+def _inside(traced: Trace, annotation: Annotation, pixel: tuple[Value, dict[int, int]]) -> np.ndarray:
+    return count_paths(traced, annotation, [pixel], beyond=False)[0].counts
+
+
 def _uncounted(
     traced: Trace, annotation: Annotation, pixel: tuple[Value, dict[int, int]], inside: np.ndarray
 ) -> set[tuple[Step, Value]]:
@@ -443,18 +459,12 @@ def _uncounted(
 
     So it is in attention, which reads the values at all places over which its weights are normalised.
     """
-    exponents = {step.inputs[0] for step in traced.steps if step.name == "exp"}
-
-    def is_softmax(step: Step) -> bool:
-        divided = step.inputs[0].step
-        of_exponentials = step.name == "div" and divided is not None and divided.name == "exp"
-        return of_exponentials or (step.name == "sub" and step.outputs[0] in exponents)
-
-    rest = {(step, value) for step, value in annotation.couplings if not is_softmax(step)}
-    if rest == annotation.couplings:
-        return rest
-    followed = count_paths(traced, replace(annotation, couplings=rest), [pixel], beyond=False)[0]
-    return rest if np.array_equal(followed.counts > 0, inside > 0) else annotation.couplings
+    softmaxes = {(step, value) for step, value in annotation.couplings if step in annotation.softmaxes}
+    if softmaxes:
+        counted = _inside(traced, _followed(annotation, softmaxes), pixel)
+        if not np.array_equal(counted > 0, inside > 0):
+            return annotation.couplings
+    return annotation.couplings - softmaxes
 
 
 def _couplings(traced: Trace, annotation: Annotation, chosen: set[tuple[Step, Value]]) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ def equimo(name: str) -> Made:
     import jax
     from equimo import models
 
-    return getattr(models, name)(in_channels=3, key=jax.random.key(0)), (3, 224, 224), {}
+    key = jax.random.key(0)
+    return getattr(models, name)(in_channels=3, key=key), (3, 224, 224), {"call": {"key": key}}
 
 
 def flaxmodels(name: str, output: str) -> Made:

@@ -41,14 +41,14 @@ def test_an_operation_gives_what_pytorch_gives(name: str) -> None:
             continue
         for one, other in zip(found, result, strict=False) if isinstance(result, list) else [(found, result)]:
             assert np.shape(one) == other.shape
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_every_operation_was_recorded() -> None:
     known = {name.partition(".")[0] for name in CALLS}
     never = {name for name in OPERATIONS if name.partition(".")[0] not in known}
-    # Only some versions of PyTorch keep these.
-    assert never <= {"detach", "lift_fresh_copy", "reshape", "reciprocal"}, sorted(never)
+    # Swin uses these; the last two are left over by some modules only.
+    assert never <= {"copy", "scalar_tensor", "as_strided", "detach", "squeeze"}, sorted(never)
 
 
 def test_pooling_with_places_and_odd_factors_are_refused() -> None:

@@ -34,6 +34,7 @@ def modules() -> dict[str, Any]:
         return Call(lambda _, x: call(x))
 
     def attention(self: Any, x: Any) -> Any:
+        x = x[:, :, :2]
         tokens = x.flatten(2).transpose(1, 2)
         query, key, value = self.three(tokens).chunk(3, -1)
         one = f.scaled_dot_product_attention(query, key, value)
@@ -81,11 +82,16 @@ def modules() -> dict[str, Any]:
         "activations": of(
             lambda x: f.silu(x) + f.gelu(x) + f.gelu(x, approximate="tanh") + f.hardswish(x) + f.relu6(x)
         ),
-        "more activations": of(lambda x: f.elu(x) + f.leaky_relu(x, 0.2) + torch.sigmoid(x) + f.mish(x)),
+        "more activations": of(
+            lambda x: f.elu(x) + f.leaky_relu(x, 0.2) + torch.sigmoid(x) + f.mish(f.relu(x))
+        ),
         "arithmetic": of(lambda x: torch.sqrt(x.abs() + 1) / (2 + torch.exp(-x)) + x**2 - 3 * torch.tanh(x)),
         "trigonometry": of(lambda x: torch.sin(x) - torch.cos(x) * torch.erf(x) + torch.log(x.abs() + 1)),
         "comparisons": of(
-            lambda x: torch.minimum(x, -x) * ((x >= 0) | (x < -1)) + (x <= 0.5) * torch.rsqrt(x * x + 1)
+            lambda x: (
+                torch.minimum(x, -x) * (((x >= 0) & (x > -2)) | (x < -1))
+                + (x <= 0.5) * torch.rsqrt(x * x + 1)
+            )
         ),
         "parts of axes": of(lambda x: (x[:, 1] + x[:, :1].squeeze(1)) * torch.clone(x[:, 2]).detach()),
         "more arithmetic": of(lambda x: torch.maximum(x, x.flip(2)) + torch.rsub(x, 1, alpha=2) + x.square()),

@@ -477,7 +477,6 @@ OPERATIONS: dict[str, Operation] = {
     "repeat": lambda x, times: jnp.tile(x, times),
     "flip": lambda x, axes: jnp.flip(x, axes),
     "constant_pad_nd": _padded,
-    "pixel_shuffle": lambda x, by: _shuffled(x, by),
     "where": _binary(lambda test, one, other: jnp.where(test, one, other)),
     "full": _full,
     "arange": _arange,
@@ -501,7 +500,7 @@ OPERATIONS: dict[str, Operation] = {
     "elu": lambda x, alpha=1.0, *_: jax.nn.elu(x, alpha),
     "leaky_relu": lambda x, slope=0.01: jax.nn.leaky_relu(x, slope),
     **{name: _binary(getattr(jnp, name)) for name in ("maximum", "minimum", "fmod", "remainder")},
-    **{name: getattr(jnp, name) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "tanh", "square")},
+    **{name: getattr(jnp, name) for name in ("exp", "log", "sqrt", "abs", "sin", "cos", "tanh")},
     "neg": jnp.negative,
     "rsqrt": lax.rsqrt,
     "erf": lax.erf,
@@ -510,11 +509,6 @@ OPERATIONS: dict[str, Operation] = {
     "pow": _binary(jnp.power),
     **{name: _binary(getattr(operator, name)) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     "logical_not": jnp.logical_not,
-    **{name: _binary(getattr(jnp, name)) for name in ("bitwise_or", "logical_or", "logical_and")},
+    "bitwise_or": _binary(jnp.bitwise_or),
+    "bitwise_and": _binary(jnp.bitwise_and),
 }
-
-
-def _shuffled(x: Array, by: int) -> Array:
-    n, channels, height, width = x.shape
-    blocks = x.reshape(n, channels // by**2, by, by, height, width).transpose(0, 1, 4, 2, 5, 3)
-    return blocks.reshape(n, channels // by**2, height * by, width * by)

@@ -64,6 +64,12 @@ def mixed(x: Array) -> Array:
     return jnp.einsum("...kc,kq->...qc", x, weights)
 
 
+def by_rows(x: Array) -> Array:
+    """The rows of a window beside their mean."""
+    rows = x.reshape(*x.shape[:-2], 4, 4, x.shape[-1])
+    return (rows + rows.mean(axis=-3, keepdims=True)).reshape(x.shape)
+
+
 BLOCKS = {
     "attention in windows": within(attend),
     "attention in pieces of rows": lambda model, x: rows(x),
@@ -72,6 +78,7 @@ BLOCKS = {
     "a softmax in windows": within(lambda x: nnx.softmax(x, axis=-2)),
     "the mean of windows beside them": within(lambda x: x + x.mean(axis=-2, keepdims=True)),
     "blocks times their size": lambda model, x: scaled(x),
+    "the mean of the rows of windows": within(by_rows),
     "a matrix on windows": within(mixed),
     "windows, shifted": lambda model, x: jnp.roll(
         within(attend)(model, jnp.roll(x, (2, 2), axis=(1, 2))), (-2, -2), axis=(1, 2)
@@ -87,3 +94,9 @@ def test_all_of_a_block_that_meets_is_seen(name: str, at: tuple[int, int]) -> No
     seen = reached(model, (1, 12, 12, 2), at)
     assert found.couplings == ()
     np.testing.assert_array_equal(found.support, seen)
+
+
+def test_the_sum_of_all_windows_is_no_map() -> None:
+    found = of(lambda model, x: blocks(x, 4).reshape(1, 3, 3, 16, 2).sum(axis=(1, 2)), (1, 12, 12, 2))
+    assert (found.output_shape, found.at, found.output_stride) == ((1, 16, 2), (), None)
+    assert found.support.all()

@@ -80,3 +80,19 @@ def test_groups_of_the_batch_are_refused() -> None:
 
     with pytest.raises(InputError, match="analyse does not know convolutions with batch_group_count"):
         of(call, (2, 8, 8, 2))
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 6, 7, 12, 13])
+def test_an_associative_scan_sees_all_that_came_before(length: int) -> None:
+    def call(model: Model, x: Array) -> Array:
+        """A linear recurrence whose factors depend on the input, as in state space models."""
+
+        def join(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+            return one[0] * other[0], one[1] * other[0] + other[1]
+
+        return jax.lax.associative_scan(join, (nnx.sigmoid(model.gate(x)), x), axis=1)[1]
+
+    at = length - 1
+    found = of(call, (1, length, 2), (at,), gate=nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    assert found.support.all()
+    assert of(call, (1, length, 2), (0,), gate=nnx.Linear(2, 2, rngs=nnx.Rngs(0))).support.sum() == 1

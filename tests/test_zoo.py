@@ -82,7 +82,6 @@ CASES = {
     "ResNet-50, output stride 16": Case(
         _of(ResNet, Bottleneck, (1, 1, 2, 3), 2, 16, (1, 2, 4)), (64, 64, 3), 16
     ),
-    "ResNet, output stride 8": Case(_of(ResNet, Basic, (1, 1, 1, 1), 2, 8), (64, 64, 3), 8),
     "DRN-A": Case(_of(DRNA, (1, 1, 1, 1), 2), (64, 64, 3), 8),
     "DRN-C": Case(_of(DRNC, (1,) * 8, 2), (64, 64, 3), 8),
     "DRN-D": Case(_of(DRNC, (1,) * 8, 2, plain=True), (64, 64, 3), 8),
@@ -90,7 +89,7 @@ CASES = {
     "DeepLabV3+": Case(
         _with(DeepLabV3Plus, 16, width=2, low=2, rates=(1, 2, 3), classes=2), (64, 64, 3), 1, 1
     ),
-    "PSPNet": Case(_with(PSPNet, 8, width=2, classes=2), (48, 48, 3), 1, 1),
+    "PSPNet": Case(_with(PSPNet, 8, width=2, cells=(1, 3), classes=2), (48, 48, 3), 1, 1),
     "FPN": Case(_with(FPN, 32, width=2), (64, 64, 3), 4),
     "U-Net": Case(_of(UNet, 2, 2), (60, 60, 3), 1),
     "HRNet": Case(_of(HRNet, 2, 2, 1, 1, (1, 1)), (32, 32, 3), 4),
@@ -98,7 +97,7 @@ CASES = {
     "ConvNeXt": Case(_of(ConvNeXt, (1, 1, 2, 1), 2), (64, 64, 3), 32),
     "MobileNet": Case(_of(MobileNet, 2), (64, 64, 3), 32),
     "MobileNetV2": Case(
-        _of(MobileNetV2, [(t, 2, min(n, 2), s) for t, _, n, s in MobileNetV2.ROWS], 2, 16), (64, 64, 3), 16
+        _of(MobileNetV2, [(t, 2, 1, s) for t, _, _, s in MobileNetV2.ROWS], 2, 16), (64, 64, 3), 16
     ),
     "MobileNetV3": Case(
         _of(MobileNetV3, [(k, 4, 2, *rest) for k, _, _, *rest in MobileNetV3.ROWS[:9]], 2), (64, 64, 3), 16, 3

@@ -474,12 +474,13 @@ def _couplings(traced: Trace, annotation: Annotation, chosen: set[tuple[Step, Va
         for value in step.inputs:
             readers.setdefault(value, []).append(step)
 
-    def has_map(value: Value) -> bool:
+    def extent(value: Value) -> set[tuple[str, int]]:
         axes = zip(annotation.axes[value], value.shape, strict=True)
-        return any(axis.kind in ("space", "flat") and length > 1 for axis, length in axes)
+        return {(one.kind, one.space) for one, n in axes if one.kind in ("space", "flat") and n > 1}
 
-    def back(step: Step) -> list[Step]:
-        summaries = [value for value in step.inputs if value.depends and not has_map(value)]
+    def back(step: Step, whole: set[tuple[str, int]]) -> list[Step]:
+        """The steps that compute a summary of the map, or of its rows or columns."""
+        summaries = [value for value in step.inputs if value.depends and extent(value) < whole]
         return [value.step for value in summaries if value.step is not None]
 
     def on(step: Step) -> list[Step]:
@@ -489,7 +490,10 @@ def _couplings(traced: Trace, annotation: Annotation, chosen: set[tuple[Step, Va
     for step in traced.steps:
         for value in step.inputs:
             if (step, value) in chosen and value.step is not None:
-                name = _parameter(value.step, back) or _parameter(step, on)
+                whole = extent(step.outputs[0])
+                name = _parameter(value.step, lambda one, whole=whole: back(one, whole)) or _parameter(
+                    step, on
+                )
                 names[name or "an operation without parameters"] = None
     return tuple(names)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hdc.gridding import measure as measure_gridding
     from hdc.layers import Conv, SeparableConv
     from hdc.networks import ContextNetwork
-    from hdc.ops import conv2d, max_pool, separable_conv2d
+    from hdc.ops import conv1d, conv2d, max_pool, separable_conv1d, separable_conv2d
     from hdc.rates import replace_rates
     from hdc.receptive import analyse
     from hdc.schedules import DilationSchedule
@@ -43,11 +43,13 @@ _HOMES = {
     "advise": "hdc.advisor",
     "analyse": "hdc.receptive",
     "compare": "hdc.comparison",
+    "conv1d": "hdc.ops",
     "conv2d": "hdc.ops",
     "expected_ripple": "hdc.gridding",
     "max_pool": "hdc.ops",
     "measure_gridding": "hdc.gridding",
     "replace_rates": "hdc.rates",
+    "separable_conv1d": "hdc.ops",
     "separable_conv2d": "hdc.ops",
 }
 __all__ = [*_HOMES, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -31,7 +31,7 @@ class Cost:
     bytes: int
 
 
-def per_image(model: nnx.Module, image_shape: tuple[int, int, int]) -> Cost:
+def per_image(model: nnx.Module, image_shape: tuple[int, ...]) -> Cost:
     """The cost of one image's forward pass in evaluation.
 
     The model may be abstract (shapes in place of values); only its evaluation is traced.

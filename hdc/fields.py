@@ -299,7 +299,8 @@ class Field(ABC):
     def predicted_ripple(self, stem: bool = True) -> PredictedRipple | None:
         """The ripple to be expected of the trained network, of the axis where it is larger.
 
-        None for parallel branches, after strides and for rates above 1024, of which it says nothing.
+        None for parallel branches, after strides and for rates above 1024, of which it says nothing. For
+        signals it was not tried.
 
         Args:
             stem: whether a 3x3 convolution comes first, as in `net=context`, where the field has no stem.
@@ -310,7 +311,8 @@ class Field(ABC):
         stacks = [[*first, *((self.kernel_size, rate) for _, rate in chains[0])] for chains in self.chains]
         if any(rate > _MAX_RIPPLE_RATE for stack in stacks for _, rate in stack):
             return None
-        return max((predict(stack) for stack in stacks[: len(self._distinct)]), key=lambda one: one.db)
+        found = max((predict(stack) for stack in stacks[: len(self._distinct)]), key=lambda one: one.db)
+        return replace(found, tried=False) if self.dimensions == 1 else found
 
     @property
     def lattice_share(self) -> tuple[float, int | None] | None:

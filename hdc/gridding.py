@@ -1,12 +1,15 @@
 """Measures gridding in a trained network: in its effective receptive field (ERF) and its last feature maps.
 
 Ripples are in dB: above 0, a period stands out from its surroundings. Phase imbalance is a share of variance.
+
+All of it is measured in images, of two axes, and in signals, of one: their steps are called pixels here.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -54,16 +57,16 @@ class Ripple:
         return math.nan if math.isnan(self.peak) else float(self.frequencies[np.argmax(self.decibels)])
 
 
-def _longest(maps: np.ndarray, max_period: int) -> int:
+def _longest(sides: Sequence[int], max_period: int) -> int:
     """The longest period that is measured: at most a quarter of the shorter side."""
-    return min(max_period, min(maps.shape[-2:]) // 4)
+    return min(max_period, min(sides) // 4)
 
 
-def ripple(maps: np.ndarray, max_period: int = 8) -> Ripple:
-    """The periodic ripple of maps, along both axes.
+def ripple(maps: np.ndarray, max_period: int = 8, axes: int = 2) -> Ripple:
+    """The periodic ripple of maps, along their axes.
 
     The power P(f) of a map is that of its lines' discrete-time Fourier transform (mean removed,
-    Hann window), averaged over lines, maps and the two axes. The contrast of f = m/q is
+    Hann window), averaged over lines, maps and axes. The contrast of f = m/q is
     10 log10(P(m/q) / mean(P((m - 1/2)/q), P((m + 1/2)/q))): a comb with period q has its teeth
     at m/q and its valleys half-way between.
 
@@ -73,17 +76,18 @@ def ripple(maps: np.ndarray, max_period: int = 8) -> Ripple:
     (0.5, True)
 
     Args:
-        maps: `[..., height, width]`.
+        maps: `[..., height, width]`, or with one axis `[..., length]`.
         max_period: the longest period in pixels, limited to a quarter of the shorter side: with fewer
             periods, the window cannot tell a tooth from a valley.
+        axes: 2 for maps, 1 for signals.
     """
-    periods = range(2, _longest(maps, max_period) + 1)
+    periods = range(2, _longest(maps.shape[-axes:], max_period) + 1)
     pairs = [(m, q) for q in periods for m in range(1, q // 2 + 1) if math.gcd(m, q) == 1]
     if not pairs:
         return Ripple(np.empty(0), np.empty(0))
     teeth = np.array([m / q for m, q in pairs])
     sides = [np.array([(m + half) / q for m, q in pairs]) for half in (-0.5, 0.5)]
-    powers = _power(maps, np.concatenate([teeth, *sides])).reshape(3, -1)
+    powers = _power(maps, np.concatenate([teeth, *sides]), axes).reshape(3, -1)
     top = powers.max(initial=0.0)
     if not top > 0:
         return Ripple(teeth, np.full(len(teeth), np.nan))
@@ -91,21 +95,22 @@ def ripple(maps: np.ndarray, max_period: int = 8) -> Ripple:
     return Ripple(teeth, 10 * np.log10(powers[0] / powers[1:].mean(axis=0)))
 
 
-def _power(maps: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-    """Mean power at `frequencies`, `[f]`, over the lines along both axes."""
+def _power(maps: np.ndarray, frequencies: np.ndarray, axes: int) -> np.ndarray:
+    """Mean power at `frequencies`, `[f]`, over the lines along the last `axes` axes."""
     maps = maps.astype(np.float64)
-    maps = maps - maps.mean(axis=(-2, -1), keepdims=True)
+    maps = maps - maps.mean(axis=tuple(range(-axes, 0)), keepdims=True)
     total = np.zeros(len(frequencies))
-    for lines in (maps, maps.swapaxes(-2, -1)):
+    for axis in range(-1, -axes - 1, -1):
+        lines = maps.swapaxes(axis, -1)
         size = lines.shape[-1]
         position = np.arange(size)
         window = 0.5 - 0.5 * np.cos(2 * np.pi * (position + 0.5) / size)
         waves = window[:, None] * np.exp(-2j * np.pi * np.outer(position, frequencies))
         total += np.mean(np.abs(lines @ waves) ** 2, axis=tuple(range(lines.ndim - 1)))
-    return total / 2
+    return total / axes
 
 
-def phase_imbalance(maps: np.ndarray, max_period: int = 8) -> np.ndarray:
+def phase_imbalance(maps: np.ndarray, max_period: int = 8, axes: int = 2) -> np.ndarray:
     """How much of the maps' local variance is explained by a pixel's position (phase) within an r x r cell.
 
     The maps are divided into windows of 3r x 3r pixels, in which each phase has 3 x 3 values. The moving
@@ -122,42 +127,74 @@ def phase_imbalance(maps: np.ndarray, max_period: int = 8) -> np.ndarray:
     change from window to window; 0 for slopes and for white noise (within 0.003 over a thousand maps of
     64 x 64, 0.05 for a single map); below 0 if neighbouring periods have opposite signs.
 
+    A signal has windows of 3r steps and blocks of r, which share edges. White noise would therefore give
+    more than 0: a share c of the mean d_p(i)^2 that is known exactly (0.2 for r = 2, 0.011 for r = 8). This
+    part is subtracted from the mean product, and the result is divided by 1 - c: a pattern still gives 1.
+
     >>> stripes = np.tile([0.0, 1.0], (32, 16))
     >>> phase_imbalance(stripes, max_period=2).round(3).tolist()
     [1.0]
 
     Args:
-        maps: `[..., height, width]`.
+        maps: `[..., height, width]`, or with one axis `[..., length]`.
         max_period: the largest r, limited as in `ripple`.
+        axes: 2 for maps, 1 for signals.
 
     Returns:
         `[p]`, for r = 2, 3, ...; NaN if every map is constant.
     """
-    height, width = maps.shape[-2:]
-    longest = _longest(maps, max_period)
+    sides = maps.shape[-axes:]
+    longest = _longest(sides, max_period)
     if longest < 2:
         return np.empty(0)
     # With the maps last, sums over pixels are sums of long rows.
-    maps = np.moveaxis(maps.reshape(-1, height, width), 0, -1).astype(np.float64, order="C")
-    if not np.any(np.ptp(maps, axis=(0, 1)) > 0):
+    maps = np.moveaxis(maps.reshape(-1, *sides), 0, -1).astype(np.float64, order="C")
+    spatial = tuple(range(axes))
+    if not np.any(np.ptp(maps, axis=spatial) > 0):
         return np.full(longest - 1, math.nan)
-    maps = maps - maps.mean(axis=(0, 1))
+    maps = maps - maps.mean(axis=spatial)
     least = _FLOOR * _squares(maps) / maps.size
     shares = []
     for period in range(2, longest + 1):
-        edge = period // 2
-        trend = np.tensordot(_moving_average(height, period), maps, axes=1)
-        trend = np.matmul(_moving_average(width, period), trend)
-        here = maps[edge : height - edge, edge : width - edge]
-        x, left = (_windows(values, period) for values in (here, here - trend))
-        variance = _squares(x - x.mean(axis=(1, 2, 4, 5), keepdims=True)) / x.size
-        left = left - left.mean(axis=(2, 5), keepdims=True)
-        rows, columns = left.sum(axis=4), left.sum(axis=1)
-        # All pairs but those in one row or one column; the squares, subtracted twice, are added back.
-        pairs = _squares(rows.sum(axis=1)) - _squares(rows) - _squares(columns) + _squares(left)
-        between = pairs / (left.size * (_WINDOW - 1) ** 2)
-        shares.append(between / (variance + least))
+        kept = slice(period // 2, -(period // 2))
+        trend = np.tensordot(_moving_average(sides[0], period), maps, axes=1)
+        if axes == 2:
+            trend = np.matmul(_moving_average(sides[1], period), trend)
+        here = maps[(kept,) * axes]
+        x, left = _windows(here, period), _phases(here - trend, period)
+        inside = tuple(at for axis in spatial for at in (3 * axis + 1, 3 * axis + 2))
+        variance = _squares(x - x.mean(axis=inside, keepdims=True)) / x.size
+        chance = _chance(period) if axes == 1 else 0.0
+        between = _between(left) - chance * _squares(left) / left.size
+        shares.append(between / (1 - chance) / (variance + least))
     return np.array(shares)
+
+
+def _phases(maps: np.ndarray, period: int) -> np.ndarray:
+    """Maps in windows, see `_windows`, minus the mean of each block."""
+    windows = _windows(maps, period)
+    return windows - windows.mean(axis=tuple(range(2, windows.ndim, 3)), keepdims=True)
+
+
+def _between(left: np.ndarray) -> float:
+    """The mean product of two blocks of a window that differ along every axis, see `phase_imbalance`."""
+    # All pairs but those in one row or one column; the squares, subtracted twice, are added back.
+    pairs, blocks = 0.0, range(1, left.ndim - 1, 3)
+    for summed in itertools.product((True, False), repeat=len(blocks)):
+        one = left
+        for axis, sum_it in zip(reversed(blocks), summed, strict=True):
+            one = one.sum(axis=axis) if sum_it else one
+        pairs += (-1) ** summed.count(False) * _squares(one)
+    return pairs / (left.size * (_WINDOW - 1) ** len(blocks))
+
+
+@cache
+def _chance(period: int) -> float:
+    """What `_between` is of white noise in a signal, as a share of the mean square."""
+    average = _moving_average(_WINDOW * period + 2 * (period // 2), period)
+    # The response to a unit impulse at each step: these add up to that to white noise.
+    left = _phases(np.eye(*average.shape, k=period // 2) - average, period)
+    return _between(left) * left.size / _squares(left)
 
 
 def _squares(values: np.ndarray) -> float:
@@ -174,33 +211,37 @@ def _moving_average(size: int, period: int) -> np.ndarray:
 
 
 def _windows(maps: np.ndarray, period: int) -> np.ndarray:
-    """The centre of maps `[h, w, n]` in whole windows: `[rows, 3, period, columns, 3, period, n]`."""
+    """The centre of maps in whole windows: `[h, w, n]` to `[rows, 3, period, columns, 3, period, n]`, and
+    signals `[length, n]` to `[count, 3, period, n]`."""
     side = _WINDOW * period
-    rows, columns = maps.shape[0] // side, maps.shape[1] // side
-    top, left = (maps.shape[0] - rows * side) // 2, (maps.shape[1] - columns * side) // 2
-    maps = maps[top : top + rows * side, left : left + columns * side]
-    return maps.reshape(rows, _WINDOW, period, columns, _WINDOW, period, -1)
+    counts = [length // side for length in maps.shape[:-1]]
+    starts = [(length - n * side) // 2 for length, n in zip(maps.shape, counts, strict=False)]
+    centre = tuple(slice(start, start + n * side) for start, n in zip(starts, counts, strict=True))
+    cells = itertools.chain.from_iterable((n, _WINDOW, period) for n in counts)
+    return maps[centre].reshape(*cells, -1)
 
 
-def erf_area(erf: np.ndarray, share: float, centre: tuple[float, float]) -> float:
+def erf_area(erf: np.ndarray, share: float, centre: Sequence[float]) -> float:
     """Area of the smallest centred square that holds a share of an ERF's mass (Ding et al. 2022, RepLKNet).
+
+    Of a signal, it is the length of the smallest centred interval.
 
     >>> erf_area(np.ones((9, 9)), 0.3, centre=(4, 4))
     25.0
 
     Args:
-        erf: `[height, width]`, not negative.
+        erf: `[height, width]` or `[length]`, not negative.
         share: of the sum of `erf`, above 0 and at most 1.
         centre: row and column of the square's centre, on a pixel (odd sides) or between two (even sides).
 
     Returns:
-        The area within the map in pixels^2; NaN if `erf` is zero or not finite.
+        The area within the map in pixels^2, of a signal in steps; NaN if `erf` is zero or not finite.
     """
     total = erf.sum()
     if not 0 < total < math.inf:
         return math.nan
     away = [np.abs(np.arange(side) - middle) for side, middle in zip(erf.shape, centre, strict=True)]
-    _, ring = np.unique(np.maximum(away[0][:, None], away[1]), return_inverse=True)
+    _, ring = np.unique(reduce(np.maximum.outer, away), return_inverse=True)
     held = np.cumsum(np.bincount(ring.ravel(), weights=erf.ravel()))
     # The sum may miss the share by rounding.
     return float(np.cumsum(np.bincount(ring.ravel()))[np.argmax(held >= share * total * (1 - 1e-12))])
@@ -214,13 +255,13 @@ def _erf_sum(
 
     def centre(x: Array) -> Array:
         maps = getattr(model, "features", model)(x)
-        return maps[:, maps.shape[1] // 2, maps.shape[2] // 2]
+        return maps[:, *(side // 2 for side in maps.shape[1:-1])]
 
     outputs, pullback = jax.vjp(centre, normalise(images))
     channels = outputs.shape[1]
     one_hot = jnp.broadcast_to(jnp.eye(channels)[:, None], (channels, *outputs.shape))
     (gradients,) = jax.vmap(pullback)(one_hot)
-    return jnp.sum(jnp.abs(gradients), axis=(0, 1, 4))
+    return jnp.sum(jnp.abs(gradients), axis=(0, 1, gradients.ndim - 1))
 
 
 def effective_receptive_field(
@@ -230,13 +271,13 @@ def effective_receptive_field(
 
     Args:
         graph, state: a model in evaluation mode that has `features`.
-        normalise: turns uint8 images into the network's input.
-        images: `[n, height, width, channels]` uint8.
+        normalise: turns images into the network's input.
+        images: `[n, height, width, channels]`, or signals `[n, length, channels]`.
 
     Returns:
-        `[height, width]`, summed over input and feature channels, averaged over images.
+        `[height, width]` or `[length]`, summed over input and feature channels, averaged over images.
     """
-    total = np.zeros(images.shape[1:3])
+    total = np.zeros(images.shape[1:-1])
     for start in range(0, len(images), _ERF_BATCH):
         total += np.asarray(_erf_sum(graph, state, normalise, images[start : start + _ERF_BATCH]))
     return total / len(images)
@@ -262,9 +303,9 @@ def expected_ripple(
     (0.5, True)
 
     Args:
-        model: takes `[batch, height, width, channels]`, normalised; its last maps are `model.features(x)`, or
-            `model(x)` without that method. It is not changed.
-        input_shape: height, width and channels.
+        model: takes `[batch, height, width, channels]` or signals `[batch, length, channels]`, normalised.
+            Its last maps are `model.features(x)`, or `model(x)` without that method. It is not changed.
+        input_shape: height, width and channels, or length and channels.
         max_period: the longest period in pixels, limited as in `ripple`.
         draws: networks.
         seed: of the kernels and the images.
@@ -273,10 +314,13 @@ def expected_ripple(
         Contrasts of the networks' mean powers.
 
     Raises:
-        InputError: if `input_shape` is not of three positive numbers.
+        InputError: if `input_shape` is not of two or three positive numbers.
     """
-    if len(input_shape) != 3 or min(input_shape) < 1:
-        raise InputError(f"input_shape must be (height, width, channels), got {tuple(input_shape)}")
+    if len(input_shape) not in (2, 3) or min(input_shape) < 1:
+        raise InputError(
+            f"input_shape must be (height, width, channels), got {tuple(input_shape)}; of signals it is "
+            "(length, channels)"
+        )
     generator = np.random.default_rng(seed)
     images = _one_over_f((_NOISE, *input_shape), generator)
     graph, kernels, rest = nnx.split(evaluation(_Features(model)), nnx.Param, ...)
@@ -285,7 +329,7 @@ def expected_ripple(
         shuffled = jax.tree.map(lambda kernel: _shuffled(kernel, generator), kernels)
         field = effective_receptive_field(graph, nnx.merge_state(shuffled, rest), _as_it_is, images)
         fields.append(field / max(field.sum(), np.finfo(float).tiny))
-    return ripple(np.stack(fields), max_period)
+    return ripple(np.stack(fields), max_period, len(input_shape) - 1)
 
 
 def _shuffled(kernel: Array, generator: np.random.Generator) -> Array:
@@ -298,13 +342,14 @@ def _shuffled(kernel: Array, generator: np.random.Generator) -> Array:
 
 
 def _one_over_f(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """Images of mean 0 and variance 1 whose power falls with frequency as that of natural ones."""
-    across = np.hypot(np.fft.fftfreq(shape[1])[:, None], np.fft.fftfreq(shape[2]))
-    across[0, 0] = 1 / max(shape[1:3])
-    waves = np.fft.fft2(generator.standard_normal(shape), axes=(1, 2)) / across[..., None]
-    images = np.fft.ifft2(waves, axes=(1, 2)).real
-    images -= images.mean((1, 2), keepdims=True)
-    return (images / images.std((1, 2), keepdims=True)).astype(np.float32)
+    """Images or signals of mean 0 and variance 1 whose power falls with frequency as that of natural ones."""
+    sides, axes = shape[1:-1], tuple(range(1, len(shape) - 1))
+    across = reduce(np.hypot.outer, [np.abs(np.fft.fftfreq(side)) for side in sides])
+    across.flat[0] = 1 / max(sides)
+    waves = np.fft.fftn(generator.standard_normal(shape), axes=axes) / across[..., None]
+    images = np.fft.ifftn(waves, axes=axes).real
+    images -= images.mean(axes, keepdims=True)
+    return (images / images.std(axes, keepdims=True)).astype(np.float32)
 
 
 def _as_it_is(images: Array) -> Array:
@@ -347,32 +392,36 @@ def _seen(model: nnx.Module, shape: tuple[int, ...]) -> Analysis | None:
         return None
 
 
-def _feature_stride(seen: Analysis | None, shape: tuple[int, ...], maps: tuple[int, ...]) -> tuple[int, int]:
+def _feature_stride(seen: Analysis | None, shape: tuple[int, ...], maps: tuple[int, ...]) -> list[int]:
     """Image pixels from one feature to the next, per axis; at least 1."""
     strides = seen.output_stride if seen else None
     if strides is None:
-        strides = (shape[1] // maps[1], shape[2] // maps[2])
-    return max(1, int(strides[0])), max(1, int(strides[1]))
+        strides = [side // length for side, length in zip(shape[1:-1], maps[1:-1], strict=True)]
+    return [max(1, int(stride)) for stride in strides]
 
 
-def _field(seen: Analysis | None, shape: tuple[int, ...]) -> tuple[tuple[float, float], float]:
+def _field(seen: Analysis | None, shape: tuple[int, ...]) -> tuple[list[float], float]:
     """The centre of the theoretical receptive field, and how many image pixels its box covers.
 
     If the field is not known: the centre of the image, and NaN.
     """
+    sides = shape[1:-1]
     if seen is None:
-        return ((shape[1] - 1) / 2, (shape[2] - 1) / 2), math.nan
-    (top, left), (height, width) = seen.paths.origin, seen.paths.size
-    rows, columns = min(shape[1], top + height) - max(0, top), min(shape[2], left + width) - max(0, left)
-    return (top + (height - 1) / 2, left + (width - 1) / 2), float(rows * columns)
+        return [(side - 1) / 2 for side in sides], math.nan
+    box = list(zip(seen.paths.origin, seen.paths.size, strict=True))
+    covered = [
+        min(side, start + length) - max(0, start) for side, (start, length) in zip(sides, box, strict=True)
+    ]
+    return [start + (length - 1) / 2 for start, length in box], float(math.prod(covered))
 
 
-def _averaged(images: np.ndarray, by: tuple[int, int]) -> np.ndarray:
+def _averaged(images: np.ndarray, by: Sequence[int]) -> np.ndarray:
     """Means over cells of `by` pixels, without incomplete cells: `[n, h, w, c]` to `[n, h', w', c]`."""
-    n, height, width, channels = images.shape
-    rows, columns = height // by[0], width // by[1]
-    cut = images[:, : rows * by[0], : columns * by[1]]
-    return cut.reshape(n, rows, by[0], columns, by[1], channels).mean(axis=(2, 4))
+    counts = [side // step for side, step in zip(images.shape[1:-1], by, strict=True)]
+    cut = images[:, *(slice(count * step) for count, step in zip(counts, by, strict=True))]
+    cells = itertools.chain.from_iterable(zip(counts, by, strict=True))
+    within = tuple(range(2, 2 * len(by) + 1, 2))
+    return cut.reshape(len(images), *cells, images.shape[-1]).mean(axis=within)
 
 
 @dataclass(frozen=True)
@@ -390,7 +439,8 @@ def measure(
     images: np.ndarray,
     max_period: int = 8,
 ) -> Measured:
-    """Measure the gridding of a trained model on held-out images `[n, height, width, channels]` uint8.
+    """Measure the gridding of a trained model on held-out images `[n, height, width, channels]`, or signals
+    `[n, length, channels]`.
 
     >>> from hdc import DilationSchedule
     >>> from hdc.networks import ContextNetwork
@@ -406,7 +456,8 @@ def measure(
 
     - `erf_ripple` in dB and `erf_ripple_frequency` in cycles per pixel: the peak of the `ripple` of the
       effective receptive field of the feature at the centre.
-    - `erf_area_20`, `_30`, `_50`, `_99`: its `erf_area` in pixels^2 at that % of its mass.
+    - `erf_area_20`, `_30`, `_50`, `_99`: its `erf_area` in pixels^2 (of signals in steps) at that %
+      of its mass.
     - `erf_fill_20`, ...: this area divided by that of the theoretical receptive field there, the box that
       `hdc.receptive.analyse` finds, within the image; NaN if it finds none. Above 1 if a statistic of the
       whole map, such as group normalisation, sees beyond the box.
@@ -416,7 +467,8 @@ def measure(
       that of the same input, per period: the largest, and its period in features.
     """
     erf = effective_receptive_field(graph, state, normalise, images)
-    of_erf = ripple(erf, max_period)
+    axes = erf.ndim
+    of_erf = ripple(erf, max_period, axes)
     shape = (1, *images.shape[1:])
     seen = _seen(nnx.merge(graph, state), shape)
     centre, field = _field(seen, shape)
@@ -424,11 +476,11 @@ def measure(
     maps = np.asarray(_features(graph, state, normalise, images))
     inputs = _averaged(np.asarray(normalise(jnp.asarray(images))), _feature_stride(seen, shape, maps.shape))
     maps, inputs = np.moveaxis(maps, -1, 1), np.moveaxis(inputs, -1, 1)
-    of_maps, of_input = ripple(maps, max_period), ripple(inputs, max_period)
+    of_maps, of_input = (ripple(one, max_period, axes) for one in (maps, inputs))
     # Without padding, the feature maps are smaller than the averaged input and resolve fewer periods.
     shared = min(len(of_maps.frequencies), len(of_input.frequencies))
     excess = Ripple(of_maps.frequencies[:shared], of_maps.decibels[:shared] - of_input.decibels[:shared])
-    phases, input_phases = phase_imbalance(maps, max_period), phase_imbalance(inputs, max_period)
+    phases, input_phases = (phase_imbalance(one, max_period, axes) for one in (maps, inputs))
     shared = min(len(phases), len(input_phases))
     imbalance = phases[:shared] - input_phases[:shared]
     known = shared > 0 and not np.isnan(imbalance).any()

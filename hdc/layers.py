@@ -1,6 +1,6 @@
 """Convolution layers as Flax NNX modules: dense, depthwise, pointwise, depthwise separable, or by name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypedDict, Unpack
@@ -11,8 +11,8 @@ from jax import Array
 
 from hdc import registry
 from hdc.errors import InputError
-from hdc.ops import Padding, conv2d, separable_conv2d
-from hdc.ops.convolution import Pair, check_groups, pair
+from hdc.ops import Padding, conv1d, conv2d, separable_conv1d, separable_conv2d
+from hdc.ops.convolution import Padding1d, Pair, check_groups, per_axis
 
 _initializer = nnx.initializers.he_normal()
 _chosen: ContextVar[tuple[str, Any]] = ContextVar("layer", default=("standard", None))
@@ -23,7 +23,7 @@ class Geometry(TypedDict, total=False):
 
     rate: Pair
     strides: Pair
-    padding: Padding
+    padding: Padding | Padding1d
 
 
 class Conv(nnx.Module):
@@ -33,11 +33,18 @@ class Conv(nnx.Module):
     >>> layer(jnp.zeros((1, 32, 32, 3))).shape
     (1, 32, 32, 16)
 
+    A kernel size of one number in a tuple is for signals, `[b, length, in_features]`:
+
+    >>> layer = Conv(3, 16, (3,), rate=2, padding="CAUSAL", rngs=nnx.Rngs(0))
+    >>> layer(jnp.zeros((1, 100, 3))).shape
+    (1, 100, 16)
+
     Args:
         in_features, out_features: channels in and out.
-        kernel_size, rate, strides: one integer for both axes, or (height, width).
+        kernel_size: one integer for both axes, or (height, width); of signals (length,).
+        rate, strides: one integer, or one per axis.
         groups: feature groups; must divide both numbers of channels.
-        padding: "SAME", "VALID" or explicit pairs, see `hdc.ops.conv2d`.
+        padding: "SAME", "VALID" or explicit pairs, see `hdc.ops.conv2d`, and for signals `hdc.ops.conv1d`.
         use_bias: whether to add one bias per output channel.
         rngs: `params` is used. Kernels start He-normal, biases at zero.
 
@@ -54,20 +61,22 @@ class Conv(nnx.Module):
         rate: Pair = 1,
         groups: int = 1,
         strides: Pair = 1,
-        padding: Padding = "SAME",
+        padding: Padding | Padding1d = "SAME",
         use_bias: bool = True,
         rngs: nnx.Rngs,
     ):
         check_groups(groups, in_features, out_features)
-        self.rate, self.strides = pair("rate", rate), pair("strides", strides)
+        axes = axes_of(kernel_size)
+        self.rate, self.strides = per_axis("rate", rate, axes), per_axis("strides", strides, axes)
         self.groups, self.padding = groups, padding
-        shape = (*pair("kernel_size", kernel_size), in_features // groups, out_features)
+        shape = (*per_axis("kernel_size", kernel_size, axes), in_features // groups, out_features)
         self.kernel = nnx.Param(_initializer(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
 
     def __call__(self, x: Array, *, relu: bool = False) -> Array:
         """Apply the layer; `relu` adds a ReLU in the same pass."""
-        return conv2d(
+        convolve: Any = conv1d if len(self.rate) == 1 else conv2d
+        return convolve(
             x,
             self.kernel[...],
             None if self.bias is None else self.bias[...],
@@ -80,7 +89,7 @@ class Conv(nnx.Module):
 
 
 class DepthwiseConv(Conv):
-    """Convolution with one filter per channel: `[b, h, w, c]` to `[b, h', w', c]`."""
+    """Convolution with one filter per channel: `[b, h, w, c]` to `[b, h', w', c]`; signals as in `Conv`."""
 
     def __init__(
         self,
@@ -97,10 +106,15 @@ class DepthwiseConv(Conv):
 
 
 class PointwiseConv(Conv):
-    """A 1 x 1 convolution: mixes the channels, `[b, h, w, in_features]` to `[b, h, w, out_features]`."""
+    """A 1 x 1 convolution: mixes the channels, `[b, h, w, in_features]` to `[b, h, w, out_features]`.
 
-    def __init__(self, in_features: int, out_features: int, *, use_bias: bool = True, rngs: nnx.Rngs):
-        super().__init__(in_features, out_features, 1, use_bias=use_bias, rngs=rngs)
+    With `axes=1` it is for signals: `[b, length, in_features]` to `[b, length, out_features]`.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, axes: int = 2, use_bias: bool = True, rngs: nnx.Rngs
+    ):
+        super().__init__(in_features, out_features, (1,) * axes, use_bias=use_bias, rngs=rngs)
 
 
 class SeparableConv(nnx.Module):
@@ -125,12 +139,15 @@ class SeparableConv(nnx.Module):
         **geometry: Unpack[Geometry],
     ):
         self.depthwise = DepthwiseConv(in_features, kernel_size, use_bias=False, rngs=rngs, **geometry)
-        self.pointwise = PointwiseConv(in_features, out_features, use_bias=use_bias, rngs=rngs)
+        self.pointwise = PointwiseConv(
+            in_features, out_features, axes=axes_of(kernel_size), use_bias=use_bias, rngs=rngs
+        )
 
     def __call__(self, x: Array, *, relu: bool = False) -> Array:
         """Apply the layer; `relu` adds a ReLU in the same pass."""
         depthwise, pointwise = self.depthwise, self.pointwise
-        return separable_conv2d(
+        convolve: Any = separable_conv1d if len(depthwise.rate) == 1 else separable_conv2d
+        return convolve(
             x,
             depthwise.kernel[...],
             pointwise.kernel[...],
@@ -180,7 +197,7 @@ def dilated(
     *,
     rate: Pair = 1,
     strides: Pair = 1,
-    padding: Padding = "SAME",
+    padding: Padding | Padding1d = "SAME",
     use_bias: bool = True,
     rngs: nnx.Rngs,
 ) -> nnx.Module:
@@ -218,10 +235,15 @@ def dilated(
     return made
 
 
-def crop(x: Array, height: int, width: int) -> Array:
-    """The central `height` x `width` of maps `[b, h, w, ...]`; what VALID layers of odd kernels look at."""
-    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
-    return x[:, top : top + height, left : left + width]
+def axes_of(kernel_size: Pair) -> int:
+    """How many spatial axes a layer's kernel size is for: 1 for one number in a tuple, else 2."""
+    return 1 if isinstance(kernel_size, Sequence) and len(kernel_size) == 1 else 2
+
+
+def crop(x: Array, *sides: int) -> Array:
+    """The central `sides` of maps `[b, h, w, ...]` or signals; what VALID layers of odd kernels look at."""
+    starts = [(length - side) // 2 for length, side in zip(x.shape[1:], sides, strict=False)]
+    return x[:, *(slice(start, start + side) for start, side in zip(starts, sides, strict=True))]
 
 
 def evaluation(model: nnx.Module) -> nnx.Module:

@@ -22,7 +22,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,7 @@ from hdc.errors import InputError, printable, unknown
 
 Task = Literal["classification", "dense", "regression"]
 Kind = Literal["network", "dataset", "layer", "measure", "optimizer"]
+Input = Literal["images", "signals"]
 
 GROUP = "hdc.plugins"  # of the entry points
 
@@ -57,6 +58,41 @@ class Images:
     channels: int
     classes: int
     task: Task
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: height, width and channels."""
+        return self.height, self.width, self.channels
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a network for signals is built for: `Images` of one axis.
+
+    Attributes:
+        length: of a signal, in steps.
+        channels, classes: as of `Images`.
+        task: as of `Images`, with "dense" for logits per step, `[b, length, classes]`.
+    """
+
+    length: int
+    channels: int
+    classes: int
+    task: Task
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of one signal: length and channels."""
+        return self.length, self.channels
+
+
+def inputs(shape: Sequence[int], classes: int, task: Task) -> Images | Signals:
+    """`Images` for the shape (height, width, channels), `Signals` for (length, channels)."""
+    *sides, channels = shape
+    if len(sides) == 1:
+        return Signals(sides[0], channels, classes, task)
+    height, width = sides
+    return Images(height, width, channels, classes, task)
 
 
 @dataclass(frozen=True)
@@ -94,6 +130,7 @@ class Part:
         make: the function.
         options: the frozen dataclass of its options.
         origin: where it comes from; None for our own.
+        takes: of a network: what it can be built for.
     """
 
     kind: Kind
@@ -101,6 +138,7 @@ class Part:
     make: Callable[..., Any]
     options: type
     origin: Origin | None
+    takes: tuple[Input, ...] = ("images",)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}" + (f" ({self.origin})" if self.origin else "")
@@ -111,14 +149,19 @@ _problems: list[str] = []  # of plugins that cannot be used, one line each
 _loading: importlib.metadata.EntryPoint | None = None
 
 
-def network(name: str, options: type = NoOptions) -> Callable[[F], F]:
+def network(
+    name: str, options: type = NoOptions, *, takes: tuple[Input, ...] = ("images",)
+) -> Callable[[F], F]:
     """Register `(options, schedule, images, *, rngs) -> nnx.Module` as `net=NAME`.
 
     The function gets a `DilationSchedule` and `Images`. The module maps `[b, h, w, channels]` to logits; a
     method `features(x)` that returns its last feature maps is what gridding is measured in. Layers made by
     `hdc.layers.dilated` are those that `net.layer` names.
+
+    With "signals" in `takes` it also gets `Signals`, and its module maps `[b, length, channels]`; with
+    `takes=("signals",)` it gets nothing else.
     """
-    return _registering("network", name, options)
+    return _registering("network", name, options, takes)
 
 
 def dataset(name: str, options: type = NoOptions) -> Callable[[F], F]:
@@ -130,7 +173,8 @@ def layer(name: str, options: type = NoOptions) -> Callable[[F], F]:
     """Register a layer as `net.layer=NAME`, its options as `layer.OPTION`.
 
     `(options, in_features, features, *, rate, kernel_size, strides, padding, use_bias, rngs) -> nnx.Module`,
-    which maps `[b, h, w, in_features]` to `[b, h', w', features]` as `hdc.layers.Conv` does.
+    which maps `[b, h, w, in_features]` to `[b, h', w', features]` as `hdc.layers.Conv` does. In a network for
+    signals, `kernel_size` is one number in a tuple, and the layer maps `[b, length, in_features]`.
     """
     return _registering("layer", name, options)
 
@@ -205,11 +249,13 @@ def _entry_points() -> list[importlib.metadata.EntryPoint]:
     return sorted(importlib.metadata.entry_points(group=GROUP), key=lambda one: one.name)
 
 
-def _registering(kind: Kind, name: str, options: type) -> Callable[[F], F]:
+def _registering(
+    kind: Kind, name: str, options: type, takes: tuple[Input, ...] = ("images",)
+) -> Callable[[F], F]:
     def register(function: F) -> F:
         if not isinstance(name, str) or not re.fullmatch(r"[a-z]\w*", name, re.ASCII):
             raise InputError(f"{kind} {name!r}: a name has small letters, digits and '_', such as my_{kind}")
-        part = Part(kind, name, function, options, _origin(function.__module__))
+        part = Part(kind, name, function, options, _origin(function.__module__), takes)
         known = _parts.get((kind, name))
         if known is not None and (known.make.__module__, known.make.__qualname__) != (
             function.__module__,
@@ -218,6 +264,9 @@ def _registering(kind: Kind, name: str, options: type) -> Callable[[F], F]:
             taken = "is one of hdc's own" if known.origin is None else f"is taken by {known.origin}"
             raise InputError(f"{kind} {name!r}: the name {taken}, choose another")
         _check_options(f"{kind} {name!r}", options)
+        if not takes or not {*takes} <= {*get_args(Input)}:
+            allowed = " or ".join(map(repr, get_args(Input)))
+            raise InputError(f"{kind} {name!r}: takes must be a tuple of {allowed}, got {takes!r}")
         _parts[kind, name] = part
         return function
 

@@ -105,7 +105,7 @@ def predict(
     return PredictedRipple(db, frequency, tried(layers))
 
 
-TRIED = "3 to 8 layers of kernel size 3 or 5 and rates to 16"
+TRIED = "3 to 8 layers of kernel size 3 or 5 and rates to 16, on images"
 """What `tried` accepts, in words: what `study=ripple` trained, after `STEM`."""
 
 

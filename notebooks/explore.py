@@ -135,7 +135,7 @@ pl.DataFrame(kept["confusion"], schema=names).insert_column(0, pl.Series("truth"
 
 # %%
 erf = run.artifact("gridding", seed)["erf"]
-profile = erf[erf.shape[0] // 2]
+profile = erf if erf.ndim == 1 else erf[erf.shape[0] // 2]  # signals have one axis
 figure = Figure(figsize=(6, 2.6), layout="constrained")
 axis = figure.subplots()
 axis.semilogy(np.arange(len(profile)) - len(profile) // 2, np.maximum(profile / erf.max(), 1e-6), ".-")

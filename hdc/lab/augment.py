@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from hdc.errors import InputError
-from hdc.lab.config import PartConfig
+from hdc.lab.config import ALONG_TIME, PartConfig
 from hdc.lab.data.dataset import Dataset
 
 _OTHERS = 2**31  # keeps the keys of what came after flips apart from those of flips
@@ -16,12 +16,17 @@ _OTHERS = 2**31  # keeps the keys of what came after flips apart from those of f
 Augment = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
-def window(chosen: PartConfig, dataset: Dataset) -> tuple[int, int]:
-    """Height and width of the images that training sees.
+def window(chosen: PartConfig, dataset: Dataset) -> tuple[int, ...]:
+    """Height and width of the images that training sees, or the length of the signals.
 
     Raises:
-        InputError: if `crop`, `scale` or `rotations` do not fit the images.
+        InputError: if what is asked for is not for images, or not for signals, or `crop`, `scale` or
+            `rotations` do not fit the images.
     """
+    if dataset.kind == "signals":
+        return _signal_window(chosen, dataset)
+    if ALONG_TIME in chosen.flips:
+        raise InputError(f"data.flips=[{ALONG_TIME}] is for signals, and {dataset.name} has images")
     height, width, _ = dataset.image_shape
     seen = (height, width) if chosen.crop is None else (chosen.crop, chosen.crop)
     if seen[0] > height or seen[1] > width:
@@ -42,8 +47,28 @@ def window(chosen: PartConfig, dataset: Dataset) -> tuple[int, int]:
     return seen
 
 
+def _signal_window(chosen: PartConfig, dataset: Dataset) -> tuple[int]:
+    """As `window`, of signals."""
+    asked = {key: getattr(chosen, key) for key in ("scale", "rotations", "brightness", "contrast")}
+    asked["flips"] = [flip for flip in chosen.flips if flip != ALONG_TIME]
+    for key, value in asked.items():
+        if value:
+            shown = f"[{','.join(value)}]" if key == "flips" else str(value).lower()
+            raise InputError(
+                f"data.{key}={shown} is for images, and {dataset.name} has signals: for these there are "
+                f"data.flips=[{ALONG_TIME}] and data.crop"
+            )
+    length, _ = dataset.image_shape
+    if chosen.crop is not None and chosen.crop > length:
+        raise InputError(
+            f"data.crop={chosen.crop} is longer than the signals of {dataset.name}, {length} steps"
+        )
+    return (length if chosen.crop is None else chosen.crop,)
+
+
 def augment_of(chosen: PartConfig, dataset: Dataset) -> Augment:
-    """A function of images `[b, h, w, c]`, their labels and a key: both changed as `config.data` asks.
+    """A function of images `[b, h, w, c]` or signals, their labels and a key: it changes both as
+    `config.data` asks.
 
     Images keep their values where they are only moved; scaled, brightened or contrasted ones are float32.
 
@@ -51,7 +76,7 @@ def augment_of(chosen: PartConfig, dataset: Dataset) -> Augment:
         InputError: where what is asked does not fit the images or the task.
     """
     seen = window(chosen, dataset)
-    moves = seen != dataset.image_shape[:2] or bool(chosen.scale)
+    moves = seen != dataset.image_shape[:-1] or bool(chosen.scale)
     shades = chosen.brightness or chosen.contrast
     if shades and dataset.task == "regression":
         key = "brightness" if chosen.brightness else "contrast"
@@ -80,7 +105,7 @@ def augment_of(chosen: PartConfig, dataset: Dataset) -> Augment:
 def flipped(images: Array, labels: Array, flips: Sequence[str], key: Array) -> tuple[Array, Array]:
     """Mirror each image, and its map of labels, with probability 1/2 along each axis of `flips`."""
     for flip, flip_key in zip(flips, jax.random.split(key, max(1, len(flips))), strict=False):
-        axis = 2 if flip == "horizontal" else 1
+        axis = 2 if flip == "horizontal" else 1  # also of signals
         mirror = jax.random.bernoulli(flip_key, shape=(len(images),))
         images, labels = _where(mirror, lambda maps, axis=axis: jnp.flip(maps, axis), images, labels)
     return images, labels
@@ -96,37 +121,40 @@ def turned(images: Array, labels: Array, key: Array) -> tuple[Array, Array]:
 
 
 def windows(
-    images: Array, labels: Array, size: tuple[int, int], scale: Sequence[float], key: Array
+    images: Array, labels: Array, size: tuple[int, ...], scale: Sequence[float], key: Array
 ) -> tuple[Array, Array]:
-    """A window of each image at a random place, after the image was scaled by a random factor.
+    """A window of each image at a random place, after the image was scaled by a random factor; or of each
+    signal, which is not scaled.
 
     Images and targets are interpolated (linear, averaged where they shrink); a label is that of the nearest
     pixel.
 
     Args:
         images, labels: of a batch.
-        size: height and width of the windows.
+        size: height and width of the windows, or their length.
         scale: the smallest and the largest factor; empty for none.
         key: of the batch.
     """
-    factor_key, top_key, left_key = jax.random.split(key, 3)
-    count, sides = len(images), np.array(images.shape[1:3])
+    factor_key, *place_keys = jax.random.split(key, 3)
+    count, sides = len(images), np.array(images.shape[1 : 1 + len(size)])
     if not scale:
         room = sides - np.array(size)
-        top = jax.random.randint(top_key, (count,), 0, room[0] + 1)
-        left = jax.random.randint(left_key, (count,), 0, room[1] + 1)
+        places = [
+            jax.random.randint(one, (count,), 0, most + 1)
+            for one, most in zip(place_keys, room, strict=False)
+        ]
 
-        def cut(map_: Array, top: Array, left: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(
-                jax.lax.dynamic_slice_in_dim(map_, top, size[0], 0), left, size[1], 1
-            )
+        def cut(map_: Array, *places: Array) -> Array:
+            for axis, (place, length) in enumerate(zip(places, size, strict=True)):
+                map_ = jax.lax.dynamic_slice_in_dim(map_, place, length, axis)
+            return map_
 
         both = jax.vmap(cut)
-        return both(images, top, left), labels if labels.ndim == 1 else both(labels, top, left)
+        return both(images, *places), labels if labels.ndim == 1 else both(labels, *places)
     factor = jax.random.uniform(factor_key, (count,), minval=scale[0], maxval=scale[1])
     starts = [
         jax.random.uniform(one, (count,)) * jnp.maximum(factor * side - length, 0)
-        for one, side, length in zip((top_key, left_key), sides.tolist(), size, strict=True)
+        for one, side, length in zip(place_keys, sides.tolist(), size, strict=True)
     ]
 
     def resized(map_: Array, factor: Array, top: Array, left: Array) -> Array:

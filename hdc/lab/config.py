@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_EPOCHS, MAX_PERIOD, MAX_READERS = 10**6, 4096, 256
 MAX_SCALE = 100
 
-FLIPS = ("horizontal", "vertical")
+FLIPS, ALONG_TIME = ("horizontal", "vertical"), "time"
 # What can be minimised, by what is predicted; the first one is the default.
 LOSSES = {"classes": ("cross_entropy", "focal", "dice"), "regression": ("l2", "l1")}
 BACKENDS = ("auto", "lax", "jax", "native", "triton")  # those of `hdc.ops`, which would import JAX
@@ -101,8 +101,10 @@ class DataKeys:
 
     Attributes:
         train_size: train on the first N items only.
-        flips: axes along which training images are mirrored at random; only those that keep the label true.
-        crop: side of the square that is cut from each training image at a random place; None for the whole.
+        flips: axes along which training images are mirrored at random, for signals `time`; only those that
+            keep the label true.
+        crop: side of the square that is cut from each training image at a random place, for signals its
+            length; None for the whole.
         scale: the smallest and the largest factor by which a training image is scaled at random before that.
         rotations: whether training images are turned at random by 0, 90, 180 or 270 degrees.
         brightness, contrast: training images are multiplied, and their differences to their mean are, by
@@ -121,7 +123,7 @@ class DataKeys:
         if self.train_size is not None:
             at_least("train_size", self.train_size, 1)
         for flip in self.flips:
-            one_of("flips", flip, FLIPS)
+            one_of("flips", flip, (*FLIPS, ALONG_TIME))
         if self.crop is not None:
             at_least("crop", self.crop, 1)
         if self.scale and not (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] <= MAX_SCALE):

@@ -306,17 +306,18 @@ def data_of(config: PartConfig) -> Dataset:
 
 def warnings(config: Config, dataset: Dataset) -> list[str]:
     """One line for each setting that is allowed but probably not intended."""
-    height, width, _ = dataset.image_shape
+    *sides, _ = dataset.image_shape
+    kind = dataset.kind
     found = [
-        f"data: {count} of the {len(dataset.splits[split])} {split} images are {earlier} images, too: they "
+        f"data: {count} of the {len(dataset.splits[split])} {split} {kind} are {earlier} {kind}, too: they "
         "are not held out"
         for (split, earlier), count in dataset.repeated.items()
     ]
     for rate in sorted(set(config.schedule.rates)):
-        if getattr(config.net, "padding", "SAME") == "SAME" and rate >= min(height, width):
-            share = padding_share(rate, config.net.kernel_size, (height, width))
+        if getattr(config.net, "padding", "SAME") == "SAME" and rate >= min(sides):
+            share = padding_share(rate, config.net.kernel_size, sides)
             found.append(
-                f"schedule.rates: rate {rate} is not smaller than the {height} x {width} map, "
+                f"schedule.rates: rate {rate} is not smaller than the {' x '.join(map(str, sides))} map, "
                 f"{share:.0%} of its taps fall into the padding"
             )
     if max(config.schedule.rates) > config.gridding.max_period:

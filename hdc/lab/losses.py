@@ -82,7 +82,9 @@ def _dice(logits: Array, labels: Array, weights: np.ndarray | None) -> tuple[Arr
     counted = labels != IGNORE
     chances = jnp.where(counted[..., None], jax.nn.softmax(logits), 0)
     truth = jax.nn.one_hot(jnp.where(counted, labels, -1), logits.shape[-1])
-    both, either = (jnp.sum(some, axis=(0, 1, 2)) for some in (chances * truth, chances + truth))
+    both, either = (
+        jnp.sum(some, axis=tuple(range(labels.ndim))) for some in (chances * truth, chances + truth)
+    )
     losses = 1 - (2 * both + 2) / (either + 2)
     hits = (jnp.argmax(logits, axis=-1) == labels) & counted
     return jnp.average(losses, weights=weights), jnp.sum(hits) / jnp.maximum(jnp.sum(counted), 1)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -117,18 +117,18 @@ def near_boundary(maps: Array, counted: Array | None = None) -> Array:
     """Where a pixel of another class is at most `BAND` pixels away, `[b, h, w]` boolean.
 
     The distance is the larger one of rows and columns (chessboard). The frame of the image is no boundary,
-    since a tile is cut anywhere, nor is that of a region which does not count.
+    since a tile is cut anywhere, nor is that of a region which does not count. Signals have one axis.
 
     Args:
-        maps: classes, integers `[b, h, w]`.
-        counted: `[b, h, w]`, the pixels that count; None for all.
+        maps: classes, integers `[b, h, w]` or `[b, length]`.
+        counted: of the same shape, the pixels that count; None for all.
     """
     low = high = maps
     if counted is not None:
         low, high = jnp.where(counted, maps, _MORE), jnp.where(counted, maps, _LESS)
-    window = (1, 2 * BAND + 1, 2 * BAND + 1)
-    least = lax.reduce_window(low, _MORE, lax.min, window, (1, 1, 1), "SAME")
-    most = lax.reduce_window(high, _LESS, lax.max, window, (1, 1, 1), "SAME")
+    window, strides = (1, *(2 * BAND + 1,) * (maps.ndim - 1)), (1,) * maps.ndim
+    least = lax.reduce_window(low, _MORE, lax.min, window, strides, "SAME")
+    most = lax.reduce_window(high, _LESS, lax.max, window, strides, "SAME")
     return least < most
 
 
@@ -139,29 +139,31 @@ def speckle_maps(predictions: Array, labels: Array, counted: Array | None = None
     """Where the speckles are, and where they can be: two boolean maps `[b, h - 2, w - 2]`.
 
     A site is a pixel inside the border whose true label agrees with at least one of its four
-    neighbours; it is a speckle where its prediction differs from those of all four.
+    neighbours; it is a speckle where its prediction differs from those of all four. A step of a
+    signal has two neighbours.
 
     Args:
-        predictions, labels: integers `[b, h, w]`.
-        counted: `[b, h, w]`, the pixels that count, as sites and as neighbours; None for all.
+        predictions, labels: integers `[b, h, w]` or `[b, length]`.
+        counted: of the same shape, the pixels that count, as sites and as neighbours; None for all.
     """
     if counted is not None:
         # -1 agrees with no neighbour that counts.
         predictions, labels = jnp.where(counted, predictions, -1), jnp.where(counted, labels, -1)
     sites = ~_isolated(labels)
     if counted is not None:
-        sites &= counted[:, 1:-1, 1:-1]
+        sites &= _inner(counted)
     return _isolated(predictions) & sites, sites
 
 
 def _isolated(maps: Array) -> Array:
-    centre = maps[:, 1:-1, 1:-1]
-    return (
-        (centre != maps[:, :-2, 1:-1])
-        & (centre != maps[:, 2:, 1:-1])
-        & (centre != maps[:, 1:-1, :-2])
-        & (centre != maps[:, 1:-1, 2:])
-    )
+    """Where a value inside the border differs from all neighbours."""
+    centre, axes = _inner(maps), range(1, maps.ndim)
+    sides = [_inner(jnp.roll(maps, step, axis)) for axis in axes for step in (1, -1)]
+    return reduce(jnp.logical_and, [centre != side for side in sides])
+
+
+def _inner(maps: Array) -> Array:
+    return maps[:, *(slice(1, -1),) * (maps.ndim - 1)]
 
 
 def evaluator(
@@ -188,7 +190,7 @@ def evaluator(
         band = jnp.zeros_like(predictions)
         if labels.ndim > 1:
             labels = crop(labels, *predictions.shape[1:])
-            valid = valid[:, None, None]
+            valid = valid.reshape(-1, *(1,) * (labels.ndim - 1))
             counted = labels != IGNORE if ignores else None
             speckled, possible = speckle_maps(predictions, labels, counted)
             speckles, sites = jnp.sum(speckled & valid), jnp.sum(possible & valid)
@@ -244,8 +246,9 @@ def regression_evaluator(
     @jax.jit
     def count(state: nnx.State, images: Array, targets: Array, valid: Array) -> tuple[Array, ...]:
         predictions = nnx.merge(graph, state)(normalise(images))  # type: ignore[operator]
-        errors = predictions - crop(targets, *predictions.shape[1:3])
-        squared, absolute = (jnp.mean(some, axis=(1, 2, 3)) for some in (errors**2, jnp.abs(errors)))
+        errors = predictions - crop(targets, *predictions.shape[1:-1])
+        inside = tuple(range(1, errors.ndim))
+        squared, absolute = (jnp.mean(some, axis=inside) for some in (errors**2, jnp.abs(errors)))
         return jnp.sum(squared, where=valid), jnp.sum(absolute, where=valid), predictions
 
     def evaluate(state: nnx.State, split: Split, keep: np.ndarray | None = None) -> Errors:

@@ -17,7 +17,7 @@ from hdc.errors import InputError
 from hdc.lab import config as configuration
 from hdc.lab.config import Config, PartConfig
 from hdc.lab.data.dataset import Dataset, Split
-from hdc.registry import Images, Part
+from hdc.registry import Images, Part, Signals
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def dataset(chosen: PartConfig) -> Dataset:
     return replace(made, train=Split(train.images[:size], train.labels[:size], strata))
 
 
-def network(config: Config, images: Images, *, rngs: nnx.Rngs) -> nnx.Module:
+def network(config: Config, images: Images | Signals, *, rngs: nnx.Rngs) -> nnx.Module:
     """The network that a configuration describes, with one dilated layer per rate of its schedule.
 
     Args:
@@ -52,6 +52,13 @@ def network(config: Config, images: Images, *, rngs: nnx.Rngs) -> nnx.Module:
     Raises:
         InputError: where network, schedule, task and images do not fit one another.
     """
+    takes = configuration.registered("net", config.net.name).takes
+    kind = "signals" if isinstance(images, Signals) else "images"
+    if kind not in takes:
+        raise InputError(
+            f"net={config.net.name} is for {takes[0]}, and data={config.data.name} has {kind}: "
+            "use net=context"
+        )
     with layers.layer(config.layer.name, configuration.options("layer", config.layer)):
         return _made("net", config.net, nnx.Module, "a Flax NNX module", config.dilation, images, rngs=rngs)
 
@@ -72,7 +79,7 @@ def measured(names: tuple[str, ...], trained: Any, images: np.ndarray) -> dict[s
     Args:
         names: of registered measures.
         trained: an `hdc.lab.trained.Trained`.
-        images: `[n, height, width, channels]` uint8, of the test split.
+        images: `[n, height, width, channels]`, or signals `[n, length, channels]`, of the test split.
 
     Raises:
         InputError: for a measure that does not return numbers by name, or a name that another one has used.
@@ -94,7 +101,7 @@ def measured(names: tuple[str, ...], trained: Any, images: np.ndarray) -> dict[s
     return found
 
 
-def output_shape(config: Config, model: nnx.Module, images: Images) -> tuple[int, ...]:
+def output_shape(config: Config, model: nnx.Module, images: Images | Signals) -> tuple[int, ...]:
     """The shape of a network's logits for one image, checked against what it was built for.
 
     Args:
@@ -106,14 +113,15 @@ def output_shape(config: Config, model: nnx.Module, images: Images) -> tuple[int
         InputError: for a network that does not take the images or returns other logits.
     """
     part = configuration.registered("net", config.net.name)
-    image = jax.ShapeDtypeStruct((1, images.height, images.width, images.channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *images.shape), jnp.float32)
     logits = _called(part, nnx.eval_shape, lambda model, image: model(image), model, image)
     shape = getattr(logits, "shape", None)
-    axes = 2 if images.task == "classification" else 4
+    axes = 2 if images.task == "classification" else image.ndim
     if shape is None or len(shape) != axes or shape[0] != 1 or shape[-1] != images.classes:
-        wanted = f"[1, {'height, width, ' if axes == 4 else ''}{images.classes}]"
+        wanted = f"[1, {['', 'length, ', 'height, width, '][axes - 2]}{images.classes}]"
         found = _shown(logits) if shape is None else list(shape)
-        raise InputError(f"{part} returns logits of shape {found} for one image, not {wanted}")
+        one = "signal" if isinstance(images, Signals) else "image"
+        raise InputError(f"{part} returns logits of shape {found} for one {one}, not {wanted}")
     return shape
 
 

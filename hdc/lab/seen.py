@@ -15,7 +15,7 @@ from hdc.lab.records import Run, packed
 from hdc.lab.store import read_json, to_json, write
 from hdc.layers import evaluation
 from hdc.receptive import Analysis
-from hdc.registry import Images
+from hdc.registry import inputs
 
 
 def numbers(model: nnx.Module, image_shape: Sequence[int]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def numbers(model: nnx.Module, image_shape: Sequence[int]) -> dict[str, Any]:
 
     Args:
         model: values or shapes; only the operations count.
-        image_shape: height, width and channels.
+        image_shape: height, width and channels, or length and channels.
 
     Returns:
         Under `seen` the numbers below, or null, and then the reason under `unseen`, where the model cannot be
@@ -92,8 +92,7 @@ def _of_run(run: Run) -> dict[str, Any]:
     about = run.info.get("data", {})
     if not {"task", "classes", "image_shape"} <= set(about):
         raise InputError(f"run {run.run_id} does not record the shape of its images: it cannot be analysed")
-    height, width, channels = about["image_shape"]
-    images = Images(height, width, channels, len(about["classes"]), about["task"])
+    images = inputs(about["image_shape"], len(about["classes"]), about["task"])
     config = again(run.config)
     model = nnx.eval_shape(lambda: evaluation(parts.network(config, images, rngs=nnx.Rngs(0))))
     return numbers(model, about["image_shape"])

@@ -20,7 +20,7 @@ from hdc.lab.data.dataset import TYPES, Dataset
 from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.lab.store import line, read_safetensors, to_safetensors
 from hdc.layers import evaluation
-from hdc.registry import Images, Task
+from hdc.registry import Task, inputs
 
 if TYPE_CHECKING:
     from hdc.lab.records import Run
@@ -28,18 +28,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Normaliser:
-    """Images `[b, h, w, channels]` of any type to float32, `(x - offset) * scale` per channel."""
+    """Images `[b, h, w, channels]` or signals of any type to float32, `(x - offset) * scale` per channel."""
 
     offset: np.ndarray
     scale: np.ndarray
 
     def __call__(self, images: Array | np.ndarray) -> Array:
-        offset, scale = (jnp.asarray(values).reshape(1, 1, 1, -1) for values in (self.offset, self.scale))
+        offset, scale = (
+            jnp.asarray(values).reshape(*(1,) * (images.ndim - 1), -1) for values in (self.offset, self.scale)
+        )
         return (jnp.asarray(images).astype(jnp.float32) - offset) * scale
 
 
 def normaliser(images: np.ndarray | Rows) -> Normaliser:
-    """Scales each channel of images `[n, h, w, channels]` to mean 0 and standard deviation 1.
+    """Scales each channel of images `[n, h, w, channels]`, or of signals, to mean 0 and standard deviation 1.
 
     Integers that hardly vary are taken to vary by 1. Of float32, a channel whose variation is no more than
     rounding is only shifted.
@@ -89,7 +91,8 @@ class Trained:
         model: in evaluation: no dropout, running statistics.
         normalise: images to the model's input.
         classes: their names, in the order of the logits.
-        image_shape: height, width and channels of the images that it was trained on.
+        image_shape: height, width and channels of the images that it was trained on; of signals length and
+            channels.
         image_type: their type, such as uint8.
         config: of the run that trained it.
         seed: which of the run's.
@@ -99,28 +102,30 @@ class Trained:
     model: nnx.Module
     normalise: Normaliser
     classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     config: Config
     seed: int
     image_type: str = "uint8"
     dataset: Dataset | None = None
 
     def __call__(self, images: Array | np.ndarray) -> Array:
-        """Logits of images `[b, h, w, channels]` as they are in the data set, not normalised.
+        """Logits of images `[b, h, w, channels]` or signals as they are in the data set, not normalised.
 
         Raises:
             InputError: for another number of channels than it was trained on, and for fractions from 0 to 1
                 where it was trained on integers.
         """
-        if images.ndim != 4 or images.shape[-1] != self.image_shape[-1]:
+        *sides, channels = self.image_shape
+        kind, axes = ("images", "h, w") if len(sides) == 2 else ("signals", "length")
+        if images.ndim != len(self.image_shape) + 1 or images.shape[-1] != channels:
             raise InputError(
-                f"images are {list(images.shape)}, but the network was trained on [b, h, w, "
-                f"{self.image_shape[-1]}], images of {self.image_shape[-1]} channels"
+                f"{kind} are {list(images.shape)}, but the network was trained on [b, {axes}, {channels}], "
+                f"{kind} of {channels} channels"
             )
         if self.image_type != "float32" and jnp.issubdtype(images.dtype, jnp.floating) and _is_scaled(images):
             largest = jnp.iinfo(self.image_type).max
             raise InputError(
-                f"images are {images.dtype} from 0 to 1, but the network was trained on {self.image_type} "
+                f"{kind} are {images.dtype} from 0 to 1, but the network was trained on {self.image_type} "
                 f"from 0 to {largest}: multiply them by {largest}"
             )
         return self.model(self.normalise(images))  # type: ignore[operator]
@@ -158,16 +163,16 @@ def _trained(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Trai
     if not (
         task in get_args(Task)
         and type(seed) is int
-        and len(shape) == 3
+        and len(shape) in (2, 3)
         and all(type(side) is int and side > 0 for side in shape)
         and all(type(name) is str for name in classes)
-        and normalise.offset.shape == normalise.scale.shape == shape[2:]
+        and normalise.offset.shape == normalise.scale.shape == shape[-1:]
     ):
         raise ValueError("what its header says of images, classes or seed is not possible")
     kind = about.get("image_type", "uint8")
     if kind not in TYPES:
         raise ValueError(f"its images are {kind!r}")
-    model = parts.network(config, Images(*shape, len(classes), task), rngs=nnx.Rngs(0))
+    model = parts.network(config, inputs(shape, len(classes), task), rngs=nnx.Rngs(0))
     state = nnx.state(model, _KEPT)
     flat = {_dotted(path): variable for path, variable in nnx.to_flat_state(state)}
     if flat.keys() != arrays.keys():

@@ -22,7 +22,7 @@ from hdc.lab.data.stream import blocks
 from hdc.lab.losses import loss_of
 from hdc.lab.trained import normaliser
 from hdc.layers import crop, evaluation
-from hdc.registry import Images
+from hdc.registry import Images, Signals, inputs
 
 _SECONDS_PER_CALL = 1.0
 
@@ -135,10 +135,10 @@ class Trainer:
         self.steps_per_epoch = len(dataset.train) // batch
         if self.steps_per_epoch == 0:
             raise InputError(
-                f"train.batch_size={batch} is larger than the {len(dataset.train)} training images of "
-                f"{dataset.name}"
+                f"train.batch_size={batch} is larger than the {len(dataset.train)} training {dataset.kind} "
+                f"of {dataset.name}"
             )
-        self._images = Images(*dataset.image_shape, len(dataset.classes), dataset.task)
+        self._images = inputs(dataset.image_shape, len(dataset.classes), dataset.task)
         self.normalise = normaliser(dataset.train.images)
         self._optimizer = parts.optimizer(config.optim, config.train.epochs * self.steps_per_epoch)
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
@@ -332,7 +332,7 @@ class Trainer:
 
             def objective(model: nnx.Module) -> tuple[Array, Array]:
                 logits = model(normalise(x))  # type: ignore[operator]
-                truth = crop(y, *logits.shape[1:3]) if y.ndim > 1 else y
+                truth = crop(y, *logits.shape[1:-1]) if y.ndim > 1 else y
                 return self._loss(logits, truth)
 
             (loss, hits), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
@@ -396,16 +396,19 @@ class _Programs:
     fed: int
 
 
-def _refuse_window(config: Config, model: nnx.Module, images: Images, seen: tuple[int, int]) -> None:
+def _refuse_window(
+    config: Config, model: nnx.Module, images: Images | Signals, seen: tuple[int, ...]
+) -> None:
     """Some networks take images of one size alone."""
-    height, width = seen
-    if (height, width) == (images.height, images.width):
+    *sides, channels = images.shape
+    if seen == (*sides,):
         return
     try:
-        parts.output_shape(config, model, dataclasses.replace(images, height=height, width=width))
+        parts.output_shape(config, model, inputs((*seen, channels), images.classes, images.task))
     except Exception as error:  # whatever a network raises
+        what = f"images of {' x '.join(map(str, seen))}" if len(seen) == 2 else f"signals of {seen[0]} steps"
         raise InputError(
-            f"data.crop={config.data.crop} makes images of {height} x {width}, which net={config.net.name} "
+            f"data.crop={config.data.crop} makes {what}, which net={config.net.name} "
             f"does not take: {next(iter(str(error).splitlines()), '')}"
         ) from None
 
@@ -414,11 +417,12 @@ def _refuse_without_labels(logits: tuple[int, ...], dataset: Dataset) -> None:
     """VALID layers look at the centre of the maps alone, where there may be no label."""
     if not any(split.ignores for split in dataset.splits.values()):
         return
-    _, height, width, _ = logits
+    sides = logits[1:-1]
     for name, split in dataset.splits.items():
-        if all((crop(block, height, width) == IGNORE).all() for block in blocks(split.labels)):  # type: ignore[arg-type]
+        if all((crop(block, *sides) == IGNORE).all() for block in blocks(split.labels)):  # type: ignore[arg-type]
+            left = f"{' x '.join(map(str, sides))} {'pixels' if len(sides) == 2 else 'steps'}"
             raise InputError(
-                f"net.padding=VALID with these schedule.rates leaves the central {height} x {width} pixels, "
+                f"net.padding=VALID with these schedule.rates leaves the central {left}, "
                 f"none of which has a label in the {name} split of {dataset.name}"
             )
 

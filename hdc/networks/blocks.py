@@ -18,7 +18,8 @@ class Block(nnx.Module):
     """Convolution, normalisation, ReLU; with `residual`, ReLU after adding the (cropped) input.
 
     Args:
-        conv: a layer that maps `[b, h, w, c]` to `[b, h', w', features]`, without bias where there is a norm.
+        conv: a layer that maps `[b, h, w, c]` to `[b, h', w', features]`, or signals likewise, without bias
+            where there is a norm.
         features: channels out.
         norm: one of `NORMS`.
         residual: whether the input is added.
@@ -37,7 +38,7 @@ class Block(nnx.Module):
         if self.norm is not None:
             y = self.norm(y)
         if self.residual:
-            y = y + crop(x, y.shape[1], y.shape[2])
+            y = y + crop(x, *y.shape[1:-1])
         return nnx.relu(y)
 
 

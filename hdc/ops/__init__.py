@@ -1,7 +1,16 @@
 """Convolution and pooling, each computed by the fastest backend for its shapes and device."""
 
 from hdc.ops.backends import backend, fast_in_loops
-from hdc.ops.convolution import Padding, conv2d, separable_conv2d
+from hdc.ops.convolution import Padding, conv1d, conv2d, separable_conv1d, separable_conv2d
 from hdc.ops.pooling import max_pool
 
-__all__ = ["Padding", "backend", "conv2d", "fast_in_loops", "max_pool", "separable_conv2d"]
+__all__ = [
+    "Padding",
+    "backend",
+    "conv1d",
+    "conv2d",
+    "fast_in_loops",
+    "max_pool",
+    "separable_conv1d",
+    "separable_conv2d",
+]

@@ -1,7 +1,11 @@
-"""2-D convolution: `conv2d` for all kinds, `separable_conv2d` for the depthwise separable one."""
+"""Convolution in 2-D and 1-D: `conv2d` for all kinds, `separable_conv2d` for the depthwise separable one.
+
+Signals are computed as maps that are one pixel high, by the same backends.
+"""
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax import Array
@@ -12,6 +16,12 @@ from hdc.ops.backends import Choice, Geometry, choose
 
 Pair = int | Sequence[int]
 Padding = str | Sequence[tuple[int, int]]
+Padding1d = str | tuple[int, int]
+
+_SHAPES = {
+    1: ("conv1d", "length", "(before, after)", "step"),
+    2: ("conv2d", "height, width", "((top, bottom), (left, right))", "pixel"),
+}
 
 
 def conv2d(
@@ -55,6 +65,43 @@ def conv2d(
     """
     geometry = _geometry(x, kernel, bias, rate, groups, strides, padding)
     return _convolve(x, kernel, bias, relu, geometry, choose(geometry))
+
+
+def conv1d(
+    x: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    *,
+    relu: bool = False,
+    rate: Pair = 1,
+    groups: int = 1,
+    strides: Pair = 1,
+    padding: Padding1d = "SAME",
+) -> Array:
+    """1-D convolution (cross-correlation) of signals with a dilation rate; gradients as those of `conv2d`.
+
+    >>> import jax.numpy as jnp
+    >>> signal, kernel = jnp.ones((1, 100, 2)), jnp.ones((3, 2, 16))
+    >>> conv1d(signal, kernel, rate=4, padding="CAUSAL").shape
+    (1, 100, 16)
+
+    Args:
+        x: `[batch, length, in_channels]`.
+        kernel: `[kernel_size, in_channels / groups, out_channels]`.
+        bias, relu, groups: as in `conv2d`.
+        rate: dilation rate.
+        strides: steps from one output to the next.
+        padding: "SAME", "VALID", "CAUSAL" (all of it before the signal, so that no output sees what comes
+            later), or (before, after) in steps.
+
+    Returns:
+        `[batch, out_length, out_channels]` of x's type.
+
+    Raises:
+        InputError: as `conv2d`.
+    """
+    geometry = _geometry(x, kernel, bias, rate, groups, strides, padding, axes=1)
+    return _convolve(x[:, None], kernel[None], bias, relu, geometry, choose(geometry))[:, 0]
 
 
 def _convolve(
@@ -118,25 +165,77 @@ def separable_conv2d(
     Raises:
         InputError: as `conv2d`.
     """
-    if x.ndim != 4 or pointwise.ndim != 4 or x.shape[3] == 0:
+    return _separable(x, depthwise, pointwise, bias, relu, rate, strides, padding, axes=2)
+
+
+def separable_conv1d(
+    x: Array,
+    depthwise: Array,
+    pointwise: Array,
+    bias: Array | None = None,
+    *,
+    relu: bool = False,
+    rate: Pair = 1,
+    strides: Pair = 1,
+    padding: Padding1d = "SAME",
+) -> Array:
+    """Depthwise separable convolution of signals: `conv1d` with one filter per channel, then one of size 1.
+
+    >>> import jax.numpy as jnp
+    >>> signal = jnp.ones((1, 100, 2))
+    >>> separable_conv1d(signal, jnp.ones((3, 1, 2)), jnp.ones((1, 2, 16)), rate=4).shape
+    (1, 100, 16)
+
+    Args:
+        x: `[batch, length, in_channels]`.
+        depthwise: `[kernel_size, 1, in_channels]`.
+        pointwise: `[1, in_channels, out_channels]`.
+        bias, relu: of the pointwise convolution.
+        rate, strides, padding: of the depthwise one, see `conv1d`.
+
+    Returns:
+        `[batch, out_length, out_channels]` of x's type.
+
+    Raises:
+        InputError: as `conv1d`.
+    """
+    return _separable(x, depthwise, pointwise, bias, relu, rate, strides, padding, axes=1)
+
+
+def _separable(
+    x: Array,
+    depthwise: Array,
+    pointwise: Array,
+    bias: Array | None,
+    relu: bool,
+    rate: Pair,
+    strides: Pair,
+    padding: Padding | Padding1d,
+    axes: int,
+) -> Array:
+    _, sides, _, _ = _SHAPES[axes]
+    if x.ndim != axes + 2 or pointwise.ndim != axes + 2 or x.shape[-1] == 0:
+        ones = "1, " * axes
         raise InputError(
-            f"separable_conv2d takes x [batch, height, width, channels] and kernels [height, width, 1, "
-            f"channels] and [1, 1, channels, out], got x {x.shape} and pointwise {pointwise.shape}"
+            f"separable_conv{axes}d takes x [batch, {sides}, channels] and kernels [{sides}, 1, "
+            f"channels] and [{ones}channels, out], got x {x.shape} and pointwise {pointwise.shape}"
         )
-    channels = x.shape[3]
-    features = pointwise.shape[-1]
-    geometry = _geometry(x, depthwise, bias, rate, channels, strides, padding, out_channels=features)
-    if pointwise.shape[:-1] != (1, 1, channels):
+    channels, features = x.shape[-1], pointwise.shape[-1]
+    geometry = _geometry(x, depthwise, bias, rate, channels, strides, padding, features, axes)
+    if pointwise.shape[:-1] != (*(1,) * axes, channels):
         raise InputError(
-            f"the pointwise kernel must be [1, 1, {channels}, out_channels], got {pointwise.shape}"
+            f"the pointwise kernel must be [{'1, ' * axes}{channels}, out_channels], got {pointwise.shape}"
         )
     choice = choose(geometry, then=f", then 1x1 to {features}")
+    if axes == 1:
+        x, depthwise, pointwise = x[:, None], depthwise[None], pointwise[None]
     if choice.backend == "native" and features and pointwise.dtype == x.dtype:
         from hdc.ops import native
 
-        return native.separable_conv2d(x, depthwise, pointwise, bias, relu, geometry.rate, geometry.pads)
-    y = _convolve(x, depthwise, None, False, geometry, choice)
-    return conv2d(y, pointwise, bias, relu=relu)
+        y = native.separable_conv2d(x, depthwise, pointwise, bias, relu, geometry.rate, geometry.pads)
+    else:
+        y = conv2d(_convolve(x, depthwise, None, False, geometry, choice), pointwise, bias, relu=relu)
+    return y if axes == 2 else y[:, 0]
 
 
 def _geometry(
@@ -146,79 +245,95 @@ def _geometry(
     rate: Pair,
     groups: int,
     strides: Pair,
-    padding: Padding,
+    padding: Padding | Padding1d,
     out_channels: int | None = None,
+    axes: int = 2,
 ) -> Geometry:
-    """Check a convolution. `out_channels` is the bias's length if it is not the kernel's."""
-    if x.ndim != 4 or kernel.ndim != 4:
+    """Check a convolution. `out_channels` is the bias's length if it is not the kernel's.
+
+    Signals, of one axis, become maps of height 1.
+    """
+    name, sides, _, element = _SHAPES[axes]
+    if x.ndim != axes + 2 or kernel.ndim != axes + 2:
         raise InputError(
-            f"conv2d takes x [batch, height, width, channels] and kernel [height, width, in, out], "
+            f"{name} takes x [batch, {sides}, channels] and kernel [{sides}, in, out], "
             f"got shapes {x.shape} and {kernel.shape}"
         )
-    rates, steps = pair("rate", rate), pair("strides", strides)
-    channels, features = x.shape[3], kernel.shape[3]
+    rates, steps = per_axis("rate", rate, axes), per_axis("strides", strides, axes)
+    channels, features = x.shape[-1], kernel.shape[-1]
     check_groups(groups, channels, features)
-    if kernel.shape[2] * groups != channels:
+    if kernel.shape[-2] * groups != channels:
         raise InputError(
-            f"kernel {kernel.shape} with groups={groups} takes {kernel.shape[2] * groups} channels, "
+            f"kernel {kernel.shape} with groups={groups} takes {kernel.shape[-2] * groups} channels, "
             f"x has {channels}"
         )
     wanted = features if out_channels is None else out_channels
     if bias is not None and bias.shape != (wanted,):
         raise InputError(f"bias must be [{wanted}], one value per output channel, got shape {bias.shape}")
-    pads = _pads(x.shape, kernel.shape, rates, steps, padding)
-    for axis, name in enumerate(("height", "width")):
+    pads = _pads(x.shape[1:-1], kernel.shape[:-2], rates, steps, padding)
+    for axis, side in enumerate(sides.split(", ")):
         extent = 1 + (kernel.shape[axis] - 1) * rates[axis]
         if not 1 <= extent < 2**30:
             raise InputError(
-                f"kernel size {kernel.shape[axis]} at rate {rates[axis]} has an extent of {extent} pixels, "
-                f"from 1 to {2**30 - 1} are possible"
+                f"kernel size {kernel.shape[axis]} at rate {rates[axis]} has an extent of {extent} "
+                f"{element}s, from 1 to {2**30 - 1} are possible"
             )
         if padding != "SAME" and x.shape[1 + axis] + sum(pads[axis]) < extent:
             raise InputError(
-                f"padding={padding!r} leaves no pixel: {name} {x.shape[1 + axis]} is smaller than the "
+                f"padding={padding!r} leaves no {element}: {side} {x.shape[1 + axis]} is smaller than the "
                 f"extent {extent} of kernel size {kernel.shape[axis]} at rate {rates[axis]}"
             )
     dtypes = frozenset(a.dtype.name for a in (x, kernel, bias) if a is not None)
+    if axes == 1:
+        (rate_, step, pad), one = (rates[0], steps[0], pads[0]), (x.shape[0], 1, *x.shape[1:])
+        return Geometry(one, (1, *kernel.shape), dtypes, (1, rate_), (1, step), ((0, 0), pad), groups)
     return Geometry(x.shape, kernel.shape, dtypes, rates, steps, pads, groups)
 
 
 def _pads(
-    x: tuple[int, ...],
-    kernel: tuple[int, ...],
-    rates: tuple[int, int],
-    steps: tuple[int, int],
-    padding: Padding,
-) -> tuple[tuple[int, int], tuple[int, int]]:
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    rates: Sequence[int],
+    steps: Sequence[int],
+    padding: Padding | Padding1d,
+) -> Any:
     """Pixels (before, after) per axis. With SAME an odd pixel comes after, as in XLA and TensorFlow."""
+    axes = len(sizes)
     if padding == "VALID":
-        return (0, 0), (0, 0)
+        return ((0, 0),) * axes
     if padding == "SAME":
-        reached = [(-(-n // step) - 1) * step for n, step in zip(x[1:3], steps, strict=True)]
-        extents = [1 + (k - 1) * rate for k, rate in zip(kernel[:2], rates, strict=True)]
-        down, right = (max(0, r + e - n) for r, e, n in zip(reached, extents, x[1:3], strict=True))
-        return (down // 2, down - down // 2), (right // 2, right - right // 2)
+        reached = [(-(-n // step) - 1) * step for n, step in zip(sizes, steps, strict=True)]
+        extents = [1 + (k - 1) * rate for k, rate in zip(kernel, rates, strict=True)]
+        added = [max(0, r + e - n) for r, e, n in zip(reached, extents, sizes, strict=True)]
+        return tuple((n // 2, n - n // 2) for n in added)
+    if padding == "CAUSAL" and axes == 1:
+        return (((kernel[0] - 1) * rates[0], 0),)
     if isinstance(padding, str):
-        raise InputError(f"padding must be 'SAME', 'VALID' or two pairs, got {padding!r}")
+        names = (
+            "'SAME', 'VALID' or two pairs" if axes == 2 else "'SAME', 'VALID', 'CAUSAL' or (before, after)"
+        )
+        raise InputError(f"padding must be {names}, got {padding!r}")
     try:
-        (top, bottom), (left, right) = [[operator.index(n) for n in side] for side in padding]
+        sides: Any = padding if axes == 2 else [padding]
+        pads = tuple((operator.index(before), operator.index(after)) for before, after in sides)
     except (TypeError, ValueError):
-        top = bottom = left = right = -1
-    if min(top, bottom, left, right) < 0:
-        raise InputError(f"explicit padding is ((top, bottom), (left, right)), not negative, got {padding!r}")
-    return (top, bottom), (left, right)
+        pads = ()
+    if len(pads) != axes or min(map(min, pads)) < 0:
+        raise InputError(f"explicit padding is {_SHAPES[axes][2]}, not negative, got {padding!r}")
+    return pads
 
 
-def pair(name: str, value: Pair) -> tuple[int, int]:
-    """`value` as two positive integers, one per axis; InputError naming `name` if it is not."""
-    both = tuple(value) if isinstance(value, Sequence) else (value, value)
+def per_axis(name: str, value: Pair, axes: int = 2) -> Any:
+    """`value` as positive integers, one per axis; InputError naming `name` if it is not."""
+    each = tuple(value) if isinstance(value, Sequence) else (value,) * axes
     try:
-        first, second = (operator.index(v) for v in both if not isinstance(v, bool))
-    except (TypeError, ValueError):
-        first = second = 0
-    if min(first, second) < 1:
-        raise InputError(f"{name} must be a positive integer or two of them, got {value!r}")
-    return first, second
+        numbers = tuple(operator.index(one) for one in each if not isinstance(one, bool))
+    except TypeError:
+        numbers = ()
+    if len(numbers) != axes or min(numbers) < 1:
+        or_two = " or two of them" if axes == 2 else ""
+        raise InputError(f"{name} must be a positive integer{or_two}, got {value!r}")
+    return numbers
 
 
 def check_groups(groups: int, in_channels: int, out_channels: int) -> None:

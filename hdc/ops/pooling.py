@@ -5,7 +5,7 @@ from jax import Array
 from hdc.errors import InputError
 from hdc.ops import pure, xla
 from hdc.ops.backends import choose_pool
-from hdc.ops.convolution import Pair, pair
+from hdc.ops.convolution import Pair, per_axis
 
 
 def max_pool(x: Array, size: Pair = 2) -> Array:
@@ -29,7 +29,7 @@ def max_pool(x: Array, size: Pair = 2) -> Array:
     """
     if x.ndim != 4:
         raise InputError(f"max_pool takes x [batch, height, width, channels], got shape {x.shape}")
-    rows, columns = pair("size", size)
+    rows, columns = per_axis("size", size)
     if rows > x.shape[1] or columns > x.shape[2]:
         raise InputError(f"size {rows} x {columns} is larger than the {x.shape[1]} x {x.shape[2]} map")
     match choose_pool(x.shape, x.dtype.name, (rows, columns)).backend:

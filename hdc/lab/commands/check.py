@@ -143,7 +143,8 @@ def _ripple(one: Field, stem: bool) -> str:
         strided = any(layer.stride > 1 for layer in one.stem)
         why = "after a stem with strides" if strided else "for parallel branches and rates above 1024"
         return f"not predicted {why}"
-    after = "after the stem" if one.stem else "after a 3x3 stem" if stem else "without a stem"
+    standard = "after a 3x3 stem" if one.dimensions == 2 else "after a stem of 3"
+    after = "after the stem" if one.stem else standard if stem else "without a stem"
     tried = "" if ripple.tried else f"; {UNTRIED}"
     return f"{ripple.db:.1f} dB when trained, {after}, at a period of {1 / ripple.frequency:.4g} px{tried}"
 

@@ -43,7 +43,9 @@ def parser() -> Parser:
     prepare.set_defaults(action=_prepare)
     info = actions.add_parser("info", help="sizes, splits, class balance, normalisation and fingerprint")
     info.set_defaults(action=_info)
-    show = actions.add_parser("show", help="write a contact sheet: images of each split with their labels")
+    show = actions.add_parser(
+        "show", help="write a contact sheet: images or signals of each split with their labels"
+    )
     show.add_argument("--out", type=Path, metavar="FILE.png", help="where to write it; NAME.png if not given")
     show.set_defaults(action=_show)
     for one in (info, show):
@@ -121,13 +123,13 @@ def _info(args: argparse.Namespace) -> None:
     from hdc.lab.trained import normaliser
 
     dataset = _dataset(args)
-    height, width, channels = dataset.image_shape
-    splits, kind = dataset.splits, dataset.train.images.dtype
-    print(f"{args.name}: {dataset.task}, images of {height} x {width} x {channels} {kind}")
+    splits, kind = dataset.splits, dataset.kind
+    size = " x ".join(map(str, dataset.image_shape))
+    print(f"{args.name}: {dataset.task}, {kind} of {size} {dataset.train.images.dtype}")
     print(f"fingerprint {dataset.fingerprint}, {dataset.nbytes / 1e6:.1f} MB in memory")
     for (split, earlier), count in dataset.repeated.items():
-        print(f"warning: {count} of the {split} images are {earlier} images, too: they are not held out")
-    sizes = [("images", *(str(len(split)) for split in splits.values()))]
+        print(f"warning: {count} of the {split} {kind} are {earlier} {kind}, too: they are not held out")
+    sizes = [(kind, *(str(len(split)) for split in splits.values()))]
     console().print(Rows(("", *splits), sizes))
     if dataset.task == "regression":
         print(f"targets: {', '.join(dataset.classes)}, from 0 to {dataset.peak:g}")

@@ -1,7 +1,8 @@
-"""`data=npz`: images and labels in one .npz file of one's own."""
+"""`data=npz`: images or signals, and their labels, in one .npz file of one's own."""
 
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from hdc.lab.data.dataset import TYPES, Dataset, Split
 from hdc.lab.data.own import SPLITS, check_peak, held_out, label_values, labelled, local, numbered
 from hdc.lab.data.stream import FileRows, Rows, open_npz
 from hdc.lab.store import line, npy_header
-from hdc.registry import Task
+from hdc.registry import Input, Task
+
+_AXES: dict[Input, int] = {"images": 2, "signals": 1}
+_SIDES = {2: "h, w", 1: "length"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class NpzOptions:
 
 @registry.dataset("npz", NpzOptions)
 def npz(options: NpzOptions) -> Dataset:
-    """Your own arrays: data=npz data.path=FILE, with train_images, train_labels, test_images, ..."""
+    """Your own arrays: data=npz data.path=FILE, with train_images (or train_signals), train_labels, ..."""
     return dataset(local(options.path, "npz", "FILE"), options.ignore, options.peak)
 
 
@@ -50,16 +54,18 @@ def dataset(path: Path, ignore: int | None = 255, peak: float = 1.0) -> Dataset:
         path: has `train_images` and `train_labels`; `test_...` and `validation_...` (or `val_...`), or what
             is missing is taken from training; and `classes`, the names, or classes are numbered. Images are
             `[n, h, w, c]` or, with one channel, `[n, h, w]`; labels are integers `[n]` or `[n, h, w]`, or for
-            regression float32 `[n, h, w, outputs]`.
+            regression float32 `[n, h, w, outputs]`. Signals are `train_signals`, ..., `[n, length, c]` or
+            `[n, length]`, with labels alike.
         ignore, peak: see `NpzOptions`.
 
     Raises:
         InputError: naming the file and the array that is missing or does not fit.
     """
     arrays = _arrays(path)
+    kind, axes = _kind(path, arrays)
     given: dict[str, tuple[np.ndarray | Rows, np.ndarray | Rows]] = {}
     for prefix, split in SPLITS.items():
-        parts = [f"{prefix}_{part}" for part in ("images", "labels")]
+        parts = [f"{prefix}_{part}" for part in (kind, "labels")]
         if not arrays.keys() & {*parts}:
             continue
         for one, other in (parts, parts[::-1]):
@@ -67,16 +73,19 @@ def dataset(path: Path, ignore: int | None = 255, peak: float = 1.0) -> Dataset:
                 raise InputError(f"{path} has {other} without {one}")
         if split in given:
             raise InputError(f"{path} has two {split} splits: val_ and validation_ are the same")
-        given[split] = _images(path, parts[0], arrays[parts[0]]), _labels(path, parts[1], arrays[parts[1]])
+        items, labels = (arrays[name] for name in parts)
+        given[split] = _items(path, parts[0], items, axes), _labels(path, parts[1], labels, axes)
         if len(given[split][0]) != len(given[split][1]):
             raise InputError(
                 f"{path} has {len(given[split][0])} {parts[0]}, but {len(given[split][1])} labels"
             )
     if "train" not in given:
-        raise InputError(f"{path} has no train_images, only: {', '.join(arrays) or 'nothing'}")
-    pairs = _three(path, given)
-    names, axes = _names(path, arrays.get("classes")), given["train"][1].ndim
-    task: Task = "classification" if axes == 1 else "dense" if axes == 3 else "regression"
+        raise InputError(
+            f"{path} has no train_images (or train_signals), only: {', '.join(arrays) or 'nothing'}"
+        )
+    pairs = _three(path, given, kind)
+    names, of_labels = _names(path, arrays.get("classes")), given["train"][1].ndim
+    task: Task = "classification" if of_labels == 1 else "dense" if of_labels == 1 + axes else "regression"
     try:
         if task == "regression":
             outputs = given["train"][1].shape[-1]
@@ -95,41 +104,57 @@ def dataset(path: Path, ignore: int | None = 255, peak: float = 1.0) -> Dataset:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
 
 
+def _kind(path: Path, arrays: Mapping[str, Any]) -> tuple[Input, int]:
+    """What the file has, and its number of spatial axes."""
+    names = {
+        kind: [f"{prefix}_{kind}" for prefix in SPLITS if f"{prefix}_{kind}" in arrays] for kind in _AXES
+    }
+    if all(names.values()):
+        both = " and ".join(some[0] for some in names.values())
+        raise InputError(f"{path} has {both}: it must have images or signals")
+    kind: Input = "signals" if names["signals"] else "images"
+    return kind, _AXES[kind]
+
+
 def _three(
-    path: Path, given: dict[str, tuple[np.ndarray | Rows, np.ndarray | Rows]]
+    path: Path, given: dict[str, tuple[np.ndarray | Rows, np.ndarray | Rows]], kind: Input
 ) -> list[tuple[np.ndarray | Rows, np.ndarray | Rows]]:
     """Images and labels of the three splits: what is missing is taken from training."""
     places = {split: [(split, place) for place in range(len(images))] for split, (images, _) in given.items()}
     found = []
     for split, chosen in held_out(places, lambda one: str(one[1])).items():
         if not chosen:
-            raise InputError(f"{path} has no {split}_images, and too few train_images to take some from them")
+            raise InputError(f"{path} has no {split}_{kind}, and too few train_{kind} to take some from them")
         images, labels = given[chosen[0][0]]
         rows = slice(None) if len(chosen) == len(images) else np.array([place for _, place in chosen])
         found.append((images[rows], labels[rows]))
     return found
 
 
-def _images(path: Path, name: str, images: np.ndarray | Rows) -> np.ndarray | Rows:
+def _items(path: Path, name: str, images: np.ndarray | Rows, axes: int) -> np.ndarray | Rows:
     if images.dtype not in TYPES:
         raise InputError(f"{path}: {name} is {images.dtype}, but must be {', '.join(TYPES)}: convert it")
-    if images.ndim not in (3, 4) or not images.nbytes:
-        raise InputError(f"{path}: {name} is {list(images.shape)}, but must be [n, h, w, c] or [n, h, w]")
-    if images.ndim == 4:
+    if images.ndim not in (1 + axes, 2 + axes) or not images.nbytes:
+        sides = _SIDES[axes]
+        raise InputError(
+            f"{path}: {name} is {list(images.shape)}, but must be [n, {sides}, c] or [n, {sides}]"
+        )
+    if images.ndim == 2 + axes:
         return images
     return images.with_channel() if isinstance(images, FileRows) else images[..., None]
 
 
-def _labels(path: Path, name: str, labels: np.ndarray | Rows) -> np.ndarray | Rows:
-    if labels.ndim == 4 and labels.dtype == np.float32 and labels.nbytes:
+def _labels(path: Path, name: str, labels: np.ndarray | Rows, axes: int) -> np.ndarray | Rows:
+    sides = _SIDES[axes]
+    if labels.ndim == 2 + axes and labels.dtype == np.float32 and labels.nbytes:
         return labels
     if labels.dtype.kind not in "iub":
         raise InputError(
             f"{path}: {name} is {labels.dtype} {list(labels.shape)}, but must be integers, or for regression "
-            "float32 [n, h, w, outputs]"
+            f"float32 [n, {sides}, outputs]"
         )
-    if labels.ndim not in (1, 3) or not labels.nbytes:
-        raise InputError(f"{path}: {name} is {list(labels.shape)}, but must be [n] or [n, h, w]")
+    if labels.ndim not in (1, 1 + axes) or not labels.nbytes:
+        raise InputError(f"{path}: {name} is {list(labels.shape)}, but must be [n] or [n, {sides}]")
     if isinstance(labels, FileRows):
         if (far := max(label_values(labels), key=abs)) != np.int64(far).astype(np.int32):
             raise InputError(f"{path}: {name} has the value {far}, which does not fit into int32")

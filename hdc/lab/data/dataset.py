@@ -1,4 +1,4 @@
-"""The form of every data set in memory: three splits of images with labels, checked as they are made."""
+"""The form of every data set: three splits of images or signals with labels, checked as they are made."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -10,18 +10,21 @@ import numpy as np
 
 from hdc.errors import InputError
 from hdc.lab.data.stream import Rows, blocks, kept
-from hdc.registry import Task
+from hdc.registry import Input, Task
 
 TYPES = ("uint8", "uint16", "float32")  # of images
 # Of each task, the metric that says how good a network is; more is better.
 QUALITY: dict[Task, str] = {"classification": "accuracy", "dense": "mean_iou", "regression": "psnr"}
-_AXES: dict[Task, int] = {"classification": 1, "dense": 3, "regression": 4}  # of labels
+# Of each task, how many axes fewer its labels have than the images; those of a classification have one axis.
+_FEWER: dict[Task, int] = {"dense": 1, "regression": 0}
 IGNORE = 255  # the label of a pixel that counts neither in the loss nor in a metric
 
 
 @dataclass(frozen=True)
 class Split:
     """Images `[n, height, width, channels]` of uint8, uint16 or float32, and their labels, int32.
+
+    Signals `[n, length, channels]` are images of one axis, in place of height and width here and below.
 
     Labels are `[n]` for classification. For dense prediction they are `[n, height, width]`, with `IGNORE`
     for a pixel without a label. For regression they are the targets, `[n, height, width, outputs]` float32.
@@ -40,37 +43,43 @@ class Split:
 
     def __post_init__(self) -> None:
         images, strata = self.images, self.strata
-        if images.dtype not in TYPES or images.ndim != 4:
+        if images.dtype not in TYPES or images.ndim not in (3, 4):
             raise InputError(
-                f"images must be {', '.join(TYPES)} [n, h, w, c], got {images.dtype} {list(images.shape)}"
+                f"images must be {', '.join(TYPES)} [n, h, w, c], got {images.dtype} {list(images.shape)}; "
+                "signals are [n, length, c]"
             )
         object.__setattr__(self, "labels", labels := _int32(self.labels))
-        if labels.ndim == 4:
-            fit = labels.dtype == np.float32 and labels.shape[:3] == images.shape[:3]
+        if labels.ndim == images.ndim:
+            fit = labels.dtype == np.float32 and labels.shape[:-1] == images.shape[:-1]
         else:
-            fit = labels.dtype == np.int32 and labels.shape in (images.shape[:1], images.shape[:3])
+            fit = labels.dtype == np.int32 and labels.shape in (images.shape[:1], images.shape[:-1])
         if not fit:
             raise InputError(
-                f"labels {labels.dtype} {list(labels.shape)} do not fit images {list(images.shape)}"
+                f"labels {labels.dtype} {list(labels.shape)} do not fit {self.kind} {list(images.shape)}"
             )
-        for what, array in (("images", images), ("targets", labels)):
+        for what, array in ((self.kind, images), ("targets", labels)):
             if array.dtype == np.float32 and not kept(array, "finite values", partial(_are_finite, array)):
                 raise InputError(f"{what} must be finite, got NaN or infinity")
         if strata is not None and (
-            strata.dtype != np.uint8 or strata.shape != labels.shape[:1] + images.shape[1:3]
+            strata.dtype != np.uint8 or strata.shape != labels.shape[:1] + images.shape[1:-1]
         ):
             raise InputError(
-                f"strata {strata.dtype} {list(strata.shape)} do not fit images {list(images.shape)}"
+                f"strata {strata.dtype} {list(strata.shape)} do not fit {self.kind} {list(images.shape)}"
             )
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def kind(self) -> Input:
+        """What the images are: images, or signals."""
+        return "signals" if self.images.ndim == 3 else "images"
+
     @cached_property
     def ignores(self) -> bool:
         """Whether there is a pixel without a label."""
         labels = self.labels
-        return labels.ndim == 3 and kept(
+        return labels.ndim == self.images.ndim - 1 and kept(
             labels, "ignored labels", lambda: any(bool((block == IGNORE).any()) for block in blocks(labels))
         )
 
@@ -119,14 +128,14 @@ class Dataset:
             if not len(split):
                 raise InputError(f"{place} is empty")
             if split.images.shape[1:] != self.image_shape or split.images.dtype != self.train.images.dtype:
-                raise InputError(
-                    f"{place} has images of {_kind(split)}, the train split of {_kind(self.train)}"
-                )
+                raise InputError(f"{place} has {_sized(split)}, the train split {_sized(self.train)}")
             count, ignored, labels = len(self.classes), self.task == "dense", split.labels
-            if labels.ndim != _AXES[self.task] or (labels.ndim == 4 and labels.shape[3] != count):
-                of = f"{self.task} with {count} outputs" if labels.ndim == 4 else self.task
+            regression = self.task == "regression"
+            axes = split.images.ndim - _FEWER[self.task] if self.task in _FEWER else 1
+            if labels.ndim != axes or (regression and labels.shape[-1] != count):
+                of = f"{self.task} with {count} outputs" if labels.ndim == split.images.ndim else self.task
                 raise InputError(f"{place} has labels {list(labels.shape)}, not those of {of}")
-            if labels.ndim < 4:
+            if not regression:
                 found = kept(labels, f"labels from {count}", partial(_first_beyond, labels, count, ignored))
                 if found is not None:
                     rest = f", and {IGNORE} is a pixel without one" if ignored else ""
@@ -159,10 +168,14 @@ class Dataset:
         return found if kind == "uint8" else {**found, "image_type": kind}
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one image."""
-        _, height, width, channels = self.train.images.shape
-        return height, width, channels
+    def image_shape(self) -> tuple[int, ...]:
+        """Height, width and channels of one image, or length and channels of a signal."""
+        return self.train.images.shape[1:]
+
+    @property
+    def kind(self) -> Input:
+        """What the images are: images, or signals."""
+        return self.train.kind
 
     @cached_property
     def fingerprint(self) -> str:
@@ -227,5 +240,5 @@ def _hashes(images: np.ndarray | Rows) -> list[int]:
     return [hash(one.tobytes()) for block in blocks(images) for one in block]
 
 
-def _kind(split: Split) -> str:
-    return f"{' x '.join(map(str, split.images.shape[1:]))} {split.images.dtype}"
+def _sized(split: Split) -> str:
+    return f"{split.kind} of {' x '.join(map(str, split.images.shape[1:]))} {split.images.dtype}"

@@ -219,8 +219,8 @@ def _entry(run: Run, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 def _artifacts(run: Run, seed: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """The maps of gridding in single precision, its spectra, and the sample that figures show."""
     measured = gridding(run, seed)
-    maps = {key: array.astype(np.float32) for key, array in measured.items() if key == "erf"}
-    yield f"gridding-seed{seed}", maps | {key: a for key, a in measured.items() if a.ndim <= 1}
+    spectra = {key: array for key, array in measured.items() if array.ndim <= 1}
+    yield f"gridding-seed{seed}", spectra | {"erf": measured["erf"].astype(np.float32)}
     kept = predictions(run, seed)
     chosen = slice(sample := shown_sample(kept), sample + 1)
     one = {key: kept[key][chosen] for key in ("images", "labels", "predictions")}
@@ -229,14 +229,14 @@ def _artifacts(run: Run, seed: int) -> Iterator[tuple[str, dict[str, np.ndarray]
 
 
 def gridding(run: Run, seed: int) -> dict[str, np.ndarray]:
-    """What was measured of gridding: `erf` `[h, w]`, and spectra.
+    """What was measured of gridding: `erf` `[h, w]`, of signals `[length]`, and spectra.
 
     Raises:
         InputError: where it is not there, or the map is not one.
     """
     arrays = run.artifact("gridding", seed)
     erf = arrays.get("erf")
-    if erf is None or erf.ndim != 2 or not erf.size or erf.dtype.kind != "f":
+    if erf is None or erf.ndim not in (1, 2) or not erf.size or erf.dtype.kind != "f":
         raise InputError(f"gridding of seed {seed} of run {run.run_id} is damaged: it has no map named erf")
     return arrays
 
@@ -245,6 +245,7 @@ def predictions(run: Run, seed: int) -> dict[str, np.ndarray]:
     """Test images with truth and prediction: `images` `[n, h, w, c]`, `labels` and `predictions` `[n]` or
     `[n, h, w]`, `confusion` `[k, k]` and the names of the `classes` `[k]`. For regression `labels` and
     `predictions` are `[n, h, w, k]` of floating point, with k output channels, and there is no `confusion`.
+    Signals have one axis, length, in place of height and width.
 
     Raises:
         InputError: where they are not there, or do not fit one another.
@@ -255,9 +256,11 @@ def predictions(run: Run, seed: int) -> dict[str, np.ndarray]:
         images, labels, predicted, classes = (arrays[name] for name in names)
         k = classes.size
         fit = all(array.size and len(array) == len(images) for array in (images, labels, predicted))
-        fit &= images.ndim == 4 and images.dtype.name in TYPES and labels.ndim == predicted.ndim in (1, 3, 4)
+        axes = images.ndim
+        fit &= axes in (3, 4) and images.dtype.name in TYPES
+        fit &= labels.ndim == predicted.ndim in (1, axes - 1, axes)
         fit &= classes.shape == (k,) and classes.dtype.kind == "U"
-        if labels.ndim == 4:
+        if labels.ndim == axes:
             fit &= all(array.dtype.kind == "f" and array.shape[-1] == k for array in (labels, predicted))
         else:
             fit &= labels.dtype.kind in "iu" and predicted.dtype.kind in "iu"
@@ -271,14 +274,12 @@ def shown_sample(predictions: Mapping[str, np.ndarray]) -> int:
     """Which of the test images kept with a run is shown: of label maps the first with the most borders,
     neighbouring pixels whose labels differ; for regression the one whose target changes most between
     neighbouring pixels."""
-    labels = predictions["labels"]
+    labels, axes = predictions["labels"], predictions["images"].ndim
     if labels.ndim == 1:
         return 0
-    if labels.ndim == 4:
-        steps = sum(np.abs(np.diff(labels, axis=axis)).sum(axis=(1, 2, 3)) for axis in (1, 2))
-        return int(np.argmax(steps))
-    borders = sum(np.sum(np.diff(labels, axis=axis) != 0, axis=(1, 2)) for axis in (1, 2))
-    return int(np.argmax(borders))
+    steps = [np.diff(labels, axis=axis) for axis in range(1, axes - 1)]
+    steps = [np.abs(one) if labels.ndim == axes else one != 0 for one in steps]
+    return int(np.argmax(sum(one.sum(axis=tuple(range(1, one.ndim))) for one in steps)))
 
 
 def _content_name(array: np.ndarray) -> str:

@@ -190,6 +190,12 @@ def task_of(runs: Sequence[Run]) -> Task:
     return "dense" if "dense" in found else "regression" if "regression" in found else "classification"
 
 
+def are_signals(runs: Sequence[Run]) -> bool:
+    """Whether the networks of a study are for signals; False where no run was started."""
+    shapes = [run.info.get("data", {}).get("image_shape") for run in runs]
+    return any(isinstance(shape, list) and len(shape) == 2 for shape in shapes)
+
+
 _FORMS: dict[str, Form] = {
     "network": _is_network,
     "data": _group(_anything, task=lambda value: value in get_args(Task)),

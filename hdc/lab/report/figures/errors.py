@@ -36,8 +36,9 @@ def errors(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     kept = [packed.predictions(run, seed) for run, seed in zip(done, seeds, strict=True)]
     samples = [packed.shown_sample(one) for one in kept]
     image, truth = (kept[0][name][samples[0]] for name in ("images", "labels"))
-    if truth.ndim != 2:
-        has = "targets, no labels" if truth.ndim else "one label per image"
+    if image.ndim != 3 or truth.ndim != 2:
+        of_image = "one label per image" if image.ndim == 3 else "signals"
+        has = "targets, no labels" if truth.ndim == 3 else of_image
         raise InputError(f"study {config.study!r} has {has}: errors are drawn of label maps")
     for one, sample in zip(kept, samples, strict=True):
         if not np.array_equal(one["images"][sample], image) or not np.array_equal(

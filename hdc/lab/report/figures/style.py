@@ -72,6 +72,18 @@ def displayed(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * stretched.clip(0, 1)).astype(np.uint8)
 
 
+def draw_signal(axis: Axes, signal: np.ndarray) -> None:
+    """A signal `[length, channels]` as curves, a colour for each channel."""
+    for channel, values in enumerate(signal.T):
+        axis.plot(values, color=LINES[channel % len(LINES)], linewidth=0.7)
+    axis.margins(x=0)
+
+
+def draw_steps(axis: Axes, values: np.ndarray, **colours: Any) -> None:
+    """A value for each step of a signal, `[length]`, as a band of colours."""
+    axis.imshow(values[None], aspect="auto", interpolation="nearest", **colours)
+
+
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """Write a figure as `<folder>/<name>.<format>`; the same figure gives the same bytes."""
     paths = []
@@ -125,7 +137,7 @@ def quality(runs: Sequence[Run]) -> str:
 
 def axis_title(column: str, table: Table) -> str:
     """The column's name with its unit after a comma."""
-    name, unit = columns.name_and_unit(column, table.dense)
+    name, unit = columns.name_and_unit(column, table.dense, table.signals)
     return literal(f"{name}, {unit}" if unit else name)
 
 

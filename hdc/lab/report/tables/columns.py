@@ -54,8 +54,8 @@ def _predicted_ripple(runs: Sequence[Run]) -> float | None:
     if net.name != "context" or shape is None:
         return None
     layers = [STEM, *((schedule.kernel_size, rate) for rate in schedule.layer_rates)]
-    longest = max(2, min(config.gridding.max_period, min(shape[:2]) // 4))
-    return predict(layers, width=net.width, channels=shape[2], residual=net.residual, max_period=longest).db
+    longest = max(2, min(config.gridding.max_period, min(shape[:-1]) // 4))
+    return predict(layers, width=net.width, channels=shape[-1], residual=net.residual, max_period=longest).db
 
 
 NETWORK = ("network_coverage", "network_gridding")  # what `hdc.lab.seen` records
@@ -105,18 +105,20 @@ def is_plugin(name: str) -> bool:
     return split == "test" and metric not in _MEASURED and not _BUILT_IN.fullmatch(metric)
 
 
-def title(name: str, dense: bool) -> str:
-    """The heading; where `dense`, accuracy is that of pixels."""
+def title(name: str, dense: bool, signals: bool = False) -> str:
+    """The heading; where `dense`, accuracy is that of pixels. Signals have steps, and no areas."""
     split, _, metric = name.rpartition("/")
     heading = column(name).title
     if dense and metric == "accuracy":
-        heading = f"pixel {heading}"
+        heading = f"{'step' if signals else 'pixel'} {heading}"
+    if signals:
+        heading = heading.replace("area px²", "length").replace("area of", "length of")
     return heading if split in ("", "test") or name == "train/seconds" else f"{split} {heading}"
 
 
-def name_and_unit(name: str, dense: bool) -> tuple[str, str]:
+def name_and_unit(name: str, dense: bool, signals: bool = False) -> tuple[str, str]:
     """The heading without its unit, and the unit, which may be empty: `ERF ripple`, `dB`."""
-    heading = title(name, dense)
+    heading = title(name, dense, signals)
     words, _, unit = heading.rpartition(" ")
     return (words, unit) if unit in ("%", "dB", "px²") else (heading, "")
 

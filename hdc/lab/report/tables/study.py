@@ -11,7 +11,7 @@ import polars as pl
 
 from hdc.errors import InputError, one_of, unknown
 from hdc.lab.records.names import varying
-from hdc.lab.records.run import Run, task_of
+from hdc.lab.records.run import Run, are_signals, task_of
 from hdc.lab.report.statistics import (
     ALPHA,
     CONFIDENCE,
@@ -137,6 +137,7 @@ class Table:
         rows: the runs by configuration.
         measured, described: the columns to show.
         dense: whether accuracy is that of pixels.
+        signals: whether the networks are for signals.
     """
 
     config: TableConfig
@@ -145,6 +146,7 @@ class Table:
     measured: tuple[str, ...]
     described: tuple[str, ...]
     dense: bool
+    signals: bool = False
 
     def baseline(self, row: Row) -> Row | None:
         """The row that `row` is compared with: the one named in full, or the one with the same other keys.
@@ -235,7 +237,7 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
         name for name in (rows[0].values if rows else ()) if is_plugin(name) and name not in config.measured
     ]
     dense = task_of(runs) == "dense"
-    return Table(config, tuple(runs), rows, tuple(measured), config.described, dense)
+    return Table(config, tuple(runs), rows, tuple(measured), config.described, dense, are_signals(runs))
 
 
 def long_frame(table: Table) -> pl.DataFrame:
@@ -265,7 +267,7 @@ def document(table: Table) -> Document:
     """The blocks: results, paired differences if there is a baseline, correlations, schedules and cost."""
 
     def block(text: str, head: Sequence[str], names: Sequence[str], body: Iterable[tuple[str, ...]]) -> None:
-        headings = (title(name, table.dense) for name in names)
+        headings = (title(name, table.dense, table.signals) for name in names)
         blocks.append(Rows((*head, *headings), tuple(body), title=text))
 
     blocks: list[Rows] = []
@@ -311,7 +313,7 @@ def _correlations(table: Table) -> Rows:
         alike.setdefault(row.others, []).append(row)
     held = {None: (), _FIELD: ("at equal field",)} if _field_varies(table) else {None: ()}
     found = {
-        (title(name, table.dense), *others, *words): [
+        (title(name, table.dense, table.signals), *others, *words): [
             correlation(rows, predicted, name, given) for predicted in table.config.correlate
         ]
         for others, rows in alike.items()
@@ -364,16 +366,18 @@ def _found(table: Table) -> str:
         parts = [f"no difference to {to} is shown"]
     elif rest:
         parts.append(f"no difference is shown for {_joined(rest) if len(rest) <= _NAMED else 'the others'}")
-    text = f"{n}: in {name_and_unit(first, table.dense)[0]}, {_joined(parts)}"
+    text = f"{n}: in {name_and_unit(first, table.dense, table.signals)[0]}, {_joined(parts)}"
     there = {name: sum(one.shown for _, one in rows) for name, rows in others}
     counted = [
-        f"{name_and_unit(name, table.dense)[0]} ({_share(count, len(columns[name]))})"
+        f"{name_and_unit(name, table.dense, table.signals)[0]} ({_share(count, len(columns[name]))})"
         for name, count in there.items()
         if count
     ]
     if counted:
         text += f"; there are differences in {_joined(counted)}"
-    if none := [name_and_unit(name, table.dense)[0] for name, count in there.items() if not count]:
+    if none := [
+        name_and_unit(name, table.dense, table.signals)[0] for name, count in there.items() if not count
+    ]:
         text += f"; none is shown in {_joined(none)}"
     return f"{text}."
 
@@ -497,7 +501,7 @@ def _difference_notes(table: Table) -> Iterator[str]:
         found = [one.paired.detectable(tests) for (_, of), one in table.differences.items() if of == name]
         if finite := [value for value in found if math.isfinite(value)]:
             largest = max(finite) * column(name).factor
-            smallest.append(f"{title(name, table.dense)} {largest:.{column(name).digits}f}")
+            smallest.append(f"{title(name, table.dense, table.signals)} {largest:.{column(name).digits}f}")
     if smallest:
         pairs = sorted({one.paired.n for one in cells if math.isfinite(one.paired.detectable(tests))})
         yield (

@@ -13,8 +13,9 @@ import hdc
 from hdc import cures, layers, registry
 from hdc.cures.branches import halved
 from hdc.errors import InputError
-from hdc.lab import parts
+from hdc.lab import parts, records
 from hdc.lab.config import from_dict
+from hdc.lab.records.names import names as names_of
 from hdc.layers import Conv
 
 NAMES = ("ssc", "gi", "per_group", "hff", "ksac", "soft_rate", "dcls", "reparam")
@@ -219,6 +220,19 @@ def test_interleaved_maps_are_mixed_within_a_cell():
     rows = np.flatnonzero(found.support.any(1))
     assert rows.tolist() == [6, 7, 8, 9, 10, 11]  # of both outputs of a cell, 6 8 10 and 7 9 11
     assert found.support.sum() == 36
+
+
+def test_rows_are_named_by_their_layer_alone(tmp_path):
+    def names(*kinds: str) -> list[str]:
+        configs = [from_dict({"net": {"layer": kind}}) for kind in kinds]
+        return [", ".join(name[1:]) for name in names_of(records.plan(tmp_path / kinds[-1], configs))]
+
+    assert names("standard", "separable", "gi") == [
+        "net.layer=standard",
+        "net.layer=separable",
+        "net.layer=gi",
+    ]
+    assert names("standard", "separable") == ["net.separable=false", "net.separable=true"]
 
 
 def test_halves():

@@ -399,7 +399,8 @@ def test_labels_that_do_not_fit_are_refused(labels, task, message):
         (np.zeros((2, 4, 4, 1), np.uint16), "images of 4 x 4 x 1 uint16"),
         (np.zeros((2, 4, 4, 1), np.float64), r"must be uint8, uint16, float32 \[n, h, w, c\], got float64"),
         (np.full((2, 4, 4, 1), np.nan, np.float32), "must be finite"),
-        (np.zeros((2, 4, 4), np.uint8), r"got uint8 \[2, 4, 4\]"),
+        (np.zeros((2, 4, 4), np.uint8), "signals of 4 x 4 uint8, the train split of 4 x 4 x 1 uint8"),
+        (np.zeros((2, 4), np.uint8), r"got uint8 \[2, 4\]"),
         (np.zeros((3, 4, 4, 1), np.uint8), "do not fit images"),
     ],
 )

@@ -815,6 +815,10 @@ def summaries() -> dict[str, tuple[Callable, dict]]:
         weights = jnp.ones((1, 1, *x.shape[1:3]))
         return model.conv(x) + jnp.einsum("bhwc,hwHW->bHWc", pooled, weights)
 
+    def columns(model: Model, x: Array) -> Array:
+        x = model.conv(x)
+        return x * nnx.sigmoid(model.image(x.mean(axis=1, keepdims=True)))  # coordinate attention
+
     def normal(model: Model, x: Array) -> Array:
         return model.norm(model.conv(x))
 
@@ -833,6 +837,7 @@ def summaries() -> dict[str, tuple[Callable, dict]]:
         "image": (pyramid, first | image),
         "image ": (resized, first | image),
         "image  ": (multiplied, first | image),
+        "image   ": (columns, first | image),
         "norm": (normal, first | {"norm": group}),
         "norm ": (normal, first | {"norm": made(lambda rngs: nnx.InstanceNorm(4, rngs=rngs))}),
         "norm  ": (batch, first | {"norm": made(lambda rngs: nnx.BatchNorm(4, rngs=rngs))}),

@@ -13,7 +13,7 @@ from test_receptive import Model, conv, of, pixels
 
 from hdc.advice import for_input
 from hdc.errors import InputError
-from hdc.receptive import Analysis, analyse, layers
+from hdc.receptive import Analysis, analyse, layers, pullback
 
 
 def filled(make: Callable[[nnx.Rngs], Any]) -> Any:
@@ -211,3 +211,23 @@ def test_taking_places_off_the_map(mode: str, axis: int) -> None:
     links = linked(model, (1, 8, 8, 1))
     for at in ((2, 5), (5, 2), (0, 0)):
         np.testing.assert_array_equal(analyse(model, (1, 8, 8, 1), at).support, links[at])
+
+
+def test_places_that_see_the_same_from_some_map_on_are_counted_as_if_each_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def deep(model: Model, x: jax.Array) -> jax.Array:
+        """So many paths that the counts are scaled on the way."""
+        coarse = jax.lax.scan(lambda x, _: (model.conv(x), None), x, None, length=450)[0]
+        return model.conv(jnp.repeat(coarse, 4, axis=1))
+
+    model = Model(deep, conv=conv(1, 1, (3,)))
+    shared = analyse(model, (1, 5, 1))
+    monkeypatch.setattr(pullback, "_FEW", 0)
+    alone = analyse(model, (1, 5, 1))
+    assert [phase.at for phase in shared.phases] == [phase.at for phase in alone.phases]
+    for one, other in zip(shared.phases, alone.phases, strict=True):
+        assert (one.size, one.coverage) == (other.size, other.coverage)
+        assert one.paths == pytest.approx(other.paths, rel=1e-12)
+    # The outer phases read two pixels of the coarse map, the inner ones one.
+    assert sorted({phase.size[0] for phase in shared.phases}) == [901, 902]

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -151,6 +151,41 @@ class Analysis(Seen):
     def path_counts(self) -> np.ndarray:
         """`paths` as an array of the shape `size`, of sum 1."""
         return self.paths.counts
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers and findings, in types that JSON knows."""
+        return {
+            "model": self.model,
+            "input_shape": self.input_shape,
+            "output_shape": self.output_shape,
+            "at": self.at,
+            **_seen(self),
+            "first_hole": self.paths.first_hole,
+            "within_edges": self.within_edges,
+            "frequency": self.gridding.frequency,
+            "output_stride": None if self.output_stride is None else _floats(self.output_stride),
+            "offset": self.offset,
+            "couplings": self.couplings,
+            "assumed": self.assumed,
+            "phases": [asdict(phase) for phase in self.phases],
+            "checkerboard": self.checkerboard,
+            "dead": self.dead,
+            "layers": [
+                {
+                    "name": layer.name,
+                    "kind": layer.kind,
+                    "kernel": layer.kernel,
+                    "rate": layer.rate,
+                    "strides": _floats(layer.strides),
+                    "map": layer.map,
+                    "output_stride": _floats(layer.output_stride),
+                    **_seen(layer),
+                    "padding_share": layer.padding_share,
+                }
+                for layer in self.layers
+            ],
+            "findings": [asdict(finding) for finding in self.findings],
+        }
 
     def __rich__(self) -> RenderableType:
         return Group(*self._summary(), self._table(), *(Text(f"- {finding}") for finding in self.findings))
@@ -301,14 +336,21 @@ def analyse(
     annotation = annotate(traced)
     axes = spatial_axes(traced.output, annotation)
     place = _place(traced.output, axes, at)
+    pixel = traced.output, dict(zip(axes, place, strict=True))
+    if annotation.local:
+        # What meets within a window is counted; a softmax of attention reads nothing that its values do not.
+        counted = _followed(annotation, annotation.local)
+        seen, followed = (_inside(traced, one, pixel) > 0 for one in (annotation, counted))
+        if not np.array_equal(seen, followed):
+            annotation = counted
     phases = find_phases(traced, annotation, axes)
     if at is None and phases and any(phase.paths > 0 for phase in phases):
         # Where the centre sees nothing, the phase beside it that sees something.
         seeing = [phase.at for phase in phases if phase.paths > 0]
         if place in {phase.at for phase in phases} - set(seeing):
             place = min(seeing, key=lambda other: math.dist(other, place))
-    pixel = traced.output, dict(zip(axes, place, strict=True))
-    inside = count_paths(traced, annotation, [pixel], beyond=False)[0].counts
+    pixel = traced.output, dict(zip(axes, place, strict=True))  # the phases may have moved it
+    inside = _inside(traced, annotation, pixel)
     if not inside.any():
         but = ", except on a summary of the map" if annotation.couplings else ""
         raise InputError(f"the result of {adapted.name} does not depend on its input at {place}{but}")
@@ -351,6 +393,19 @@ def analyse(
     )
 
 
+def _seen(one: Analysis | Layer) -> dict[str, Any]:
+    return {
+        "receptive_field": one.size,
+        "coverage": one.coverage,
+        "gap_free": one.gap_free,
+        "gridding": one.gridding.index,
+    }
+
+
+def _floats(values: Sequence[Fraction]) -> list[float]:
+    return [float(value) for value in values]
+
+
 def _place(output: Value, axes: Sequence[int], at: Sequence[int] | None) -> tuple[int, ...]:
     lengths = tuple(output.shape[axis] for axis in axes)
     if at is None:
@@ -388,6 +443,15 @@ def _shown(value: object) -> str:
     return f"an object of type {type(value).__name__}" if shape is None else f"an array of shape {shape}"
 
 
+def _followed(annotation: Annotation, couplings: set[tuple[Step, Value]]) -> Annotation:
+    """With these couplings counted as paths."""
+    return replace(annotation, couplings=annotation.couplings - couplings)
+
+
+def _inside(traced: Trace, annotation: Annotation, pixel: tuple[Value, dict[int, int]]) -> np.ndarray:
+    return count_paths(traced, annotation, [pixel], beyond=False)[0].counts
+
+
 def _uncounted(
     traced: Trace, annotation: Annotation, pixel: tuple[Value, dict[int, int]], inside: np.ndarray
 ) -> set[tuple[Step, Value]]:
@@ -395,18 +459,12 @@ def _uncounted(
 
     So it is in attention, which reads the values at all places over which its weights are normalised.
     """
-    exponents = {step.inputs[0] for step in traced.steps if step.name == "exp"}
-
-    def is_softmax(step: Step) -> bool:
-        divided = step.inputs[0].step
-        of_exponentials = step.name == "div" and divided is not None and divided.name == "exp"
-        return of_exponentials or (step.name == "sub" and step.outputs[0] in exponents)
-
-    rest = {(step, value) for step, value in annotation.couplings if not is_softmax(step)}
-    if rest == annotation.couplings:
-        return rest
-    followed = count_paths(traced, replace(annotation, couplings=rest), [pixel], beyond=False)[0]
-    return rest if np.array_equal(followed.counts > 0, inside > 0) else annotation.couplings
+    softmaxes = {(step, value) for step, value in annotation.couplings if step in annotation.softmaxes}
+    if softmaxes:
+        counted = _inside(traced, _followed(annotation, softmaxes), pixel)
+        if not np.array_equal(counted > 0, inside > 0):
+            return annotation.couplings
+    return annotation.couplings - softmaxes
 
 
 def _couplings(traced: Trace, annotation: Annotation, chosen: set[tuple[Step, Value]]) -> tuple[str, ...]:
@@ -416,12 +474,13 @@ def _couplings(traced: Trace, annotation: Annotation, chosen: set[tuple[Step, Va
         for value in step.inputs:
             readers.setdefault(value, []).append(step)
 
-    def has_map(value: Value) -> bool:
+    def extent(value: Value) -> set[tuple[str, int]]:
         axes = zip(annotation.axes[value], value.shape, strict=True)
-        return any(axis.kind in ("space", "flat") and length > 1 for axis, length in axes)
+        return {(one.kind, one.space) for one, n in axes if one.kind in ("space", "flat") and n > 1}
 
-    def back(step: Step) -> list[Step]:
-        summaries = [value for value in step.inputs if value.depends and not has_map(value)]
+    def back(step: Step, whole: set[tuple[str, int]]) -> list[Step]:
+        """The steps that compute a summary of the map, or of its rows or columns."""
+        summaries = [value for value in step.inputs if value.depends and extent(value) < whole]
         return [value.step for value in summaries if value.step is not None]
 
     def on(step: Step) -> list[Step]:
@@ -431,7 +490,10 @@ def _couplings(traced: Trace, annotation: Annotation, chosen: set[tuple[Step, Va
     for step in traced.steps:
         for value in step.inputs:
             if (step, value) in chosen and value.step is not None:
-                name = _parameter(value.step, back) or _parameter(step, on)
+                whole = extent(step.outputs[0])
+                name = _parameter(value.step, lambda one, whole=whole: back(one, whole)) or _parameter(
+                    step, on
+                )
                 names[name or "an operation without parameters"] = None
     return tuple(names)
 

@@ -15,7 +15,7 @@ from hdc.receptive.pullback import Sources
 from hdc.receptive.rules.layout import Movement
 from hdc.receptive.rules.pointwise import DECIDING, MASKING, POINTWISE, Pointwise
 from hdc.receptive.rules.taps import REDUCTIONS
-from hdc.receptive.steps import Trace, Value
+from hdc.receptive.steps import Step, Trace, Value
 from hdc.receptive.zeros import find_zeros, generic, has_none
 
 _FEW = 2**12  # entries of a mask that are found at once
@@ -28,7 +28,7 @@ def annotate(trace: Trace) -> Annotation:
     Raises:
         InputError: for a mask whose values are not known, or that has more than 2^26 entries.
     """
-    found = Annotation()
+    found = Annotation(softmaxes=_softmaxes(trace))
     _find_masks(trace, found)
     spaces = len(trace.input.shape) - 2
     found.axes[trace.input] = (Axis("batch"), *(Axis("space", k) for k in range(spaces)), CHANNEL)
@@ -48,6 +48,17 @@ def annotate(trace: Trace) -> Annotation:
             found.spread[output] = spread
     found.axes[trace.output] = _as_input(trace, found.axes[trace.output], found.axes[trace.input])
     return found
+
+
+def _softmaxes(trace: Trace) -> set[Step]:
+    exponents = {step.inputs[0] for step in trace.steps if step.name == "exp"}
+
+    def returns(step: Step) -> bool:
+        divided = step.inputs[0].step
+        of_exponentials = step.name == "div" and divided is not None and divided.name == "exp"
+        return of_exponentials or (step.name == "sub" and step.outputs[0] in exponents)
+
+    return {step for step in trace.steps if returns(step)}
 
 
 def _as_input(trace: Trace, axes: Axes, given: Axes) -> Axes:
@@ -158,8 +169,8 @@ def find_sources(trace: Trace, annotation: Annotation) -> Sources:
             if given and all(value in statistics for value in given):
                 statistics[step.outputs[0]] = _joined(statistics[value] for value in given)
         elif step.name in REDUCTIONS:
-            axes = annotation.axes[step.inputs[0]]
-            if all(axes[axis].kind == "channel" for axis in step.params["axes"]):
+            axes = [annotation.axes[step.inputs[0]][axis] for axis in step.params["axes"]]
+            if all(axis.kind == "channel" and not axis.phase for axis in axes):
                 statistics[step.outputs[0]] = _joined(own)
         elif step.name in ("broadcast_in_dim", "reshape") and given and given[0] in statistics:
             statistics[step.outputs[0]] = statistics[given[0]]

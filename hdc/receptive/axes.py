@@ -21,8 +21,8 @@ class Axis:
             `flat` for several axes in one.
         space: which of the input's spatial axes, for `space` and for a phase.
         stride: input pixels from one position to the next, for the same.
-        phase: whether a `channel` is the place within the blocks that a map was cut into.
-        parts, lengths: the axes and lengths behind a `flat` one.
+        phase: whether a `channel` is the place within the blocks, or windows, that a map was cut into.
+        parts, lengths: the axes and lengths behind a `flat` one, or behind a phase of several axes.
     """
 
     kind: Literal["batch", "space", "channel", "new", "stack", "flat"]
@@ -50,6 +50,8 @@ class Annotation:
         assumed: parameters without values that may mask something out; nothing is taken for masked by them.
         zeros: by constant, where its entries are zero.
         hidden: by step and operand, where the result does not depend on that operand.
+        softmaxes: the steps of softmaxes in which a summary returns: the largest score, and the sum.
+        local: those of the couplings that are softmaxes within blocks or windows of a map.
         sources: those of `annotate.find_sources`, once they were looked for.
     """
 
@@ -60,6 +62,8 @@ class Annotation:
     assumed: set[str] = field(default_factory=set)
     zeros: dict[Value, np.ndarray | None] = field(default_factory=dict)
     hidden: dict[tuple[Step, Value], np.ndarray] = field(default_factory=dict)
+    softmaxes: set[Step] = field(default_factory=set)
+    local: set[tuple[Step, Value]] = field(default_factory=set)
     sources: "dict[Value, dict[Value, np.ndarray]] | None" = field(default=None, init=False)
 
 
@@ -83,9 +87,13 @@ def unified(
         spatial = [axis for axis in told if axis.kind == "space"]
         # Interpolation to a size that is no multiple has an odd stride; what it meets has a plain one.
         axis = min(spatial, key=lambda axis: axis.stride.denominator, default=told[0] if told else NEW)
-        if axis.kind in ("space", "flat") and place not in beside:
+        mapped = axis.kind in ("space", "flat") or (axis.phase and step in found.softmaxes)
+        if mapped and place not in beside:
             meets = zip(given, column, strict=True)
-            found.couplings |= {(step, value) for (value, _), one in meets if one.kind == "new"}
+            summaries = {(step, value) for (value, _), one in meets if one.kind == "new"}
+            found.couplings |= summaries
+            if axis.phase:
+                found.local |= summaries
         result.append(axis)
     return tuple(result)
 

@@ -253,7 +253,10 @@ def count_paths(
     *,
     beyond: bool,
 ) -> list[Counted]:
-    """The path counts from each place: a position, or a range of them, along some axes of an array."""
+    """The path counts from each place: a position, or a range of them, along some axes of an array.
+
+    Places that see the same share one result.
+    """
     if annotation.sources is None:
         annotation.sources = find_sources(traced, annotation)
     pullback = Pullback(traced, annotation, annotation.sources, beyond=beyond)
@@ -269,7 +272,8 @@ def count_paths(
     starts = tuple(start or 0 for start in window.starts[1:-1])
     counts = window.counts[:, 0, ..., 0]
     rows = zip(counts, pullback.bounded, pullback.logs, strict=True)
-    return [Counted(row, starts, bool(bounded), float(log)) for row, bounded, log in rows]
+    found = [Counted(row, starts, bool(bounded), float(log)) for row, bounded, log in rows]
+    return [found[row] for row in pullback.rows]
 
 
 def spatial_axes(value: Value, annotation: Annotation) -> list[int]:

@@ -22,6 +22,7 @@ Sources = dict[Value, dict[Value, np.ndarray]]
 
 _LEAST = 1e-300
 _MOST = 1e200  # counts beyond it are scaled down, before a double would overflow
+_FEW = 2**18  # entries of windows in which rows that are alike are looked for
 _TURNS = 8  # steps from one look at the counts to the next: one step does not multiply them by 1e13
 
 
@@ -33,19 +34,20 @@ class Pullback:
             run hides them.
         beyond: whether windows continue beyond the edge of a map, as if it had none, wherever an operation
             allows that; otherwise every map ends where it ends and paths through the padding are lost.
-        bounded: `[outputs]`, whether the edge of some map took part even so: a head over the whole map.
-        logs: `[outputs]`, the logarithm of the factor by which the counts were divided.
+        bounded: `[rows]`, whether the edge of some map took part even so: a head over the whole map.
+        logs: `[rows]`, the logarithm of the factor by which the counts were divided.
+        rows: `[outputs]`, the row of each output: those that see the same from some step on share one.
     """
 
     def __init__(self, trace: Trace, annotation: Annotation, sources: Sources, *, beyond: bool):
         self.trace, self.annotation, self.sources, self.beyond = trace, annotation, sources, beyond
-        self.bounded, self.logs = np.zeros(0, bool), np.zeros(0)
+        self.bounded, self.logs, self.rows = np.zeros(0, bool), np.zeros(0), np.zeros(0, int)
         self._windows: dict[Value, Window] = {}
         self._most = np.zeros(0)  # `[outputs]`, the largest count so far
         self._scaled = self._only_seen = False
 
     def run(self, places: Sequence[tuple[Value, Mapping[int, int | range]]]) -> Window:
-        """The counts at the input, one row for each place.
+        """The counts at the input, in `rows` for the places.
 
         Args:
             places: an array of the trace and an index, or a range, for some of its axes; all of the others.
@@ -54,10 +56,13 @@ class Pullback:
         found = self._run(places)
         if self._scaled:
             # What is small beside the rest may have vanished: where something is seen is found again.
-            logs, total = self.logs, mass(found.counts)
+            found, logs = found.rows(self.rows), self.logs[self.rows]
+            total = mass(found.counts)
             self._only_seen = True
             seen = self._run(places)
             self._only_seen = False
+            seen, self.bounded = seen.rows(self.rows), self.bounded[self.rows]
+            self.rows = np.arange(len(places))
             total[total == 0] = 1
             self.logs = logs + np.log(total)
             shares = found.counts / total.reshape(-1, *(1 for _ in found.starts))
@@ -67,6 +72,7 @@ class Pullback:
     def _run(self, places: Sequence[tuple[Value, Mapping[int, int | range]]]) -> Window:
         self.bounded = np.zeros(len(places), bool)
         self._windows, self._most, self.logs = {}, np.zeros(len(places)), np.zeros(len(places))
+        self.rows = np.arange(len(places))
         for row, (value, index) in enumerate(places):
             given = [index.get(axis) for axis in range(len(value.shape))]
             lengths = [len(one) if isinstance(one, range) else 1 for one in given]
@@ -78,6 +84,7 @@ class Pullback:
                 if window is not None:
                     step.rule.pull(step, number, window, self)
             if turn % _TURNS == 0:
+                self._share()
                 for window in self._windows.values():
                     most = window.counts.reshape(len(window.counts), -1).max(axis=1, initial=0.0)
                     self._most = np.maximum(self._most, most)
@@ -90,8 +97,23 @@ class Pullback:
                 self._most *= factor
                 self.logs -= np.log(factor)
         rank = len(self.trace.input.shape)
-        nothing = Window(np.zeros((len(places), *(1,) * rank)), (None,) * rank)
+        nothing = Window(np.zeros((len(self.bounded), *(1,) * rank)), (None,) * rank)
         return self._windows.get(self.trace.input, nothing)
+
+    def _share(self) -> None:
+        """Let rows that are alike in all windows become one."""
+        windows = self._windows
+        if len(self.bounded) == 1 or sum(window.counts.size for window in windows.values()) > _FEW:
+            return
+        rows = zip(self.bounded, self.logs, *(window.counts for window in windows.values()), strict=True)
+        first: dict[tuple, int] = {}
+        keys = [(bounded, log, *(one.tobytes() for one in counts)) for bounded, log, *counts in rows]
+        same = [first.setdefault(key, len(first)) for key in keys]
+        if len(first) < len(keys):
+            kept = np.unique(same, return_index=True)[1]
+            self.rows = np.array(same)[self.rows]
+            self.bounded, self.logs, self._most = self.bounded[kept], self.logs[kept], self._most[kept]
+            self._windows = {value: window.rows(kept) for value, window in windows.items()}
 
     def is_coupling(self, step: Step, value: Value) -> bool:
         """Whether a summary returns to the map by this operand of a step; such paths are left out."""
@@ -150,10 +172,10 @@ class Pullback:
         """The factor for reading all positions along `axes`; channels are averaged, space is counted."""
         factor = 1.0
         for axis in axes:
-            kind, length = self.annotation.axes[value][axis].kind, value.shape[axis]
-            if kind == "channel":
+            one, length = self.annotation.axes[value][axis], value.shape[axis]
+            if one.kind == "channel" and not one.phase:
                 factor *= 1 / length
-            elif kind in ("space", "flat") and length > 1:
+            elif one.kind in ("space", "flat") and length > 1:
                 self.note(window)
         return factor
 

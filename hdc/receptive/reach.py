@@ -9,7 +9,7 @@ import numpy as np
 
 from hdc.fields import PathCounts
 from hdc.receptive.axes import Annotation
-from hdc.receptive.layers import count_paths
+from hdc.receptive.layers import Counted, count_paths
 from hdc.receptive.rules.base import Taps
 from hdc.receptive.rules.pointwise import POINTWISE
 from hdc.receptive.rules.taps import REDUCTIONS
@@ -90,25 +90,28 @@ def _count(
 ) -> list[tuple[tuple[int, ...], float, float]]:
     """For each place: size, coverage, and the logarithm of the number of paths."""
     for beyond in (True, False):
-        found = []
+        found: list[tuple[tuple[int, ...], float, float]] = []
         for first in range(0, len(places), _AT_ONCE):
             some = [
                 (traced.output, dict(zip(axes, p, strict=True))) for p in places[first : first + _AT_ONCE]
             ]
-            for counted in count_paths(traced, annotation, some, beyond=beyond):
-                if beyond and counted.bounded:
-                    break
-                if not counted.counts.any():
-                    found.append(((0,) * counted.counts.ndim, 0.0, -math.inf))
-                    continue
-                paths = PathCounts.of(counted.counts, counted.start)
-                found.append((paths.size, paths.coverage, math.log(counted.counts.sum()) + counted.log))
-            else:
-                continue
-            break
+            counts = count_paths(traced, annotation, some, beyond=beyond)
+            if beyond and any(counted.bounded for counted in counts):
+                break
+            measured = {
+                id(counted): _measured(counted) for counted in {id(one): one for one in counts}.values()
+            }
+            found += [measured[id(counted)] for counted in counts]
         else:
             return found
     raise AssertionError("within the edges, every place is counted")
+
+
+def _measured(counted: Counted) -> tuple[tuple[int, ...], float, float]:
+    if not counted.counts.any():
+        return (0,) * counted.counts.ndim, 0.0, -math.inf
+    paths = PathCounts.of(counted.counts, counted.start)
+    return paths.size, paths.coverage, math.log(counted.counts.sum()) + counted.log
 
 
 def find_reaching(traced: Trace, annotation: Annotation) -> np.ndarray:

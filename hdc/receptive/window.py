@@ -27,6 +27,9 @@ class Window:
     def with_axis(self, axis: int, counts: np.ndarray, start: int | None) -> "Window":
         return Window(counts, (*self.starts[:axis], start, *self.starts[axis + 1 :]))
 
+    def rows(self, chosen: np.ndarray) -> "Window":
+        return Window(self.counts[chosen], self.starts)
+
     def scaled(self, by: np.ndarray | float) -> "Window":
         if np.ndim(by) == 0 and by == 1:
             return self
@@ -79,8 +82,10 @@ class Window:
         start = self.starts[axis]
         if start is None:
             return self.scaled(length)
-        inside = along(axis, max(0, -start), max(0, length - start))
-        return self.with_axis(axis, self.counts[inside].sum(axis=axis + 1, keepdims=True), None)
+        inside = self.counts[along(axis, max(0, -start), max(0, length - start))]
+        if inside.shape[axis + 1] != 1:  # a sum would copy it
+            inside = inside.sum(axis=axis + 1, keepdims=True)
+        return self.with_axis(axis, inside, None)
 
 
 def along(axis: int, start: int, stop: int, by: int = 1) -> tuple[slice, ...]:

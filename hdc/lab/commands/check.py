@@ -2,11 +2,12 @@
 
 import io
 import math
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -16,11 +17,15 @@ from rich.text import Text
 from hdc import advice, published
 from hdc.errors import InputError
 from hdc.fields import Field, Stack, Stemmed, parse, parse_stem
+from hdc.lab.commands import model
 from hdc.lab.commands.command import Parser, writing
 from hdc.lab.commands.output import console, print_json
 from hdc.lab.terminal import Rows
 from hdc.published import Published
 from hdc.ripple import TRIED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _BARS = "▁▂▃▄▅▆▇█"
 _HOLE = "×"
@@ -212,14 +217,23 @@ def parser() -> Parser:
     """The command line's."""
     parser = Parser(
         prog="hdc check",
-        description="The certificate of dilation schedules: holes, receptive field, gridding. "
-        "Exit code 0: all gap-free, 1: holes, 2: bad input.",
+        description="The certificate of dilation schedules, or what a model of your own sees: holes, "
+        "receptive field, gridding. Exit code 0: all gap-free, 1: holes, 2: bad input.",
     )
     parser.add_argument(
         "schedules", nargs="*", metavar="RATES",
         help="rates such as 1,2,5, per axis (height x width) such as 1x2,2x2, with parallel branches such as "
-        "1,[0,6,12,18] (0 is a 1x1 convolution or a shortcut), or a name of --named; several make a table",
+        "1,[0,6,12,18] (0 is a 1x1 convolution or a shortcut), or a name of --named; several make a table. "
+        "Or one model with --shape, FILE.py:NAME or package.module:NAME: a function, any model that "
+        "hdc.analyse takes, or a class or function that makes one without arguments",
     )  # fmt: skip
+    parser.add_argument(
+        "--shape", metavar="AxBxC", help="of the model's input, as the model takes it, such as 1x64x64x3"
+    )
+    parser.add_argument(
+        "--output", metavar="NAME", help="which output of the model: an index, key or path, or a layer's name"
+    )
+    parser.add_argument("--spatial", metavar="A,B", help="the spatial axes of the model's input, such as 2,3")
     parser.add_argument("--kernel-size", type=int, metavar="K", help="taps per axis, 3 by default")
     parser.add_argument("--axes", type=int, choices=(1, 2), help="2 for images (default), 1 for signals")
     parser.add_argument(
@@ -256,6 +270,10 @@ def run(arguments: list[str]) -> int:
         else:
             console().print(named(list(known.values())))
         return 0
+    own = {"--shape": args.shape, "--output": args.output, "--spatial": args.spatial}
+    references = [text for text in args.schedules if model.is_reference(text)]
+    if not references and (given := [name for name, value in own.items() if value is not None]):
+        raise InputError(f"{', '.join(given)} is for a model of your own, FILE.py:NAME")
     for name, value in (("--kernel-size", args.kernel_size), ("--axes", args.axes)):
         given = [schedule for schedule in args.schedules if schedule in known]
         if given and value is not None:
@@ -267,6 +285,8 @@ def run(arguments: list[str]) -> int:
         raise InputError(f"--figure must end in {', '.join(formats)}, got {str(args.figure)!r}")
     if args.figure is not None and not args.figure.parent.is_dir():
         raise InputError(f"--figure {args.figure}: there is no folder {args.figure.parent}")
+    if references:
+        return _model(args)
     taps = 3 if args.kernel_size is None else args.kernel_size
     if args.stem is not None and args.no_stem:
         raise InputError("--stem and --no-stem exclude one another: give one of them")
@@ -287,12 +307,45 @@ def run(arguments: list[str]) -> int:
     return 0 if all(one.gap_free for one in found) else 1
 
 
+def _model(args: Namespace) -> int:
+    options = {"--kernel-size": args.kernel_size, "--axes": args.axes, "--size": args.size}
+    options |= {"--stem": args.stem, "--no-stem": args.no_stem or None}
+    if given := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"{', '.join(given)} is for RATES, not for a model of your own")
+    (reference, *others) = args.schedules
+    if others:
+        raise InputError(f"a model of your own is checked alone, got {' '.join(args.schedules)}")
+    if args.shape is None:
+        raise InputError(f"{reference} needs the shape of its input, such as --shape 1x64x64x3")
+    shape, spatial = model.parse_shape(args.shape), None
+    if args.spatial is not None:
+        try:
+            spatial = [int(axis) for axis in args.spatial.split(",")]
+        except ValueError:
+            raise InputError(f"--spatial must be axes such as 2,3, got {args.spatial!r}") from None
+    found = model.load(reference)
+    from hdc.receptive import analyse
+
+    seen = analyse(found, shape, output=args.output, spatial=spatial)
+    if args.figure is not None:
+        _save(seen.figure(), args.figure)
+    if args.json:
+        print_json(seen.to_dict())
+    else:
+        console().print(seen)
+    return 0 if seen.gap_free and all(phase.coverage == 1 for phase in seen.phases) else 1
+
+
 def _draw(found: Sequence[Field], path: Path) -> None:
     from hdc import plots
-    from hdc.lab import store
 
     titles = [f"{one.name}: {one.seen:.0%} seen, G {one.gridding.index:.2f}" for one in found]
-    drawn = plots.figure([(title, one.paths) for title, one in zip(titles, found, strict=True)])
+    _save(plots.figure([(title, one.paths) for title, one in zip(titles, found, strict=True)]), path)
+
+
+def _save(drawn: "Figure", path: Path) -> None:
+    from hdc.lab import store
+
     buffer = io.BytesIO()
     drawn.savefig(buffer, format=path.suffix[1:])
     with writing(f"--figure {path}"):

@@ -128,7 +128,9 @@ class Dataset:
             if not len(split):
                 raise InputError(f"{place} is empty")
             if split.images.shape[1:] != self.image_shape or split.images.dtype != self.train.images.dtype:
-                raise InputError(f"{place} has {_sized(split)}, the train split {_sized(self.train)}")
+                raise InputError(
+                    f"{place} has {split.kind} of {_sized(split)}, the train split of {_sized(self.train)}"
+                )
             count, ignored, labels = len(self.classes), self.task == "dense", split.labels
             regression = self.task == "regression"
             axes = split.images.ndim - _FEWER[self.task] if self.task in _FEWER else 1
@@ -241,4 +243,4 @@ def _hashes(images: np.ndarray | Rows) -> list[int]:
 
 
 def _sized(split: Split) -> str:
-    return f"{split.kind} of {' x '.join(map(str, split.images.shape[1:]))} {split.images.dtype}"
+    return f"{' x '.join(map(str, split.images.shape[1:]))} {split.images.dtype}"

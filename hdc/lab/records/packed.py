@@ -20,7 +20,17 @@ import polars as pl
 from hdc.errors import InputError
 from hdc.lab.config import Config, from_record
 from hdc.lab.data.dataset import TYPES
-from hdc.lab.records.run import METRICS, TIMES, Run, State, check_info, check_metrics, content, digests_in
+from hdc.lab.records.run import (
+    METRICS,
+    TIMES,
+    Run,
+    State,
+    are_signals,
+    check_info,
+    check_metrics,
+    content,
+    digests_in,
+)
 from hdc.lab.store import line, read_arrays, read_json, sha256, to_json, write_all
 
 MANIFEST, METRICS_FILE, SECONDS_FILE = "manifest.json", "metrics.csv", "seconds.csv"
@@ -236,7 +246,7 @@ def gridding(run: Run, seed: int) -> dict[str, np.ndarray]:
     """
     arrays = run.artifact("gridding", seed)
     erf = arrays.get("erf")
-    if erf is None or erf.ndim not in (1, 2) or not erf.size or erf.dtype.kind != "f":
+    if erf is None or erf.ndim != (1 if are_signals([run]) else 2) or not erf.size or erf.dtype.kind != "f":
         raise InputError(f"gridding of seed {seed} of run {run.run_id} is damaged: it has no map named erf")
     return arrays
 
@@ -257,7 +267,7 @@ def predictions(run: Run, seed: int) -> dict[str, np.ndarray]:
         k = classes.size
         fit = all(array.size and len(array) == len(images) for array in (images, labels, predicted))
         axes = images.ndim
-        fit &= axes in (3, 4) and images.dtype.name in TYPES
+        fit &= axes == (3 if are_signals([run]) else 4) and images.dtype.name in TYPES
         fit &= labels.ndim == predicted.ndim in (1, axes - 1, axes)
         fit &= classes.shape == (k,) and classes.dtype.kind == "U"
         if labels.ndim == axes:
@@ -274,11 +284,12 @@ def shown_sample(predictions: Mapping[str, np.ndarray]) -> int:
     """Which of the test images kept with a run is shown: of label maps the first with the most borders,
     neighbouring pixels whose labels differ; for regression the one whose target changes most between
     neighbouring pixels."""
-    labels, axes = predictions["labels"], predictions["images"].ndim
+    labels = predictions["labels"]
     if labels.ndim == 1:
         return 0
-    steps = [np.diff(labels, axis=axis) for axis in range(1, axes - 1)]
-    steps = [np.abs(one) if labels.ndim == axes else one != 0 for one in steps]
+    regression = labels.dtype.kind == "f"
+    steps = [np.diff(labels, axis=axis) for axis in range(1, labels.ndim - regression)]
+    steps = [np.abs(one) if regression else one != 0 for one in steps]
     return int(np.argmax(sum(one.sum(axis=tuple(range(1, one.ndim))) for one in steps)))
 
 

@@ -247,7 +247,15 @@ def _haiku(model: Any, shape: tuple[int, ...], params: Any, call: dict[str, Any]
 
 
 def _torch(model: Any, shape: tuple[int, ...], params: Any, call: dict[str, Any]) -> Model | None:
-    return None
+    if not _is_of(model, "torch"):
+        return None
+    _has_its_own(model, params)
+    from hdc.receptive.models.torch import Program
+
+    program = Program(model, call)
+    arrays = program.arrays.items()
+    parameters = tuple(_parameter(name, array, name in program.trained) for name, array in arrays)
+    return Model(type(model).__name__, parameters, channels_first(shape), program)
 
 
 def _function(model: Any, shape: tuple[int, ...], params: Any, call: dict[str, Any]) -> Model | None:

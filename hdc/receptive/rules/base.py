@@ -107,4 +107,7 @@ class Rule:
         to.add(step.inputs[0], self.back(step, window, to))
 
     def back(self, step: Step, window: Window, to: Pullback) -> Window:
-        raise InputError(f"analyse does not know the operation {step.name!r}, which the model uses")
+        raise InputError(
+            f"analyse does not know the operation {step.name!r}, which the model uses; "
+            "output= asks about a layer before it"
+        )

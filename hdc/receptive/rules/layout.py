@@ -143,6 +143,8 @@ def _merged(parts: Axes, lengths: tuple[int, ...]) -> Axis:
     if len(parts) == 1:
         return parts[0]
     kinds = [axis.kind for axis in parts]
+    if all(axis.phase for axis in parts):
+        return Axis("channel", phase=True, parts=parts, lengths=lengths)
     if set(kinds) == {"channel"}:
         return CHANNEL
     # Repeated or shuffled into the map from the channels: so many positions where there was one.
@@ -152,7 +154,7 @@ def _merged(parts: Axes, lengths: tuple[int, ...]) -> Axis:
 
 
 def _split(axis: Axis, lengths: tuple[int, ...]) -> Axes:
-    if axis.kind == "flat" and axis.lengths == lengths:
+    if axis.parts and axis.lengths == lengths:
         return axis.parts
     if axis.kind == "space":
         strides = [axis.stride * math.prod(lengths[place + 1 :]) for place in range(len(lengths))]
@@ -433,7 +435,7 @@ def _picked(axis: Axis, step: Step, taken: int, length: int) -> Axis:
         steps = np.unique(np.diff(some))
         if len(steps) == 1 and steps[0] > 0:
             return scaled(axis, int(steps[0]))
-        if 1 < len(some) < length:
+        if 1 < len(some) < length and np.ptp(some) > 0:  # not one place several times
             return resampled(axis, int(np.ptp(some)) + 1, len(some))
     return resampled(axis, before, length)
 

@@ -262,7 +262,8 @@ class Product(Rule):
         if other.depends:
             to.note(window)  # what is masked out differs from place to place
         for axis in summed:
-            if to.annotation.axes[mine][axis].kind == "channel":
+            along = to.annotation.axes[mine][axis]
+            if along.kind == "channel" and not along.phase:
                 total = taps.sum(axis=theirs.index(numbers[axis]), keepdims=True)
                 taps = taps / np.maximum(total, 1)
         for place in theirs:
@@ -325,7 +326,7 @@ class Reduction(Rule):
         gone = {axis.space for place, axis in enumerate(axes) if place in places and axis.kind == "space"}
         kept = []
         for axis in (axis for place, axis in enumerate(axes) if place not in places):
-            if axis.phase and axis.space in gone:
+            if axis.phase and not axis.parts and axis.space in gone:
                 gone.remove(axis.space)
                 axis = replace(axis, kind="space", phase=False)
             kept.append(axis)

@@ -1,0 +1,98 @@
+"""Operations that few models use: sorting, Fourier transforms, unstacking, and masks that they compute."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import Array
+from test_receptive import Model, of, pixels, reached
+
+from hdc.errors import InputError
+
+
+def attended(x: Array, mask: Array) -> Array:
+    scores = jnp.where(mask, jnp.einsum("bqc,bkc->bqk", x, x), -jnp.inf)
+    return jnp.einsum("bqk,bkc->bqc", nnx.softmax(scores), x)
+
+
+def banded(model: Model, x: Array) -> Array:
+    """Attention to every third of the places before, by a mask of more entries than are held one by one."""
+    place = jnp.arange(x.shape[1])
+    apart = place[:, None] - place[None]
+    return attended(x, ((apart >= 0) & (apart % 3 == 0))[None])
+
+
+def turned(model: Model, x: Array) -> Array:
+    """The same with the mask's axes exchanged: to the places after."""
+    place = jnp.arange(x.shape[1])
+    apart = jnp.transpose(place[:, None] - place[None])
+    return attended(x, ((apart >= 0) & (apart % 3 == 0))[None])
+
+
+@pytest.mark.parametrize(("call", "seen"), [(banded, range(1, 41, 3)), (turned, range(40, 100, 3))])
+def test_masks_that_are_computed_hide_what_they_hide(call: Callable, seen: range) -> None:
+    assert pixels(of(call, (1, 100, 2), (40,)).support) == {(place,) for place in seen}
+
+
+MOVED: dict[str, Callable] = {
+    "rows apart": lambda model, x: jnp.stack(jnp.unstack(x, axis=1)[::-1], axis=1),
+    "channels apart": lambda model, x: jnp.stack(jnp.unstack(model.conv(x), axis=3)[1:], axis=3),
+    "columns transformed": lambda model, x: jnp.abs(jnp.fft.fft(model.conv(x), axis=1)),
+    "both axes transformed": lambda model, x: (
+        jnp.fft.ifft2(jnp.fft.fft2(x, axes=(1, 2)) ** 2, axes=(1, 2)).real
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(MOVED))
+def test_what_is_taken_apart_or_transformed_is_seen(name: str) -> None:
+    layer = nnx.Conv(2, 2, (1, 3), rngs=nnx.Rngs(0))
+    found = of(MOVED[name], (1, 6, 5, 2), (2, 1), conv=layer)
+    np.testing.assert_array_equal(
+        found.support, reached(Model(MOVED[name], conv=layer), (1, 6, 5, 2), (2, 1))
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "paths"),
+    [
+        (lambda model, x: jnp.sort(x, axis=1), np.eye(5)[1] * np.ones((6, 1)) / 6),
+        (lambda model, x: jax.lax.top_k(x, 3)[0], np.eye(5)[1] * np.eye(6)[[2]].T),  # among the channels
+        (lambda model, x: jax.lax.top_k(x[..., 0], 2)[0][..., None], np.eye(6)[[2]].T * np.ones((1, 5)) / 5),
+    ],
+    ids=["a column", "channels", "a row"],
+)
+def test_each_of_those_that_are_sorted_may_be_the_one(call: Callable, paths: np.ndarray) -> None:
+    found = of(call, (1, 6, 5, 4), (2, 1))
+    np.testing.assert_allclose(found.paths_inside, paths, atol=1e-12)
+
+
+def test_groups_of_the_batch_are_refused() -> None:
+    def call(model: Model, x: Array) -> Array:
+        names = ("NHWC", "HWIO", "NHWC")
+        kernel = jnp.ones((3, 3, 2, 4))
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=names, batch_group_count=2
+        )
+
+    with pytest.raises(InputError, match="analyse does not know convolutions with batch_group_count"):
+        of(call, (2, 8, 8, 2))
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 6, 7, 12, 13])
+def test_an_associative_scan_sees_all_that_came_before(length: int) -> None:
+    def call(model: Model, x: Array) -> Array:
+        """A linear recurrence whose factors depend on the input, as in state space models."""
+
+        def join(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+            return one[0] * other[0], one[1] * other[0] + other[1]
+
+        return jax.lax.associative_scan(join, (nnx.sigmoid(model.gate(x)), x), axis=1)[1]
+
+    at = length - 1
+    found = of(call, (1, length, 2), (at,), gate=nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    assert found.support.all()
+    assert of(call, (1, length, 2), (0,), gate=nnx.Linear(2, 2, rngs=nnx.Rngs(0))).support.sum() == 1

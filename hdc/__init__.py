@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from hdc.errors import InputError
     from hdc.fields import Branches, PathCounts, Stack
     from hdc.gridding import expected_ripple
-    from hdc.gridding import measure as measure_gridding
     from hdc.layers import Conv, SeparableConv
+    from hdc.measuring import effective_receptive_field, measure_gridding
     from hdc.networks import ContextNetwork
     from hdc.ops import conv1d, conv2d, max_pool, separable_conv1d, separable_conv2d
     from hdc.rates import replace_rates
@@ -45,9 +45,10 @@ _HOMES = {
     "compare": "hdc.comparison",
     "conv1d": "hdc.ops",
     "conv2d": "hdc.ops",
+    "effective_receptive_field": "hdc.measuring",
     "expected_ripple": "hdc.gridding",
     "max_pool": "hdc.ops",
-    "measure_gridding": "hdc.gridding",
+    "measure_gridding": "hdc.measuring",
     "replace_rates": "hdc.rates",
     "separable_conv1d": "hdc.ops",
     "separable_conv2d": "hdc.ops",
@@ -62,7 +63,7 @@ def __getattr__(name: str) -> object:
         return import_module(f"hdc.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'hdc' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), "measure" if name == "measure_gridding" else name)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

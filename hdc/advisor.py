@@ -22,7 +22,7 @@ from hdc.search import WORK, Target, best, best_order, count, work
 
 _WORK = WORK / 100  # the most `work` of a search, so that the answer comes in seconds
 _FEW = 3  # schedules of a group that are put into the model
-_POOL = 20  # from which these are taken
+_POOL = 200  # from which these are taken
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -206,7 +206,7 @@ def _advice(
     now = Option(rates, {}, _predicted(rates, taps), before, group[-1], ripple)
     candidates, note = _candidates(rates, taps, _largest_rate(group))
     found = []
-    for other in _ranked(rates, {one: _predicted(one, taps) for one in candidates})[:_FEW]:
+    for other in _ranked(now, {one: _predicted(one, taps) for one in candidates})[:_FEW]:
         change = {name: new for name, old, new in zip(names, rates, other, strict=True) if new != old}
         try:
             changed = replace_rates(model, change)
@@ -216,25 +216,30 @@ def _advice(
             continue
         last = next(layer for layer in seen.layers if layer.name == names[-1])
         option = Option(other, change, _predicted(other, taps), seen, last)
-        if not _keeps(before, seen) or last.coverage < now.last.coverage:
+        if not _keeps(before, seen):
             continue
         if ripple is not None:
             option = replace(option, simulated=expected_ripple(changed, shape[1:]).peak)
         found.append(option)
     better = [option for option in found if option.is_better(now)]
-    order = _ranked(rates, {option.rates: option.ripple for option in better})
+    order = _ranked(now, {option.rates: option.ripple for option in better})
     better.sort(key=lambda one: (*(-share for share in one.coverage), order.index(one.rates)))
     return Advice(names, taps, now, tuple(better), note)
 
 
-def _ranked(now: tuple[int, ...], ripples: Mapping[tuple[int, ...], float]) -> list[tuple[int, ...]]:
-    """Rates, the best first. Of those that the ripple cannot tell apart, those that change fewer layers."""
+def _ranked(now: Option, ripples: Mapping[tuple[int, ...], float]) -> list[tuple[int, ...]]:
+    """Rates, the best first.
+
+    Of those that the ripple cannot tell apart, first the one whose largest rate is the smallest, since it
+    loses the fewest taps to the padding, then the one that changes the fewest layers.
+    """
     least = min(map(_audible, ripples.values()), default=0.0)
 
-    def rank(rates: tuple[int, ...]) -> tuple[float, int, float, tuple[int, ...]]:
+    def rank(rates: tuple[int, ...]) -> tuple[bool, float, int, int, float, tuple[int, ...]]:
         ripple = _audible(ripples[rates])
-        changes = sum(old != new for old, new in zip(now, rates, strict=True))
-        return (ripple - least) // SPREAD_DB, changes, ripple, rates
+        changes = sum(old != new for old, new in zip(now.rates, rates, strict=True))
+        no_less = ripple >= now.ripple - SPREAD_DB
+        return no_less, (ripple - least) // SPREAD_DB, max(rates), changes, ripple, rates
 
     return sorted(ripples, key=rank)
 

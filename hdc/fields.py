@@ -604,7 +604,7 @@ class Stemmed(Field):
         for taps, stride in stem:
             if not 1 <= stride <= taps:
                 raise InputError(
-                    f"the stem's layers need a stride from 1 to its number of taps, got {taps}/{stride}"
+                    f"each layer of the stem needs a stride from 1 to its number of taps, got {taps}/{stride}"
                 )
             layers.append(StemLayer(taps, stride, spacing))
             spacing *= stride

@@ -305,7 +305,8 @@ def expected_ripple(
     Args:
         model: takes `[batch, height, width, channels]` or signals `[batch, length, channels]`, normalised.
             Its last maps are `model.features(x)`, or `model(x)` without that method. It is not changed.
-        input_shape: height, width and channels, or length and channels.
+        input_shape: height, width and channels, with or without the batch before them; of signals length and
+            channels.
         max_period: the longest period in pixels, limited as in `ripple`.
         draws: networks.
         seed: of the kernels and the images.
@@ -314,13 +315,14 @@ def expected_ripple(
         Contrasts of the networks' mean powers.
 
     Raises:
-        InputError: if `input_shape` is not of two or three positive numbers.
+        InputError: if `input_shape` is not of two to four positive numbers.
     """
-    if len(input_shape) not in (2, 3) or min(input_shape) < 1:
+    if len(input_shape) not in (2, 3, 4) or min(input_shape) < 1:
         raise InputError(
             f"input_shape must be (height, width, channels), got {tuple(input_shape)}; of signals it is "
             "(length, channels)"
         )
+    input_shape = input_shape[-3:]  # without the batch: the images are its own
     generator = np.random.default_rng(seed)
     images = _one_over_f((_NOISE, *input_shape), generator)
     graph, kernels, rest = nnx.split(evaluation(_Features(model)), nnx.Param, ...)
@@ -400,12 +402,15 @@ def _feature_stride(seen: Analysis | None, shape: tuple[int, ...], maps: tuple[i
     return [max(1, int(stride)) for stride in strides]
 
 
-def _field(seen: Analysis | None, shape: tuple[int, ...]) -> tuple[list[float], float]:
+def field_box(seen: Analysis | None, sides: Sequence[int]) -> tuple[list[float], float]:
     """The centre of the theoretical receptive field, and how many image pixels its box covers.
 
     If the field is not known: the centre of the image, and NaN.
+
+    Args:
+        seen: the analysis of the output.
+        sides: of the image, in pixels.
     """
-    sides = shape[1:-1]
     if seen is None:
         return [(side - 1) / 2 for side in sides], math.nan
     box = list(zip(seen.paths.origin, seen.paths.size, strict=True))
@@ -467,14 +472,28 @@ def measure(
       that of the same input, per period: the largest, and its period in features.
     """
     erf = effective_receptive_field(graph, state, normalise, images)
+    seen = _seen(nnx.merge(graph, state), (1, *images.shape[1:]))
+    maps = np.asarray(_features(graph, state, normalise, images))
+    return summarised(erf, maps, np.asarray(normalise(jnp.asarray(images))), seen, max_period)
+
+
+def summarised(
+    erf: np.ndarray, maps: np.ndarray, inputs: np.ndarray, seen: Analysis | None, max_period: int
+) -> Measured:
+    """The metrics of `measure`, from what they are computed from.
+
+    Args:
+        erf: of the feature at the centre, `[height, width]` or `[length]`.
+        maps: the features, `[n, height, width, channels]` or `[n, length, channels]`.
+        inputs: what the network was given, of the same axes.
+        seen: the analysis of the feature at the centre; None if there is none.
+        max_period: the longest period, in pixels or features.
+    """
     axes = erf.ndim
     of_erf = ripple(erf, max_period, axes)
-    shape = (1, *images.shape[1:])
-    seen = _seen(nnx.merge(graph, state), shape)
-    centre, field = _field(seen, shape)
+    centre, field = field_box(seen, erf.shape)
     areas = {share: erf_area(erf, share / 100, centre) for share in SHARES}
-    maps = np.asarray(_features(graph, state, normalise, images))
-    inputs = _averaged(np.asarray(normalise(jnp.asarray(images))), _feature_stride(seen, shape, maps.shape))
+    inputs = _averaged(inputs, _feature_stride(seen, inputs.shape, maps.shape))
     maps, inputs = np.moveaxis(maps, -1, 1), np.moveaxis(inputs, -1, 1)
     of_maps, of_input = (ripple(one, max_period, axes) for one in (maps, inputs))
     # Without padding, the feature maps are smaller than the averaged input and resolve fewer periods.

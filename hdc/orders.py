@@ -36,10 +36,10 @@ class Orders:
 
     Args:
         kernel_size: K of each layer, at least 2.
-        stem: whether `ripple.STEM` comes first.
+        stem: taps of the convolution that comes first, 1 for none.
     """
 
-    def __init__(self, kernel_size: int, stem: bool):
+    def __init__(self, kernel_size: int, stem: int):
         self.kernel_size, self.stem = kernel_size, stem
 
     def best(self, sets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,12 +102,11 @@ class Orders:
     @property
     def stem_variance(self) -> float:
         """Of the stem's taps, in square pixels; 0 without a stem."""
-        return self.stem * (ripple.STEM.kernel_size**2 - 1) / 12
+        return (self.stem**2 - 1) / 12
 
     def fields(self, sets: np.ndarray) -> np.ndarray:
         """`[m]` pixels, the stem included."""
-        stem = self.stem * (ripple.STEM.kernel_size - 1)
-        return 1 + (self.kernel_size - 1) * sets.sum(axis=1, dtype=np.int64) + stem
+        return self.stem + (self.kernel_size - 1) * sets.sum(axis=1, dtype=np.int64)
 
     def _responses(self, rates: np.ndarray, pixels: int) -> np.ndarray:
         """`[..., f]`: the share of the power that layers pass, at the frequencies of a circle of pixels."""
@@ -116,7 +115,7 @@ class Orders:
     def _paths(self, sets: np.ndarray, field: np.ndarray) -> np.ndarray:
         """`[m, pixels]`: the share of the paths that lead to each pixel; zeros follow the field."""
         pixels = int(field.max())
-        product = _transform(np.array(1), ripple.STEM.kernel_size, pixels) if self.stem else np.ones(())
+        product = _transform(np.array(1), self.stem, pixels) if self.stem > 1 else np.ones(())
         for rates in sets.T:
             product = product * _transform(rates, self.kernel_size, pixels)
         paths = np.fft.irfft(product, _circle(pixels))

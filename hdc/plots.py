@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from hdc.fields import PathCounts
@@ -49,6 +49,56 @@ def figure(fields: Sequence[tuple[str, PathCounts]]) -> Figure:
         fontsize=8,
         frameon=False,
     )
+    return drawn
+
+
+def erf_figure(
+    erf: np.ndarray,
+    box: tuple[Sequence[int], Sequence[int]] | None,
+    frequencies: np.ndarray,
+    decibels: np.ndarray,
+) -> Figure:
+    """A measured effective receptive field: the map, its profile along the width, and its ripple.
+
+    Args:
+        erf: `[height, width]` or `[length]`.
+        box: first pixel and size of the exact field, per axis.
+        frequencies, decibels: of the ripple, `[f]`.
+    """
+    drawn = Figure(figsize=(4.2 * erf.ndim, 4.4), layout="constrained", dpi=110)
+    grid = drawn.add_gridspec(2, erf.ndim)
+    upper, lower = drawn.add_subplot(grid[0, -1]), drawn.add_subplot(grid[1, -1])
+    level = 20 * np.log10(np.maximum(erf / max(erf.max(), np.finfo(float).tiny), 1e-4))
+    if erf.ndim == 2:
+        left = drawn.add_subplot(grid[:, 0])
+        shown = left.imshow(level, cmap="magma", vmin=-60, vmax=0)
+        bar = drawn.colorbar(shown, ax=left, shrink=0.7, ticks=[-60, -40, -20, 0])
+        bar.ax.tick_params(labelsize=7)
+        left.set_title("effective receptive field, in dB of its strongest pixel", fontsize=9)
+        left.tick_params(labelsize=7)
+        if box is not None:
+            (top, start), (height, width) = box
+            left.add_patch(Rectangle((start - 0.5, top - 0.5), width, height, fill=False, edgecolor=HOLE))
+            inside = start >= 0 and top >= 0 and top + height <= len(erf) and start + width <= erf.shape[1]
+            where = "is the frame" if inside else f"is {height} x {width} px, more than the image"
+            left.set_xlabel(f"the exact receptive field {where}", fontsize=8)
+    line = erf if erf.ndim == 1 else erf.sum(axis=0)
+    upper.plot(np.arange(len(line)), line / max(line.max(), np.finfo(float).tiny), color="0.3", linewidth=1)
+    upper.set_xlabel("pixels along the width" if erf.ndim == 2 else "pixels", fontsize=8)
+    upper.set_ylabel("of the most", fontsize=8)
+    upper.set_ylim(0)
+    if box is not None:
+        for edge in (box[0][-1] - 0.5, box[0][-1] + box[1][-1] - 0.5):
+            upper.axvline(edge, color=HOLE, linewidth=0.8)
+    upper.set_xlim(-0.5, len(line) - 0.5)
+    if len(frequencies):
+        lower.vlines(frequencies, np.minimum(decibels, 0), np.maximum(decibels, 0), color="0.3")
+    lower.axhline(0, color="0.6", linewidth=0.8)
+    lower.set_xlabel("cycles per pixel", fontsize=8)
+    lower.set_ylabel("ripple, dB", fontsize=8)
+    lower.set_xlim(0, 0.52)
+    for axis in (upper, lower):
+        axis.tick_params(labelsize=7)
     return drawn
 
 

@@ -59,7 +59,7 @@ def replace_rates(model: nnx.Module, rates: Mapping[str, Rate]) -> nnx.Module:
         if isinstance(layer, nnx.Conv):
             layer.kernel_dilation = new
         else:
-            layer.rate = (new[0], new[1])
+            layer.rate = new
     return changed
 
 

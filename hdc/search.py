@@ -1,8 +1,9 @@
 """Exhaustive search for gap-free dilation schedules. `hdc.search(...)` calls `search`.
 
 What a schedule can see does not depend on the order of its layers, so sets of rates are searched, in
-ascending order. A set is gap-free exactly if every rate is at most 1 + (K - 1) * (sum of the rates before
-it); the first rate is therefore 1. How strong gridding will be in the trained network does depend on the
+ascending order. A set is gap-free exactly if every rate is at most s + (K - 1) * (sum of the rates before
+it). Here s is what the stem sees in one piece, in pixels of the map that the rates are on, and 1 without a
+stem: the first rate is then 1. How strong gridding will be in the trained network does depend on the
 order: each set comes in the order of the least predicted ripple (`hdc.orders`), and the sets are ranked by
 that ripple. The search visits every set that meets the target.
 
@@ -13,6 +14,7 @@ the same reason every field between the smallest and the largest of a target exi
 """
 
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from types import ModuleType
 import numpy as np
 
 from hdc.errors import InputError
+from hdc.fields import Stack, Stemmed
 from hdc.orders import Orders, TooManyOrders
 from hdc.ripple import SPREAD_DB, STEM, tried
 from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, DilationSchedule
@@ -31,7 +34,7 @@ WORK = 3e9  # the most `work` that a search does: about half a minute
 _MERGED = 2**20  # `count` stops early above LIMIT only if the next layer takes more steps than this
 _COUNTED = 10**15  # or if there are more prefixes than this: times MAX_RATE it still fits 64 bits
 _CHUNK = 2**18  # rates in memory at a time, at each depth
-_FIRST = np.ones((1, 1), dtype=np.int16)  # the prefix of all schedules: rate 1
+_FIRST = np.ones((1, 0), dtype=np.int16)  # the prefix of all schedules
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,11 @@ class Target:
         field: receptive field in pixels per axis, up to `MAX_FIELD`; None for any field up to that.
         at_least: whether larger fields, up to `MAX_FIELD`, are accepted as well.
         max_rate: the largest rate allowed, up to `MAX_RATE`; None for no limit of its own.
+        stem: taps and stride of the layers before, which count in the field; the rates are on their map.
 
     Raises:
-        InputError: if a value is out of range, `at_least` is given without a field, or the smallest field of
-            so many layers is larger than `MAX_FIELD`.
+        InputError: if a value is out of range, a stem's stride is not from 1 to its taps, `at_least` is given
+            without a field, or the smallest field of so many layers is larger than `MAX_FIELD`.
     """
 
     layers: int
@@ -55,6 +59,7 @@ class Target:
     field: int | None = None
     at_least: bool = False
     max_rate: int | None = None
+    stem: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         _check("layers", self.layers, 1, MAX_LAYERS)
@@ -65,12 +70,39 @@ class Target:
             _check("max_rate", self.max_rate, 1, MAX_RATE)
         if self.at_least and self.field is None:
             raise InputError("at_least needs a field, the smallest that is allowed, got field None")
-        smallest = 1 + (self.kernel_size - 1) * self.layers
+        Stemmed.of(Stack((DilationSchedule((1,)),)), self.stem)  # checks the stem
+        smallest = self.pixels(self.layers)
         if smallest > MAX_FIELD:
             raise InputError(
                 f"layers {self.layers} with kernel_size {self.kernel_size} have a receptive field of "
                 f"{smallest} pixels or more, at most {MAX_FIELD} are allowed"
             )
+
+    @property
+    def spacing(self) -> int:
+        """Pixels between neighbouring positions of the map that the rates are on."""
+        return math.prod(stride for _, stride in self.stem)
+
+    @property
+    def reach(self) -> int:
+        """The positions of that map between which the stem leaves no gap: the largest first rate."""
+        return self._stem_field // self.spacing
+
+    @property
+    def _stem_field(self) -> int:
+        field, spacing = 1, 1
+        for taps, stride in self.stem:
+            field += (taps - 1) * spacing
+            spacing *= stride
+        return field
+
+    def pixels(self, total: int) -> int:
+        """The receptive field of rates of that sum."""
+        return self._stem_field + (self.kernel_size - 1) * self.spacing * total
+
+    def largest_sum(self, field: int) -> int:
+        """The largest sum of rates whose field is no larger; below 0 if the stem's is."""
+        return (field - self._stem_field) // ((self.kernel_size - 1) * self.spacing)
 
 
 @dataclass(frozen=True)
@@ -133,19 +165,27 @@ def search(
     at_least: bool = False,
     max_rate: int | None = None,
     top: int = 10,
-    stem: bool = True,
+    stem: bool | Sequence[tuple[int, int]] = True,
 ) -> Result:
     """The best gap-free schedules with that many layers: `best`, or without a field `best_per_field`.
 
-    `import hdc` makes it available as `hdc.search(...)`. The arguments are those of `Target` and `best`.
+    `import hdc` makes it available as `hdc.search(...)`. The arguments are those of `Target` and `best`; a
+    `stem` that is a list of layers, taps and stride of each, is the target's and counts in the field.
 
     Example:
         >>> [found.rates for found in search(layers=3, field=17, top=2).found]
         [(2, 1, 5), (4, 3, 1)]
         >>> [(found.receptive_field, found.rates) for found in search(layers=2).found]
         [(5, (1, 1)), (7, (2, 1)), (9, (3, 1))]
+
+        After a ResNet's stem of stride 4, rates 2 and 2 leave no hole:
+
+        >>> [found.rates for found in search(layers=2, field=43, stem=[(7, 2), (3, 2)]).found]
+        [(1, 3), (2, 2)]
     """
-    target = Target(layers, kernel_size, field, at_least, max_rate)
+    layers_before = () if isinstance(stem, bool) else tuple((int(taps), int(stride)) for taps, stride in stem)
+    target = Target(layers, kernel_size, field, at_least, max_rate, layers_before)
+    stem = bool(stem)
     return best_per_field(target, stem) if field is None else best(target, top, stem)
 
 
@@ -159,7 +199,8 @@ def best(target: Target, top: int = 10, stem: bool = True) -> Result:
 
     Args:
         top: how many.
-        stem: whether the ripple is predicted after a 3x3 convolution, as in `net=context`.
+        stem: whether the ripple is predicted after a 3x3 convolution, as in `net=context`. If the target has
+            a stem, it is predicted after that, of one layer of stride 1, or else of the rates alone.
 
     Raises:
         InputError: if no schedule can meet the target (the message says why), if more than `LIMIT` sets of
@@ -199,8 +240,8 @@ def count(target: Target) -> Count:
     if _impossible(target) is not None:
         return Count(0, exact=True)
     space = _Space(target)
-    last = totals = ways = np.ones(1, dtype=np.int64)  # the first rate is 1
-    for remaining in range(target.layers - 1, 0, -1):
+    last, totals, ways = np.array([1]), np.array([0]), np.array([1])
+    for remaining in range(target.layers, 0, -1):
         low, choices = space.next_rates(last, totals, remaining)
         prefixes = int(ways @ choices)
         if prefixes > LIMIT and (choices.sum() > _MERGED or prefixes > _COUNTED):
@@ -242,10 +283,11 @@ def best_order(rates: Sequence[int], kernel_size: int = 3, stem: bool = True) ->
     if _steps(sets, kernel_size)[0] > WORK / 100:
         return None
     try:
-        order, ripple, ascending = Orders(kernel_size, stem).best(sets)
+        order, ripple, ascending = Orders(kernel_size, STEM.kernel_size if stem else 1).best(sets)
     except TooManyOrders:
         return None
-    return _found(order[0], float(ripple[0]), float(ascending[0]), kernel_size, stem)
+    target = Target(len(sets[0]), kernel_size)
+    return _found(order[0], float(ripple[0]), float(ascending[0]), target, STEM.kernel_size if stem else 1)
 
 
 def _steps(sets: np.ndarray, kernel_size: int) -> np.ndarray:
@@ -263,18 +305,19 @@ class _Space:
 
     def __init__(self, target: Target) -> None:
         k = self.kernel_size = target.kernel_size
-        self.layers = target.layers
+        self.layers, self.reach = target.layers, target.reach
         largest = MAX_FIELD if target.field is None or target.at_least else target.field
-        # The i-th rate is at most the field before it, which is at most K^(i-1). The whole field is the field
-        # before the last layer + (K - 1) r_n, so it is at least K r_n.
-        self.max_rate = min(_allowed_rate(target), k ** (target.layers - 1), largest // k)
-        self.largest_sum = (largest - 1) // (k - 1)
+        self.largest_sum = target.largest_sum(largest)
+        # In positions of the map: the i-th rate is at most the field before it, which is at most s K^(i-1).
+        # The whole field is the field before the last layer + (K - 1) r_n, so it is at least K r_n.
+        whole = self.reach + (k - 1) * self.largest_sum
+        self.max_rate = min(_allowed_rate(target), self.reach * k ** (target.layers - 1), whole // k)
         self.piece = _CHUNK // max(self.layers, self.max_rate // 16)  # schedules in memory at a time
         # By the number of layers to come: the smallest sum of rates from which they still reach the field.
-        self.needed = [-((1 - (target.field or 1)) // (k - 1))]
+        self.needed = [target.largest_sum(target.field - 1) + 1 if target.field is not None else 0]
         while len(self.needed) < target.layers:
             after = self.needed[-1]
-            self.needed.append(max(after - self.max_rate, -((1 - after) // k)))
+            self.needed.append(max(after - self.max_rate, -((self.reach - after) // k)))
 
     def next_rates(
         self, last: np.ndarray, totals: np.ndarray, remaining: int
@@ -287,7 +330,8 @@ class _Space:
             remaining: how many rates are still to come.
         """
         low = np.maximum(last, self.needed[remaining - 1] - totals)
-        high = np.minimum(1 + (self.kernel_size - 1) * totals, (self.largest_sum - totals) // remaining)
+        fits = (self.largest_sum - totals) // remaining
+        high = np.minimum(self.reach + (self.kernel_size - 1) * totals, fits)
         return low, np.minimum(high, self.max_rate) - low + 1
 
     def schedules(self, prefixes: np.ndarray = _FIRST) -> Iterator[np.ndarray]:
@@ -296,7 +340,8 @@ class _Space:
         if remaining == 0:
             yield prefixes
             return
-        low, choices = self.next_rates(prefixes[:, -1], prefixes.sum(axis=1), remaining)
+        last = prefixes[:, -1] if prefixes.shape[1] else np.ones(len(prefixes), dtype=np.int64)
+        low, choices = self.next_rates(last, prefixes.sum(axis=1), remaining)
         # Depth first and piece by piece, so that memory does not grow with the number of schedules.
         pieces = np.cumsum(choices) // self.piece
         edges = [0, *(np.flatnonzero(np.diff(pieces)) + 1), len(prefixes)]
@@ -315,7 +360,10 @@ def _search(target: Target, top: int, stem: bool, *, per_field: bool) -> Result:
     if size.number > LIMIT or work(target) > WORK:
         raise InputError(_too_many(target, size))
     k, space = target.kernel_size, _Space(target)
-    orders = Orders(k, stem)
+    taps = STEM.kernel_size if stem else 1
+    if target.stem:
+        taps = target.stem[0][0] if len(target.stem) == target.spacing == 1 else 1
+    orders = Orders(k, taps)
     try:
         visited = [(rates, *orders.best(rates)) for rates in space.schedules()]
     except TooManyOrders:
@@ -323,22 +371,23 @@ def _search(target: Target, top: int, stem: bool, *, per_field: bool) -> Result:
     sets, ordered, ripples, ascending = (np.concatenate(some) for some in zip(*visited, strict=True))
     fields = sets.sum(axis=1, dtype=np.int64) * per_field
     found = (
-        _found(ordered[place], float(ripples[place]), float(ascending[place]), k, stem)
+        _found(ordered[place], float(ripples[place]), float(ascending[place]), target, taps)
         for place in _leaders(sets, ripples, fields, top)
     )
     return Result(target, stem, tuple(found), len(sets), space.max_rate)
 
 
-def _found(rates: np.ndarray, ripple: float, ascending: float, kernel_size: int, stem: bool) -> Found:
-    schedule = DilationSchedule(tuple(rates.tolist()), kernel_size)
+def _found(rates: np.ndarray, ripple: float, ascending: float, target: Target, stem: int) -> Found:
+    schedule = DilationSchedule(tuple(rates.tolist()), target.kernel_size)
+    field = Stemmed.of(Stack((schedule,)), target.stem) if target.stem else Stack((schedule,))
     return Found(
         schedule.rates,
-        schedule.receptive_field,
+        target.pixels(sum(schedule.rates)),
         ripple,
         ascending,
-        tried([*([STEM] if stem else []), *((kernel_size, rate) for rate in schedule.rates)]),
-        schedule.gridding.index,
-        schedule.effective_width,
+        tried([*([(stem, 1)] if stem > 1 else []), *((target.kernel_size, rate) for rate in schedule.rates)]),
+        field.gridding.index,
+        field.effective_width[0],
     )
 
 
@@ -377,15 +426,20 @@ def _impossible(target: Target) -> str | None:
     if field is None:
         return None
     rate = _allowed_rate(target)
-    smallest, largest = 1 + (k - 1) * n, _largest_field(k, n, rate)
+    smallest, largest = target.pixels(n), _largest_field(target, n, rate)
     stack = f"of {n} layers with kernel size {k}"
+    if target.stem:
+        stack += f" after a stem of {target.pixels(0)} px"
     if not target.at_least:
-        excess = (field - 1) % (k - 1)
-        if excess:
-            around = (field - excess, field - excess + k - 1)
+        total = target.largest_sum(field)
+        if target.pixels(total) != field:
+            around = (target.pixels(total), target.pixels(total + 1))
             near = sorted({min(max(possible, smallest), largest) for possible in around})
+            step = f"kernel size - 1 = {k - 1}"
+            if target.spacing > 1:
+                step = f"(kernel size - 1) x output stride = {(k - 1) * target.spacing}"
             return (
-                f"field {field} is not possible: field - 1 must be a multiple of kernel size - 1 = {k - 1}; "
+                f"field {field} is not possible: field - {target.pixels(0)} must be a multiple of {step}; "
                 f"the nearest {stack} {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}"
             )
         if field < smallest:
@@ -393,7 +447,9 @@ def _impossible(target: Target) -> str | None:
     if field <= largest:
         return None
     bound = f"is {k}^{n} = {k**n}" if field > k**n else f"and rates up to {rate} is {largest}"
-    suffice = (m for m in range(n + 1, MAX_LAYERS + 1) if _largest_field(k, m, rate) >= field)
+    if target.stem:
+        bound = f"is {largest}" if target.max_rate is None else f"and rates up to {rate} is {largest}"
+    suffice = (m for m in range(n + 1, MAX_LAYERS + 1) if _largest_field(target, m, rate) >= field)
     advice = "".join(f"; {m} layers suffice" for m in itertools.islice(suffice, 1))
     return f"field {field} is not possible: the largest gap-free field {stack} {bound}{advice}"
 
@@ -420,12 +476,12 @@ def _allowed_rate(target: Target) -> int:
     return MAX_RATE if target.max_rate is None else target.max_rate
 
 
-def _largest_field(kernel_size: int, layers: int, max_rate: int) -> int:
+def _largest_field(target: Target, layers: int, max_rate: int) -> int:
     """The largest gap-free field up to `MAX_FIELD`: each rate as large as the layers before it allow."""
-    field = 1
+    total, most = 0, target.largest_sum(MAX_FIELD)
     for _ in range(layers):
-        field += (kernel_size - 1) * min(max_rate, field)
-    return min(field, MAX_FIELD - (MAX_FIELD - 1) % (kernel_size - 1))
+        total += min(max_rate, target.reach + (target.kernel_size - 1) * total)
+    return target.pixels(min(total, most))
 
 
 def _check(name: str, value: object, low: int, high: int) -> None:

@@ -56,6 +56,21 @@ class UNet(nnx.Module):
         return self.norm(y)
 
 
+class Shifted(nnx.Module):
+    """The first layer's map also reaches the output from some pixels below: its rate decides on the field."""
+
+    def __init__(self, rates, down: int):
+        self.layers = nnx.List(nnx.Conv(3, 3, (3, 3), kernel_dilation=rate, rngs=RNGS) for rate in rates)
+        self.down = down
+
+    def __call__(self, x):
+        first, *others = self.layers
+        x = y = nnx.relu(first(x))
+        for layer in others:
+            y = nnx.relu(layer(y))
+        return y + jnp.pad(x[:, self.down :], ((0, 0), (0, self.down), (0, 0), (0, 0)))
+
+
 # --- what an analysis holds for them ---
 
 
@@ -195,6 +210,17 @@ def test_every_suggestion_keeps_the_field_and_is_better_in_the_model(model) -> N
     after = analyse(replace_rates(model, found.change), SHAPE)
     assert (after.size, after.coverage) == (found.after.size, found.after.coverage)
     assert "hdc.replace_rates(model, {" in str(found)
+
+
+@pytest.mark.parametrize(("rates", "down"), [((1, 1, 2), 5), ((2, 2, 2, 2), 10), ((1, 3, 3), 8)])
+def test_what_changes_the_field_or_loses_some_of_it_is_not_suggested(rates, down) -> None:
+    model = Shifted(rates, down)
+    before = analyse(model, SHAPE)
+    for group in advise(model, SHAPE).groups:
+        for option in group.better:
+            seen = analyse(replace_rates(model, option.change), SHAPE)
+            assert (seen.size, seen.coverage) >= (before.size, before.coverage)
+            assert seen.size == before.size
 
 
 def test_where_no_order_and_no_rates_are_better_it_says_so() -> None:

@@ -19,10 +19,10 @@ LIBRARY = [
     ["advice", "published"],
     ["ops"],
     ["layers"],
-    ["networks", "equations", "rates"],
+    ["cures", "networks", "equations", "rates"],
     ["receptive", "cost"],
     ["gridding"],
-    ["comparison", "advisor"],
+    ["comparison", "advisor", "measuring"],
 ]
 LAB = [
     ["store", "signals", "memory", "devices", "terminal"],

@@ -87,9 +87,6 @@ def test_a_method_of_a_module_is_a_model_with_the_modules_names() -> None:
 
 
 def test_call_gives_the_other_arguments() -> None:
-    def call(model: Model, x: Array) -> Array:
-        return x
-
     def scaled(x: Array, rate: int, *, more: Array) -> Array:
         return convolved(x, STEM, rate) + more
 
@@ -183,6 +180,8 @@ def test_spatial_says_which_axes_they_are() -> None:
     with pytest.raises(InputError, match=r"spatial=\(2, 3\)"):
         analyse(call, (1, 9, 14, 15))
     for spatial in ((2, 3), (-1, -2)):
+        layout = models.adapt(call, (1, 9, 14, 15), spatial=spatial).layout
+        assert (layout.batch, layout.channel, layout.standard) == (0, 1, (1, 14, 15, 9))
         seen = analyse(call, (1, 9, 14, 15), spatial=spatial)
         assert (seen.size, seen.support.shape) == ((3, 3), (14, 15))
         assert "read as" not in repr(seen)

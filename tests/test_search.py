@@ -141,7 +141,7 @@ def test_the_best_order_of_any_rates_is_that_of_all_orders(rates, taps, stem) ->
 def test_each_set_is_looked_at_over_periods_of_its_own() -> None:
     """Sets are computed together; the largest rate of another says nothing of a set's ripple."""
     sets = np.array([[2, 3, 5], [1, 3, 40]])
-    found, ripples, _ = orders.Orders(3, stem=True).best(sets)
+    found, ripples, _ = orders.Orders(3, stem=3).best(sets)
     for rates, order, db in zip(sets.tolist(), found.tolist(), ripples, strict=True):
         known = {
             one: predict([STEM, *((3, rate) for rate in one)]).db for one in itertools.permutations(rates)

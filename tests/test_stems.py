@@ -10,10 +10,11 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdc import analyse
+from hdc import analyse, search
 from hdc.errors import InputError
 from hdc.fields import Branches, Stack, Stemmed, parse, parse_stem
 from hdc.lab.commands.main import main
+from hdc.ripple import predict
 from hdc.schedules import parse_branches
 
 LAYERS = st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True), min_size=1, max_size=3)
@@ -149,3 +150,86 @@ def test_branches_out_of_range() -> None:
             Branches(wrong)
     with pytest.raises(InputError, match="kernel_size"):
         Branches(((1, 2),), kernel_size=1)
+
+
+# --- search ---
+
+
+def gap_free_sets(layers: int, taps: int, stem, field: int) -> set[tuple[int, ...]]:
+    """All ascending rates of that field whose path counts after the stem have no hole."""
+    spacing = int(np.prod([stride for _, stride in stem], dtype=int))
+    found = set()
+    for rates in itertools.combinations_with_replacement(range(1, field), layers):
+        if 1 + (taps - 1) * spacing * sum(rates) > field:
+            continue
+        paths = every_path([[rate] for rate in rates], taps, stem)
+        if max(paths) + 1 == field and len(paths) == field:
+            found.add(rates)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("layers", "taps", "stem"),
+    [(2, 3, [(3, 1)]), (3, 3, [(5, 1)]), (2, 2, [(4, 2)]), (2, 3, [(3, 2), (2, 2)]), (3, 3, [(2, 2)])],
+)
+def test_the_search_after_a_stem_finds_all_that_have_no_hole(layers, taps, stem) -> None:
+    target = search.Target(layers, taps, stem=tuple(stem))
+    step = (taps - 1) * target.spacing
+    possible = 0
+    for field in range(target.pixels(layers), target.pixels(layers) + 8 * step, step):
+        known = gap_free_sets(layers, taps, stem, field)
+        possible += len(known)
+        if not known:
+            with pytest.raises(InputError, match=f"field {field} is not possible"):
+                search(layers, field, kernel_size=taps, stem=stem, top=1000)
+            continue
+        result = search(layers, field, kernel_size=taps, stem=stem, top=1000)
+        assert {tuple(sorted(found.rates)) for found in result.found} == known
+        assert result.examined == len(known) == search.count(result.target).number
+        for found in result.found:
+            whole = Stemmed.of(Stack.parse(",".join(map(str, found.rates)), taps, 1), stem)
+            assert (found.receptive_field, whole.gap_free) == (field, True)
+            assert found.gridding == pytest.approx(whole.gridding.index)
+            assert found.effective_width == pytest.approx(whole.effective_width[0])
+            first = [stem[0]] if stem[0][1] == 1 else []
+            expected = predict([*first, *((taps, rate) for rate in found.rates)]).db
+            assert found.ripple == pytest.approx(expected, abs=1e-3)
+    assert possible
+    per_field = search(layers, kernel_size=taps, stem=stem, max_rate=3)
+    for found in per_field.found:
+        (alone,) = search(layers, found.receptive_field, kernel_size=taps, stem=stem, max_rate=3, top=1).found
+        assert alone == found
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--field", "60", "--stem", "7/2,3/2"], "field - 11 must be a multiple of (kernel size - 1) x out"),
+        (["--field", "16", "--stem", "3"], "field - 3 must be a multiple of kernel size - 1 = 2"),
+        (["--field", "999", "--stem", "3"], "after a stem of 3 px is 81; "),
+        (["--field", "5", "--stem", "3"], "3 layers with kernel size 3 after a stem of 3 px is 9"),
+        (["--field", "15", "--stem", "3", "--no-stem"], "exclude one another"),
+        (["--field", "15", "--stem", "5", "--sweep"], "leave out --stem 5"),
+        (["--field", "15", "--stem", "2/3"], "got 2/3"),
+        (["--field", "15", "--stem", "x"], "'x' is not taps"),
+    ],
+)
+def test_one_line_says_what_is_wrong_with_a_search(argv, said, capsys) -> None:
+    assert main(["search", "--layers", "3", *argv]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_search_prints_the_stem(capsys) -> None:
+    assert main(["search", "--layers", "3", "--field", "59", "--stem", "7/2,3/2", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["target"]["stem"] == [[7, 2], [3, 2]]
+    assert [2, 2, 2] in [sorted(found["rates"]) for found in values["found"]]
+    assert main(["search", "--layers", "3", "--field", "59", "--stem", "7/2,3/2"]) == 0
+    assert "The stem's 11 px count in the field. Ripples in dB, of the rates alone" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert main(["search", "--layers", "3", "--field", "15", "--stem", "3", "--sweep"]) == 0
+    assert "'schedule.rates=" in capsys.readouterr().out

@@ -170,6 +170,11 @@ class Analysis(Seen):
             "phases": [asdict(phase) for phase in self.phases],
             "checkerboard": self.checkerboard,
             "dead": self.dead,
+            "unproductive": self.unproductive,
+            "smallest_input": self.smallest_input,
+            "largest_input": self.largest_input,
+            "multiply_adds": self.multiply_adds,
+            "parameters": self.parameters,
             "layers": [
                 {
                     "name": layer.name,

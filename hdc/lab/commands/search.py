@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from hdc.errors import InputError
+from hdc.fields import parse_stem
 from hdc.lab.commands.check import UNTRIED
 from hdc.lab.commands.command import Parser
 from hdc.lab.commands.output import console, print_json
@@ -26,6 +27,11 @@ def parser() -> Parser:
     parser.add_argument("--max-rate", type=int, metavar="r", help="the largest rate allowed")
     parser.add_argument("--top", type=int, metavar="t", help="how many to print, 10 by default")
     parser.add_argument(
+        "--stem", metavar="K/S,...",
+        help="layers before the rates that count in the field, taps and stride of each: 3, or 7/2,3/2 for a "
+        "ResNet's",
+    )  # fmt: skip
+    parser.add_argument(
         "--no-stem", action="store_true", help="predict the ripple without the 3x3 stem of net=context"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -36,7 +42,10 @@ def parser() -> Parser:
 def run(arguments: list[str]) -> int:
     """The command; returns exit code 0."""
     args = parser().parse_args(arguments)
-    target = Target(args.layers, args.kernel_size, args.field, args.at_least, args.max_rate)
+    if args.stem is not None and args.no_stem:
+        raise InputError("--stem and --no-stem exclude one another: give one of them")
+    stem = () if args.stem is None else tuple(parse_stem(args.stem))
+    target = Target(args.layers, args.kernel_size, args.field, args.at_least, args.max_rate, stem)
     if args.field is None:
         if args.top is not None:
             raise InputError("--top needs --field: without it, the best of every field is printed")
@@ -48,6 +57,8 @@ def run(arguments: list[str]) -> int:
     if args.json:
         print_json(asdict(result))
     elif args.sweep:
+        if stem not in ((), ((3, 1),)):
+            raise InputError(f"--sweep trains net=context, whose stem is 3x3: leave out --stem {args.stem}")
         if args.kernel_size % 2 == 0:
             raise InputError(f"--sweep: the networks take odd kernel sizes, got {args.kernel_size}")
         rates = ",".join(f"[{','.join(map(str, found.rates))}]" for found in result.found)
@@ -78,9 +89,21 @@ def _print(result: Result) -> None:
     print(
         f"By predicted ripple, {what} of the gap-free sets of rates with {layers}, kernel size "
         f"{target.kernel_size} and rates up to {result.max_rate}: {considered} considered, each in its best "
-        f"order. Ripples in dB{'' if result.stem else ', without a stem'}: in this order, and with the rates "
+        f"order. {_before(result)}: in this order, and with the rates "
         f"ascending. Those that differ by less than {SPREAD_DB:g} dB are ties, the widest first."
         f"{'' if all(found.tried for found in result.found) else f' ?: {UNTRIED}.'}"
+    )
+
+
+def _before(result: Result) -> str:
+    """What the fields and ripples are said to include."""
+    stem = result.target.stem
+    if not stem:
+        return f"Ripples in dB{'' if result.stem else ', without a stem'}"
+    one = len(stem) == result.target.spacing == 1
+    return (
+        f"The stem's {result.target.pixels(0)} px count in the field. Ripples in dB, "
+        f"{'after the stem' if one else 'of the rates alone'}"
     )
 
 

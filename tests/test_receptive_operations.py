@@ -96,3 +96,23 @@ def test_an_associative_scan_sees_all_that_came_before(length: int) -> None:
     found = of(call, (1, length, 2), (at,), gate=nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
     assert found.support.all()
     assert of(call, (1, length, 2), (0,), gate=nnx.Linear(2, 2, rngs=nnx.Rngs(0))).support.sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "rows"),
+    [
+        (lambda x: jnp.take(x, 3, axis=1), 1),
+        (lambda x: jnp.median(x, 1), 8),
+        (lambda x: jnp.quantile(x, 0.3, axis=1), 8),
+        (lambda x: jnp.take(jnp.cumsum(x, 1), jnp.int32(5), axis=1), 6),
+    ],
+)
+def test_one_row_that_is_taken_keeps_its_columns(call: Callable[[Array], Array], rows: int) -> None:
+    found = of(lambda model, x: call(x), (1, 8, 9, 2), (4,))
+    assert found.support[:, 4].sum() == found.support.sum() == rows
+
+
+def test_outputs_without_a_place_are_taken_together() -> None:
+    found = of(lambda model, x: x[:, np.arange(3), np.arange(3)], (1, 8, 8, 2))
+    np.testing.assert_array_equal(np.argwhere(found.support), [[0, 0], [1, 1], [2, 2]])
+    assert "all outputs together" in str(found)

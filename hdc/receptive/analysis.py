@@ -47,7 +47,8 @@ class Analysis(Seen):
     Attributes:
         model: its class, or the function's name.
         input_shape, output_shape: as the model takes and returns them.
-        at: the output pixel in question, along those of the input's spatial axes that the output has.
+        at: the output pixel in question, along those of the input's spatial axes that the output has. Along
+            its other axes, such as channels, all outputs are taken together.
         paths: normalised path counts over the receptive field, as if the maps had no edge. Some operations
             cannot be continued beyond it: a dense head, global pooling, interpolation near the edge.
         within_edges: whether such a one took part, so that `paths` are those within the edges.
@@ -210,7 +211,7 @@ class Analysis(Seen):
         return plots.figure([(title, self.paths)])
 
     def _summary(self) -> list[Text]:
-        place = f"output pixel {_times(self.at, ', ')}" if self.at else "an output unit"
+        place = f"output pixel {_times(self.at, ', ')}" if self.at else "all outputs together"
         field_text = f"receptive field {_times(self.size)} px"
         if self.within_edges:
             field_text += " within the edges of the maps"

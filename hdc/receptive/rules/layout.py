@@ -352,6 +352,8 @@ class Gather(Copy):
             return (CHANNEL,) * len(shape)
         taken, place = along
         others = iter(axis for i, axis in enumerate(axes) if i != taken)
+        if place is None:
+            return tuple(others)
         return tuple(
             _picked(axes[taken], step, taken, length) if i == place else next(others)
             for i, length in enumerate(shape)
@@ -364,7 +366,10 @@ class Gather(Copy):
             return
         taken, place = along
         length = step.inputs[0].shape[taken]
-        window = to.inside(window, place, step.outputs[0].shape[place])
+        if place is None:  # one place, without an axis of its own
+            window, place = window.inserted([taken]), taken
+        else:
+            window = to.inside(window, place, step.outputs[0].shape[place])
         picks = np.asarray(places.value).ravel()
         if step.params["mode"] == GatherScatterMode.CLIP:
             picks = picks.clip(0, length - 1)
@@ -388,20 +393,23 @@ class Gather(Copy):
         window = window.with_axis(place, counts, 0).transposed([*others[:taken], place, *others[taken:]])
         to.add(step.inputs[0], window)
 
-    def _along(self, step: Step) -> tuple[int, int] | None:
-        """The axis of the operand along which places are taken and that of the output, if it is one each."""
+    def _along(self, step: Step) -> tuple[int, int | None] | None:
+        """The axis of the operand along which places are taken and that of the output, if it is one each.
+
+        The output has no such axis where one place alone is taken.
+        """
         numbers, before, rank = (
             step.params["dimension_numbers"],
             step.inputs[0].shape,
             len(step.outputs[0].shape),
         )
         taken, gone = numbers.start_index_map, numbers.collapsed_slice_dims
-        if len(taken) != 1 or gone != taken or rank != len(before):
+        if len(taken) != 1 or gone != taken or not 0 <= len(before) - rank <= 1:
             return None
         if any(size != before[i] for i, size in enumerate(step.params["slice_sizes"]) if i != taken[0]):
             return None
-        (place,) = set(range(rank)) - set(numbers.offset_dims)
-        return taken[0], place
+        places = set(range(rank)) - set(numbers.offset_dims)
+        return taken[0], places.pop() if places else None
 
 
 def _turns(picks: np.ndarray, reached: np.ndarray, length: int) -> bool:

@@ -305,7 +305,8 @@ def expected_ripple(
     Args:
         model: takes `[batch, height, width, channels]` or signals `[batch, length, channels]`, normalised.
             Its last maps are `model.features(x)`, or `model(x)` without that method. It is not changed.
-        input_shape: height, width and channels, or length and channels.
+        input_shape: height, width and channels, with or without the batch before them; of signals length and
+            channels.
         max_period: the longest period in pixels, limited as in `ripple`.
         draws: networks.
         seed: of the kernels and the images.
@@ -314,13 +315,14 @@ def expected_ripple(
         Contrasts of the networks' mean powers.
 
     Raises:
-        InputError: if `input_shape` is not of two or three positive numbers, or the output is no map.
+        InputError: if `input_shape` is not of two to four positive numbers, or the output is no map.
     """
-    if len(input_shape) not in (2, 3) or min(input_shape) < 1:
+    if len(input_shape) not in (2, 3, 4) or min(input_shape) < 1:
         raise InputError(
             f"input_shape must be (height, width, channels), got {tuple(input_shape)}; of signals it is "
             "(length, channels)"
         )
+    input_shape = input_shape[-3:]  # without the batch: the images are its own
     generator = np.random.default_rng(seed)
     images = _one_over_f((_NOISE, *input_shape), generator)
     graph, kernels, rest = nnx.split(evaluation(_Features(model)), nnx.Param, ...)

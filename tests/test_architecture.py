@@ -19,7 +19,7 @@ LIBRARY = [
     ["advice", "published"],
     ["ops"],
     ["layers"],
-    ["networks", "equations", "rates"],
+    ["cures", "networks", "equations", "rates"],
     ["receptive", "cost"],
     ["gridding"],
     ["comparison", "advisor", "measuring"],

@@ -501,6 +501,7 @@ def _find(kind: "Kind", name: str) -> "Part":
 
 @cache
 def _import_ours() -> None:
+    import hdc.cures
     import hdc.lab.data.arrays
     import hdc.lab.data.earth
     import hdc.lab.data.folder

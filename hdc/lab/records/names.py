@@ -38,6 +38,10 @@ def settings(runs: Sequence[Run]) -> list[dict[str, str]]:
     another run's record says that its own value is the default; else the value is "none".
     """
     flat = [{key: plain(value) for key, value in flatten(run.config.to_dict()).items()} for run in runs]
+    if any(values.get("net.layer", "standard") != "standard" for values in flat):
+        for values in flat:  # then the first version's word for one of the layers is no key of its own
+            if values.pop("net.separable", "false") == "true":
+                values["net.layer"] = "separable"
     absent = {key: "none" for values in flat for key in values}
     for run, values in zip(runs, flat, strict=True):
         absent |= {key: values[key] for key in getattr(run, "defaults", ()) if key in values}

@@ -26,17 +26,24 @@ class Parameter:
     Attributes:
         name: its path in the model, such as `stem.conv.kernel`.
         value: the array, or a `jax.ShapeDtypeStruct`.
-        weight: whether it is trained: where it is zero, it may be so by initialisation. Running statistics
-            without values count as trained.
+        trained: whether it is a weight: where it is zero, it may be so by initialisation.
+        statistic: whether it is a running statistic.
     """
 
     name: str
     value: Any
-    weight: bool
+    trained: bool
+    statistic: bool = False
 
     @property
     def is_abstract(self) -> bool:
         return isinstance(self.value, jax.ShapeDtypeStruct)
+
+    @property
+    def weight(self) -> bool:
+        """Whether its zeros say nothing: those of a weight, and of a statistic without values."""
+        floating = jnp.issubdtype(self.value.dtype, jnp.floating)
+        return floating and (self.trained or (self.statistic and self.is_abstract))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,11 +133,15 @@ def _nnx(model: Any, shape: tuple[int, ...], params: Any, call: dict[str, Any]) 
         return None
     _has_its_own(model, params)
     function, state = equations.pure(model, method)
-    parameters = []
-    for (path, variable), leaf in zip(nnx.to_flat_state(state), jax.tree.leaves(state), strict=True):
-        abstract = isinstance(leaf, jax.ShapeDtypeStruct)
-        weight = isinstance(variable, nnx.Param) or (abstract and isinstance(variable, nnx.BatchStat))
-        parameters.append(_parameter(".".join(map(str, path)), leaf, weight))
+    parameters = [
+        Parameter(
+            ".".join(map(str, path)),
+            leaf,
+            isinstance(variable, nnx.Param),
+            isinstance(variable, nnx.BatchStat),
+        )
+        for (path, variable), leaf in zip(nnx.to_flat_state(state), jax.tree.leaves(state), strict=True)
+    ]
     structure = jax.tree.structure(state)
     name = type(model).__name__ if method == "__call__" else f"{type(model).__name__}.{method}"
     return Model(
@@ -158,11 +169,7 @@ def _linen(model: Any, shape: tuple[int, ...], params: Any, call: dict[str, Any]
             raise fails(type(model).__name__, shape, error) from error
     else:
         variables = params if "params" in params else {"params": params}
-
-    def weight(path: Sequence[Any], abstract: bool) -> bool:
-        return path[0].key == "params" or (abstract and path[0].key == "batch_stats")
-
-    parameters, fill = _tree(variables, weight, first=1)
+    parameters, fill = _tree(variables, lambda path: path[0].key, first=1)
     return Model(
         type(model).__name__,
         parameters,
@@ -198,10 +205,11 @@ def _keras(model: Any, shape: tuple[int, ...], params: Any, call: dict[str, Any]
     if not model.built:
         raise InputError(f"{name} has no weights yet: call it once on an input, or model.build({shape})")
     trained, others = list(model.trainable_variables), list(model.non_trainable_variables)
-    # A frozen layer's kernels are weights as well; what was never to be trained has its value.
+    # A frozen layer's kernels are weights as well.
     weights = {id(one) for layer in _layers(model) for one in layer._trainable_variables}
     parameters = [
-        _parameter(one.path.replace("/", "."), one.value, id(one) in weights) for one in (*trained, *others)
+        Parameter(one.path.replace("/", "."), one.value, id(one) in weights, id(one) not in weights)
+        for one in (*trained, *others)
     ]
     arguments = {"training": False} | call
     first = keras.config.image_data_format() == "channels_first"
@@ -232,11 +240,8 @@ def _haiku(model: Any, shape: tuple[int, ...], params: Any, call: dict[str, Any]
             )
         except Exception as error:
             raise fails(type(model).__name__, shape, error) from error
-    parameters, fill = _tree(
-        params,
-        (lambda path, abstract: path[0].idx == 0 or abstract) if with_state else None,
-        first=with_state,
-    )
+    kinds = ("params", "batch_stats")
+    parameters, fill = _tree(params, lambda path: kinds[path[0].idx] if with_state else "params", with_state)
 
     def evaluate(values: Sequence[Any], x: jax.Array) -> Any:
         if with_state:
@@ -254,7 +259,10 @@ def _torch(model: Any, shape: tuple[int, ...], params: Any, call: dict[str, Any]
 
     program = Program(model, call)
     arrays = program.arrays.items()
-    parameters = tuple(_parameter(name, array, name in program.trained) for name, array in arrays)
+    parameters = tuple(
+        Parameter(name, array, name in program.trained, name.endswith(("running_mean", "running_var")))
+        for name, array in arrays
+    )
     return Model(type(model).__name__, parameters, channels_first(shape), program)
 
 
@@ -293,26 +301,24 @@ def _has_its_own(model: Any, params: Any) -> None:
         )
 
 
-def _parameter(name: str, value: Any, weight: bool) -> Parameter:
-    return Parameter(name, value, weight and jnp.issubdtype(value.dtype, jnp.floating))
-
-
 def _without_value(one: Parameter) -> Parameter:
     return replace(one, value=jax.ShapeDtypeStruct(one.value.shape, one.value.dtype))
 
 
 def _tree(
-    tree: Any, weight: Callable[[Sequence[Any], bool], bool] | None = None, first: int = 0
+    tree: Any, collection: Callable[[Sequence[Any]], str] = lambda path: "params", first: int = 0
 ) -> tuple[tuple[Parameter, ...], Callable[[Sequence[Any]], Any]]:
-    """The arrays of a tree with their paths, from the key `first` on, and what puts others in their place."""
+    """The arrays of a tree with their paths, from the key `first` on, and what puts others in their place.
+
+    `collection` says of a path whether it is one of the `params` or of the `batch_stats`.
+    """
     found, structure = jax.tree_util.tree_flatten_with_path(tree)
     leaves = [leaf for _, leaf in found]
     places = [place for place, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
     parameters = []
     for path, leaf in (found[place] for place in places):
-        abstract = isinstance(leaf, jax.ShapeDtypeStruct)
-        is_weight = weight is None or weight(path, abstract)
-        parameters.append(_parameter(dotted(path[first:]), leaf, is_weight))
+        kind = collection(path)
+        parameters.append(Parameter(dotted(path[first:]), leaf, kind == "params", kind == "batch_stats"))
 
     def fill(values: Sequence[Any]) -> Any:
         changed = list(leaves)

@@ -315,7 +315,7 @@ def expected_ripple(
         Contrasts of the networks' mean powers.
 
     Raises:
-        InputError: if `input_shape` is not of two to four positive numbers.
+        InputError: if `input_shape` is not of two to four positive numbers, or the output is no map.
     """
     if len(input_shape) not in (2, 3, 4) or min(input_shape) < 1:
         raise InputError(
@@ -326,6 +326,12 @@ def expected_ripple(
     generator = np.random.default_rng(seed)
     images = _one_over_f((_NOISE, *input_shape), generator)
     graph, kernels, rest = nnx.split(evaluation(_Features(model)), nnx.Param, ...)
+    maps = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), nnx.merge_state(kernels, rest), images)
+    if len(maps.shape) != images.ndim:
+        raise InputError(
+            f"{type(model).__name__} returns {maps.shape}, which is no map, and has no method features: "
+            "a ripple is expected of feature maps"
+        )
     fields = []
     for _ in range(draws):
         shuffled = jax.tree.map(lambda kernel: _shuffled(kernel, generator), kernels)

@@ -71,6 +71,16 @@ class Shifted(nnx.Module):
         return y + jnp.pad(x[:, self.down :], ((0, 0), (0, self.down), (0, 0), (0, 0)))
 
 
+class Pooled(nnx.Module):
+    """A classifier without a method `features`."""
+
+    def __init__(self):
+        self.layers = nnx.List(nnx.Conv(3, 3, (3, 3), kernel_dilation=2, rngs=RNGS) for _ in range(2))
+
+    def __call__(self, x):
+        return self.layers[1](self.layers[0](x)).mean((1, 2))
+
+
 # --- what an analysis holds for them ---
 
 
@@ -136,6 +146,8 @@ def test_what_does_not_fit_is_one_line() -> None:
         (lambda: compare(seen, seen, ripple=True), "give models, not analyses"),
         (lambda: advise(lambda x: x, SHAPE), "advise takes a Flax NNX module"),
         (lambda: advise(model, (0, 1)), "positive integers"),
+        (lambda: advise(Pooled(), SHAPE, simulate=True), "returns \\(32, 3\\), which is no map"),
+        (lambda: compare(Pooled(), Pooled(), SHAPE, ripple=True), "which is no map"),
     ):
         with pytest.raises(InputError, match=said) as error:
             call()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hdc.errors import InputError
-from hdc.lab import records, trained
+from hdc.lab import experiment, records, trained
 from hdc.lab.commands.main import main
 from hdc.lab.config import choose, from_dict
 from hdc.lab.data import arrays, folder, pictures
@@ -608,6 +608,51 @@ def test_every_kind_of_data_set_is_described_and_shown(tmp_path, monkeypatch, ca
     assert size_of("deep/sheet.png") > (800, 300)
 
 
+@pytest.mark.parametrize(("low", "high", "warned"), [(0, 1, False), (3, 255, True), (-1, 1, True)])
+def test_targets_are_described_by_their_own_range(tmp_path, monkeypatch, capsys, low, high, warned):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (12, 6, 6), dtype=np.uint8)
+    targets = np.linspace(low, high, 12 * 36, dtype=np.float32).reshape(12, 6, 6, 1)
+    order = np.random.default_rng(1).permutation(12)
+    for name, rows in (("all", slice(None)), ("own", order)):
+        parts = {"train": (0, 6), "val": (6, 9), "test": (9, 12)}
+        np.savez(
+            f"{name}.npz",
+            **{f"{split}_images": images[a:b] for split, (a, b) in parts.items()},
+            **{f"{split}_labels": targets[rows][a:b] for split, (a, b) in parts.items()},
+        )
+        assert main(["data", "info", "npz", f"path={name}.npz"]) == 0
+        said = capsys.readouterr().out
+        assert f"targets: 0, from {low} to {high}; data.peak=1\n" in said
+        assert ("warning: the PSNR is for targets from 0 to data.peak=1" in said) == warned
+    assert main(["data", "info", "npz", "path=all.npz", "peak=255"]) == 0
+    assert ("warning: the PSNR" in capsys.readouterr().out) == (low < 0)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_classes_that_are_not_trained_on_are_named(tmp_path, monkeypatch, capsys, dense):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (12, 4, 4), dtype=np.uint8)
+    labels = np.array([0, 1, 1, 0, 3, 0, 0, 4, 3, 1, 5, 0])
+    labels = np.where(np.eye(4, dtype=bool), labels[:, None, None], 255) if dense else labels
+    names = ["sea", "land", "never", "ice", "rock", "sand"]
+    parts = {"train": slice(0, 6), "val": slice(6, 9), "test": slice(9, 12)}
+    arrays_of = {f"{split}_images": images[one] for split, one in parts.items()}
+    arrays_of |= {f"{split}_labels": labels[one] for split, one in parts.items()}
+    np.savez("x.npz", **arrays_of, classes=names)
+    assert main(["data", "info", "npz", "path=x.npz"]) == 0
+    said = "no training label is of these classes, which occur in other splits: rock, sand"
+    assert f"warning: {said}\n" in capsys.readouterr().out
+    config = from_dict({"data": {"name": "npz", "path": "x.npz"}, "schedule": {"rates": [1], "repeat": 1}})
+    found = experiment.data_of(config.data)
+    assert [one for one in experiment.warnings(config, found) if "training label" in one] == [f"data: {said}"]
+    trained_alike = Dataset("x", found.task, found.classes, found.test, found.test, found.test)
+    assert trained_alike.untrained == []
+    monkeypatch.setattr("hdc.lab.memory.limit", lambda: 64)
+    assert isinstance((streamed := arrays.dataset(Path("x.npz"))).test.labels, Rows)
+    assert streamed.untrained == ["rock", "sand"]
+
+
 def size_of(path: str) -> tuple[int, int]:
     with Image.open(path) as image:
         return image.size
@@ -621,6 +666,7 @@ def size_of(path: str) -> tuple[int, int]:
         (["info", "folder"], "data.path is empty: give data=folder data.path=DIR"),
         (["info", "npz", "size=[4]"], "unknown key 'size'"),
         (["info", "folder", "size=x"], "size"),
+        (["info", "folder", "size=32"], "size=32: size is a list, write size=[32]"),
         (["info", "folder", "size=[0]"], "data.size must be at least 1, got 0"),
         (["show", "terrain", "--out", "x.jpg"], "--out x.jpg must end in .png"),
         (["prepare", "folder"], "folder is your own data and needs no preparing"),

@@ -33,7 +33,7 @@ from hdc.folders import cache_dir
 from hdc.lab import metrics, parts, records, seen, signals, trained
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.config import Config, PartConfig
-from hdc.lab.data.dataset import QUALITY, Dataset
+from hdc.lab.data.dataset import QUALITY, Dataset, some
 from hdc.lab.training import NonFiniteLoss, Snapshot, Trainer
 from hdc.ops import backends, native_build
 from hdc.ops.backends import Served
@@ -313,6 +313,10 @@ def warnings(config: Config, dataset: Dataset) -> list[str]:
         "are not held out"
         for (split, earlier), count in dataset.repeated.items()
     ]
+    if never := dataset.untrained:
+        found.append(
+            f"data: no training label is of these classes, which occur in other splits: {some(never)}"
+        )
     for rate in sorted(set(config.schedule.rates)):
         if getattr(config.net, "padding", "SAME") == "SAME" and rate >= min(sides):
             share = padding_share(rate, config.net.kernel_size, sides)

@@ -120,6 +120,7 @@ def _dataset(args: argparse.Namespace) -> "Dataset":
 
 
 def _info(args: argparse.Namespace) -> None:
+    from hdc.lab.data.dataset import some
     from hdc.lab.trained import normaliser
 
     dataset = _dataset(args)
@@ -129,10 +130,18 @@ def _info(args: argparse.Namespace) -> None:
     print(f"fingerprint {dataset.fingerprint}, {dataset.nbytes / 1e6:.1f} MB in memory")
     for (split, earlier), count in dataset.repeated.items():
         print(f"warning: {count} of the {split} {kind} are {earlier} {kind}, too: they are not held out")
+    if never := dataset.untrained:
+        print(f"warning: no training label is of these classes, which occur in other splits: {some(never)}")
     sizes = [(kind, *(str(len(split)) for split in splits.values()))]
     console().print(Rows(("", *splits), sizes))
     if dataset.task == "regression":
-        print(f"targets: {', '.join(dataset.classes)}, from 0 to {dataset.peak:g}")
+        low, high = _ends(dataset)
+        print(f"targets: {', '.join(dataset.classes)}, from {low:g} to {high:g}; data.peak={dataset.peak:g}")
+        if low < 0 or high > dataset.peak:
+            print(
+                f"warning: the PSNR is for targets from 0 to data.peak={dataset.peak:g}: scale them, or give "
+                "the peak that they have"
+            )
     else:
         console().print(Rows(("class", *(f"{name} %" for name in splits)), list(_balance(dataset))))
     scaled = normaliser(dataset.train.images)
@@ -141,6 +150,18 @@ def _info(args: argparse.Namespace) -> None:
         for place, (mean, scale) in enumerate(zip(scaled.offset, scaled.scale, strict=True))
     ]
     console().print(Rows(("normalised by", "minus", "divided by"), body))
+
+
+def _ends(dataset: "Dataset") -> tuple[float, float]:
+    """The least and the largest target of all splits."""
+    from hdc.lab.data.stream import blocks
+
+    ends = [
+        (float(block.min()), float(block.max()))
+        for split in dataset.splits.values()
+        for block in blocks(split.labels)
+    ]
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 def _balance(dataset: "Dataset") -> Iterator[tuple[str, ...]]:

@@ -80,6 +80,10 @@ def read(kind: type[T], group: str, arguments: list[str], about: str = "") -> T:
     except YAMLError as error:
         raise InputError(f"{' '.join(given)} cannot be read: {' '.join(str(error).split())}") from None
     except OmegaConfBaseException as error:
+        key = str(error.full_key)
+        number = next((one.partition("=")[2] for one in given if one.startswith(f"{key}=")), "")
+        if number and "is not a ListConfig" in str(error):
+            raise InputError(f"{key}={number}: {key} is a list, write {key}=[{number}]") from None
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 

@@ -1,6 +1,7 @@
 """The form of every data set: three splits of images or signals with labels, checked as they are made."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import combinations
@@ -191,6 +192,19 @@ class Dataset:
         return whole.hexdigest()[:16]
 
     @cached_property
+    def untrained(self) -> list[str]:
+        """The classes that occur in the validation or test split but not in training."""
+        if self.task == "regression":
+            return []
+        count = len(self.classes)
+        found = {
+            name: set(kept(split.labels, f"classes of {count}", partial(_occurring, split.labels, count)))
+            for name, split in self.splits.items()
+        }
+        missing = (found["validation"] | found["test"]) - found["train"]
+        return [self.classes[label] for label in sorted(missing)]
+
+    @cached_property
     def repeated(self) -> dict[tuple[str, str], int]:
         """How many images of a split are in an earlier one, too, by (split, earlier); no pair without any."""
         pairs = list(combinations(self.splits, 2))
@@ -205,6 +219,19 @@ class Dataset:
         what = f"images repeated in {self.fingerprint}" if streamed else ""
         counts = zip(pairs, kept(self.test.images, what, count), strict=True)
         return {(later, earlier): number for (earlier, later), number in counts if number}
+
+
+def some(names: Sequence[str]) -> str:
+    """Names in a message, the first few of many."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _occurring(labels: np.ndarray | Rows, count: int) -> list[int]:
+    """Which of the labels 0 to `count` - 1 occur."""
+    there = np.zeros(max(count, IGNORE + 1), bool)
+    for block in blocks(labels):
+        there[block] = True
+    return np.flatnonzero(there[:count]).tolist()
 
 
 def _int32(labels: np.ndarray | Rows) -> np.ndarray | Rows:

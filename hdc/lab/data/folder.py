@@ -18,7 +18,7 @@ from hdc.errors import InputError
 from hdc.lab import memory
 from hdc.lab.data import pictures
 from hdc.lab.data.cache import cached
-from hdc.lab.data.dataset import Dataset, Split, are_finite
+from hdc.lab.data.dataset import Dataset, Split, are_finite, some
 from hdc.lab.data.own import SPLITS, SizeOptions, check_peak, held_out, labelled, local, numbered
 from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.lab.store import line, read, sha256
@@ -95,7 +95,7 @@ def dataset(root: Path, options: FolderOptions = FolderOptions()) -> Dataset:
     if task == "classification":
         found = sorted({str(item.label) for item in items})
         if names is not None and sorted(names) != found:
-            raise InputError(f"{root / CLASSES} names {_some(names)}, but the subfolders are {_some(found)}")
+            raise InputError(f"{root / CLASSES} names {some(names)}, but the subfolders are {some(found)}")
         names = names or tuple(found)
     splits = _assigned(root, given)
     paths = [path for item in items for path in (item.image, item.label) if isinstance(path, Path)]
@@ -255,7 +255,7 @@ def _assigned(root: Path, given: Mapping[str, list[Item]]) -> dict[str, list[Ite
     if "" in found:  # nothing says which are which
         found = {"train": found[""]}
     if "train" not in found:
-        raise InputError(f"{root} has no training split, only {_some(list(found))}")
+        raise InputError(f"{root} has no training split, only {some(list(found))}")
     splits = held_out(found, lambda item: item.name)
     for split, items in splits.items():
         if not items:
@@ -437,8 +437,3 @@ def _values(items: Sequence[Item], masks: np.ndarray | Rows) -> list[tuple[str, 
 
 def _by(shape: Sequence[int]) -> str:
     return f"{shape[0]} x {shape[1]}"
-
-
-def _some(names: Sequence[str]) -> str:
-    """Names in a message, the first few of many."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -26,7 +26,7 @@ class SizeOptions:
     """Of images of any size, and their masks.
 
     Attributes:
-        size: height and width that images and masks are brought to; one number for both; none where all
+        size: height and width that images and masks are brought to, `[32]` for both; none where all
             images have one size.
         fit: how: resize, crop (resized without distortion, the middle of it) or pad (their pixels as they
             are; masks go on with `ignore`).

@@ -1,9 +1,11 @@
 """Better dilation rates for the layers of a model: `hdc.advise`."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
+from typing import Any
 
 from flax import nnx
 from rich import box
@@ -16,6 +18,7 @@ from hdc.gridding import expected_ripple
 from hdc.rates import changeable, replace_rates
 from hdc.receptive import Analysis, analyse
 from hdc.receptive.layers import Layer
+from hdc.receptive.outputs import Output
 from hdc.ripple import SPREAD_DB, predict
 from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, padding_share
 from hdc.search import WORK, Target, best, best_order, count, work
@@ -126,7 +129,15 @@ class Advised:
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def advise(model: nnx.Module, input_shape: Sequence[int], *, simulate: bool = False) -> Advised:
+def advise(
+    model: nnx.Module,
+    input_shape: Sequence[int],
+    *,
+    simulate: bool = False,
+    call: Mapping[str, Any] | None = None,
+    output: Output = None,
+    spatial: Sequence[int] | None = None,
+) -> Advised:
     """Better dilation rates and orders for the layers of a model, at the same receptive field and cost.
 
     It looks at groups of stride-1 layers in sequence, of one kernel size and on maps of one stride, whose
@@ -148,6 +159,7 @@ def advise(model: nnx.Module, input_shape: Sequence[int], *, simulate: bool = Fa
         simulate: whether to predict ripples by simulating the whole model as well (`hdc.expected_ripple`),
             which takes seconds to minutes for each schedule and needs values. Otherwise they are those of
             the group's layers alone, by `hdc.ripple`.
+        call, output, spatial: as `analyse` takes them; `simulate` takes none of them.
 
     Raises:
         InputError: as `analyse`, and `expected_ripple` if `simulate`.
@@ -156,14 +168,20 @@ def advise(model: nnx.Module, input_shape: Sequence[int], *, simulate: bool = Fa
         raise InputError(
             f"advise takes a Flax NNX module, whose rates it can change, got {type(model).__name__}"
         )
-    before = analyse(model, input_shape)
+    given = {"call": call, "output": output, "spatial": spatial}
+    if simulate and (names := [f"{name}=" for name, value in given.items() if value is not None]):
+        raise InputError(
+            f"simulate=True simulates the model called with an image alone, without {', '.join(names)}"
+        )
+    look = partial(analyse, input_shape=input_shape, **given)
+    before = look(model)
     shape = tuple(input_shape)
     known = changeable(model)
     ripple = expected_ripple(model, shape[1:]).peak if simulate else None
     groups, used = [], set[str]()
     for group in _groups(before, known):
         used |= {layer.name for layer in group}
-        groups.append(_advice(model, shape, before, group, ripple))
+        groups.append(_advice(model, shape, before, group, ripple, look))
     left = [
         layer.name
         for layer in before.layers
@@ -173,7 +191,7 @@ def advise(model: nnx.Module, input_shape: Sequence[int], *, simulate: bool = Fa
     for group in groups:
         if group.better:
             more = {**change, **group.better[0].change}
-            seen = analyse(replace_rates(model, more), shape) if change else group.better[0].seen
+            seen = look(replace_rates(model, more)) if change else group.better[0].seen
             if _keeps(before, seen):
                 change, after = more, seen
     return Advised(before, tuple(groups), tuple(left), change, after)
@@ -199,7 +217,12 @@ def _groups(analysis: Analysis, known: Mapping[str, Sequence[int]]) -> Iterator[
 
 
 def _advice(
-    model: nnx.Module, shape: tuple[int, ...], before: Analysis, group: Sequence[Layer], ripple: float | None
+    model: nnx.Module,
+    shape: tuple[int, ...],
+    before: Analysis,
+    group: Sequence[Layer],
+    ripple: float | None,
+    look: Callable[[nnx.Module], Analysis],
 ) -> Advice:
     taps, rates = group[0].kernel[0], tuple(layer.rate[0] for layer in group)
     names = tuple(layer.name for layer in group)
@@ -210,7 +233,7 @@ def _advice(
         change = {name: new for name, old, new in zip(names, rates, other, strict=True) if new != old}
         try:
             changed = replace_rates(model, change)
-            seen = analyse(changed, shape)
+            seen = look(changed)
         except InputError as error:  # padding that does not scale, or a map that gets too small
             note = note or str(error)
             continue

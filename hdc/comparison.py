@@ -1,6 +1,6 @@
 """Two models, or one before and after a change, side by side."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from hdc.errors import InputError
 from hdc.gridding import expected_ripple
 from hdc.receptive import Analysis, analyse
 from hdc.receptive.layers import Layer
+from hdc.receptive.outputs import Output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +131,17 @@ class Comparison:
         return table
 
 
-def compare(a: Any, b: Any, input_shape: Sequence[int] | None = None, *, ripple: bool = False) -> Comparison:
+def compare(
+    a: Any,
+    b: Any,
+    input_shape: Sequence[int] | None = None,
+    *,
+    ripple: bool = False,
+    params: Any = None,
+    call: Mapping[str, Any] | None = None,
+    output: Output = None,
+    spatial: Sequence[int] | None = None,
+) -> Comparison:
     """Two analyses or two models side by side: what they see, layers that differ, findings resolved and new.
 
     >>> from flax import nnx
@@ -145,26 +156,41 @@ def compare(a: Any, b: Any, input_shape: Sequence[int] | None = None, *, ripple:
         a, b: two of what `analyse` takes, or two of what it returns.
         input_shape: as `analyse` takes it; of analyses, None.
         ripple: whether to predict the ripple of both as well, by simulation (`hdc.expected_ripple`): seconds
-            to minutes for each, and for NNX models with values only.
+            to minutes for each, and for NNX models with values only, which are called without options.
+        params, call, output, spatial: as `analyse` takes them, the same for both models. Where they differ,
+            compare two analyses.
 
     Raises:
-        InputError: as `analyse` and `expected_ripple`, and if the shape is missing, or given with analyses.
+        InputError: as `analyse` and `expected_ripple`, if the shape is missing, and for options with
+            analyses or with `ripple`.
     """
+    given = {"params": params, "call": call, "output": output, "spatial": spatial}
+    options = {name: value for name, value in given.items() if value is not None}
+    if ripple and options:
+        raise InputError(
+            f"ripple=True simulates the models called with an image alone, without {_listed(options)}"
+        )
     analyses = []
     for one in (a, b):
         if isinstance(one, Analysis):
+            if options:
+                raise InputError(f"{_listed(options)} of models, not of analyses: give it to analyse")
             if ripple:
                 raise InputError("ripple=True simulates the models themselves: give models, not analyses")
             analyses.append(one)
         elif input_shape is None:
             raise InputError("models need an input_shape, such as (1, 64, 64, 3): compare(a, b, input_shape)")
         else:
-            analyses.append(analyse(one, input_shape))
+            analyses.append(analyse(one, input_shape, **options))
     ripples = None
     if ripple and input_shape is not None:
         shape = tuple(input_shape)[1:]
         ripples = (expected_ripple(a, shape).peak, expected_ripple(b, shape).peak)
     return Comparison(analyses[0], analyses[1], ripples)
+
+
+def _listed(options: Iterable[str]) -> str:
+    return ", ".join(f"{name}=" for name in options)
 
 
 def _without(some: Iterable[Finding], others: Iterable[Finding]) -> tuple[Finding, ...]:

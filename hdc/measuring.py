@@ -16,9 +16,12 @@ from hdc import gridding
 from hdc.errors import InputError
 from hdc.gridding import Measured, Ripple
 from hdc.receptive import Analysis, analyse, models
+from hdc.receptive.annotate import annotate
 from hdc.receptive.models.layout import Layout
 from hdc.receptive.outputs import Output
 from hdc.receptive.replay import evaluator
+from hdc.receptive.rules.taps import AlongBatch
+from hdc.receptive.trace import trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,6 +69,8 @@ class ERF:
         size = "x".join(map(str, self.map.shape))
         areas = ", ".join(f"{share} % in {self.area(share / 100):.0f} px" for share in gridding.SHARES)
         peak = f"ripple {self.ripple.peak:.1f} dB at {self.ripple.frequency:.3g} cycles per pixel"
+        if min(self.map.shape) < 8:
+            peak = "too small for a ripple, which needs 8 px"
         return f"ERF on {size} px: {peak}; {areas}"
 
     def figure(self) -> "Figure":
@@ -110,8 +115,8 @@ def effective_receptive_field(
             neighbouring taps of a layer. At most a quarter of the shorter side counts.
 
     Raises:
-        InputError: as `hdc.analyse`, for images that are no array of `[n, ...]`, for a model without values,
-            and for a place that is not on the map.
+        InputError: as `hdc.analyse`, for images that are no array of `[n, ...]` or not finite, for a model
+            without values, and for a place that is not on the map.
     """
     own = _Own(model, images, layer, params, call, spatial)
     return own.erf(at, max_period)
@@ -199,6 +204,8 @@ class _Own:
                 "images must be an array of numbers (n, height, width, channels), as the model takes them, "
                 f"got shape {given.shape} and type {given.dtype}"
             )
+        if not np.isfinite(given).all():
+            raise InputError("images must be finite, but some of their values are NaN or infinite")
         if layer is None and isinstance(model, nnx.Module):
             model = getattr(model, "features", model)
         # A kind of model that takes one example has no axis for the batch.
@@ -213,6 +220,8 @@ class _Own:
             raise InputError(
                 f"{self.adapted.name} has no values ({without[0]} is abstract): measure a model with weights"
             )
+        if given.ndim == 3 and self.adapted.layout.batch is not None:
+            _refuse_one_image(self.adapted.of_batch(2), layer, given.shape)
         self.images = _standard(given, self.adapted.layout)
         self.evaluate = evaluator(self.adapted, layer)
         self.values = self.adapted.values
@@ -254,6 +263,18 @@ class _Own:
         """Of the output's map; () of an output without one."""
         shape = jax.eval_shape(self.evaluate, self.values, jnp.asarray(self.images[:1])).shape
         return shape[1:-1] if len(shape) == self.images.ndim else ()
+
+
+def _refuse_one_image(model: models.Model, layer: Output, shape: tuple[int, ...]) -> None:
+    """Raise InputError where what would pass for a batch of signals is a side of an image."""
+    try:
+        annotate(trace(model, layer))
+    except AlongBatch:
+        raise InputError(
+            f"images of shape {shape} are a single image, but a batch is expected: give images[None]"
+        ) from None
+    except InputError:  # not every model that can be measured can be analysed
+        pass
 
 
 def _standard(images: np.ndarray, layout: Layout) -> np.ndarray:

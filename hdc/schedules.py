@@ -344,9 +344,14 @@ def parse(text: str, kernel_size: int = 3, axes: int = 2) -> tuple[DilationSched
     # Without a dash, 2x6 means rate 2 along the height and 6 along the width.
     if "-" in typed and _LABEL.fullmatch(typed):
         return (DilationSchedule.from_label(typed, kernel_size),) * axes
+    parts = split_layers(text)
+    if any(part.startswith("[") and part.endswith("]") for part in parts):
+        raise InputError(
+            f"rates {_short_text(text)!r}: a stack has no parallel branches; hdc.fields.parse reads them"
+        )
     layers = [
         _rates_of_layer(part, axes, f"rates {_short_text(text)!r}", position)
-        for position, part in enumerate(split_layers(text), start=1)
+        for position, part in enumerate(parts, start=1)
     ]
     found = tuple(DilationSchedule(rates, kernel_size) for rates in zip(*layers, strict=True))
     return found[:1] * axes if len(set(found)) == 1 else found

@@ -138,6 +138,28 @@ def test_one_model_with_itself_and_with_one_of_another_kind() -> None:
     assert "up (UNet only)" in str(other)
 
 
+class Trained(nnx.Module):
+    """With an argument of its call, and two results."""
+
+    def __init__(self):
+        self.net = context([2, 2, 2])
+
+    def __call__(self, x, train):
+        y = self.net(x)
+        return {"map": y + train, "input": x}
+
+
+def test_the_call_and_the_output_are_handed_on() -> None:
+    options = {"call": {"train": False}, "output": "map"}
+    model, plain = Trained(), Trained().net
+    found, alone = advise(model, SHAPE, **options), advise(plain, SHAPE)
+    assert found.change == {f"net.{name}": rate for name, rate in alone.change.items()}
+    assert found.change
+    assert found.after.size == alone.after.size
+    seen = compare(model, replace_rates(model, found.change), SHAPE, **options)
+    assert (seen.before.size, seen.after.coverage) == (found.before.size, found.after.coverage)
+
+
 def test_what_does_not_fit_is_one_line() -> None:
     model = context([1, 2])
     seen = analyse(model, SHAPE)
@@ -146,6 +168,13 @@ def test_what_does_not_fit_is_one_line() -> None:
         (lambda: compare(seen, seen, ripple=True), "give models, not analyses"),
         (lambda: advise(lambda x: x, SHAPE), "advise takes a Flax NNX module"),
         (lambda: advise(model, (0, 1)), "positive integers"),
+        (lambda: compare(seen, seen, call={}), "call= of models, not of analyses"),
+        (lambda: compare(model, model, SHAPE, ripple=True, output="stem"), "alone, without output="),
+        (lambda: advise(model, SHAPE, simulate=True, call={}), "alone, without call="),
+        (
+            lambda: advise(Trained(), SHAPE),
+            r"call=\{'train': \.\.\.\}, or wrap it in a function of one argument",
+        ),
         (lambda: advise(Pooled(), SHAPE, simulate=True), "returns \\(32, 3\\), which is no map"),
         (lambda: compare(Pooled(), Pooled(), SHAPE, ripple=True), "which is no map"),
     ):

@@ -22,6 +22,9 @@ def dilated(x):
 def shifted(x, by=1):
     return x + jnp.roll(x, by, 2)
 
+def asks(x, train):
+    return x
+
 class Net(nnx.Module):
     def __init__(self, rate=2):
         self.one = nnx.Conv(3, 2, (3, 3), rngs=nnx.Rngs(0))
@@ -109,7 +112,7 @@ def test_a_module_by_its_dotted_name(place, capsys, monkeypatch) -> None:
         (["nets/net.py:dilate"], "unknown name 'dilate'; did you mean dilated?"),
         (["nets/net.py:number"], "got int"),
         (["nets/net.py:Needs"], "cannot be called without arguments: TypeError"),
-        (["nets/net.py:fails"], r"ValueError: of no use ({place}/net.py, line 30)"),
+        (["nets/net.py:fails"], r"ValueError: of no use ({place}/net.py, line 33)"),
         (["nets/net.py:Net"], "Net returns 2 arrays"),
         (["nets/syntax.py:x"], "SyntaxError: '(' was never closed ({place}/syntax.py, line 2)"),
         (["nets/missing.py:x"], "No module named 'nowhere_to_be_found' ({place}/missing.py, line 3)"),
@@ -117,6 +120,7 @@ def test_a_module_by_its_dotted_name(place, capsys, monkeypatch) -> None:
         (["nets/net.py:dilated", "1,2"], "a model of your own is checked alone"),
         (["nets/net.py:dilated", "--size", "9"], "--size is for RATES"),
         (["nets/net.py:dilated", "--stem", "3", "--no-stem"], "--stem, --no-stem is for RATES"),
+        (["nets/net.py:asks"], "or wrap it in a function of one argument"),
         (["nets/net.py:turned", "--spatial", "a"], "--spatial must be axes such as 2,3, got 'a'"),
         (["1,2"], "--shape is for a model of your own, FILE.py:NAME"),
     ],

@@ -279,6 +279,11 @@ def test_a_bracket_alone_is_refused(text) -> None:
         Stack.parse(text)
 
 
+def test_a_stack_points_to_what_reads_parallel_branches() -> None:
+    with pytest.raises(InputError, match=r"no parallel branches; hdc\.fields\.parse reads them$"):
+        Stack.parse("1,[0,6,12,18]")
+
+
 @given(st.text(alphabet="0123456789x,[] .-ab\n", max_size=12))
 def test_parse_takes_text_or_refuses_it_and_nothing_else_happens(text) -> None:
     try:

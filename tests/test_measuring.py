@@ -169,6 +169,8 @@ def test_a_model_with_features_is_measured_as_a_trainer_measures_it() -> None:
         ({"layer": "b", "at": (1,)}, "at=(1,) is not a place"),
         ({"at": (0, 0)}, "at=(0, 0): the output is no map"),
         ({"model": nnx.eval_shape(lambda: nnx.Conv(2, 2, (3, 3), rngs=nnx.Rngs(0)))}, "has no values"),
+        ({"images": np.where(IMAGES > 2, np.nan, IMAGES)}, "some of their values are NaN or infinite"),
+        ({"images": np.where(IMAGES > 2, np.inf, IMAGES)}, "some of their values are NaN or infinite"),
         ({"images": IMAGES[..., :1]}, "does not take an input of shape (1, 12, 14, 1)"),
     ],
 )
@@ -178,3 +180,22 @@ def test_one_line_says_what_is_wrong(options, said) -> None:
         effective_receptive_field(**given)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_single_image_is_not_taken_for_signals() -> None:
+    model = nnx.Sequential(nnx.Conv(2, 2, (3, 3), rngs=nnx.Rngs(0)), nnx.Conv(2, 2, (1, 1), rngs=nnx.Rngs(0)))
+    for measured in (effective_receptive_field, measure_gridding):
+        with pytest.raises(
+            InputError, match=r"\(12, 14, 2\) are a single image, but a batch is expected: .*\]$"
+        ):
+            measured(model, IMAGES[0], layer="layers.0")
+
+
+def test_signals_of_one_axis_is_measured_and_a_small_map_has_no_ripple() -> None:
+    def blurred(x):
+        return x + jnp.roll(x, 1, 1)
+
+    found = effective_receptive_field(blurred, IMAGES[0])  # no convolution of two axes
+    np.testing.assert_allclose(found.map, np.isin(np.arange(14), (6, 7)) * 2.0)
+    assert "ripple 0" not in repr(effective_receptive_field(blurred, IMAGES[:, :3]))
+    assert "too small for a ripple" in repr(effective_receptive_field(blurred, IMAGES[:, :3]))

@@ -155,6 +155,27 @@ def test_an_output_that_is_not_there_is_named_with_those_that_are(output: Any) -
     assert output != "stm" or "did you mean stem?" in str(caught.value)
 
 
+@pytest.mark.parametrize("output", ["conv2d", "conv2", "sequential.conv2"])
+def test_a_layer_is_found_by_the_end_of_its_name(output: str) -> None:
+    params = {"sequential": {"conv2d": {"w": STEM}, "head": {"w": jnp.ones(())}}}
+    with pytest.raises(InputError, match=r"did you mean sequential\.conv2d\?"):
+        analyse(
+            lambda p, x: convolved(x, p["sequential"]["conv2d"]["w"]) * p["sequential"]["head"]["w"],
+            SHAPE,
+            params=params,
+            output=output,
+        )
+
+
+@pytest.mark.parametrize("call", [[1], 3, {1: 2}, "train"])
+def test_arguments_of_the_call_have_names(call: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"call must be keyword arguments such as \{\"train\": False\}"
+    ) as caught:
+        analyse(lambda x: x, SHAPE, call=call)
+    assert "\n" not in str(caught.value)
+
+
 def channels_first(x: Array) -> Array:
     return convolved(x, STEM, rate=2, first=True)
 
@@ -166,6 +187,8 @@ def test_spatial_axes_are_guessed_for_images_and_said() -> None:
     np.testing.assert_array_equal(seen.support, truth)
     assert seen.output_shape == (1, 3, 14, 15)
     assert "read as" not in repr(analyse(two_layers, SHAPE, params=PARAMS))
+    for shape, said in (((1, 64, 48), "signal of length 64 of 48 channels"), ((2, 8, 9, 5), "8x9 map of 5")):
+        assert f"read as a {said}" in repr(analyse(lambda x: x, shape))
     alone = analyse(lambda x: two_layers(PARAMS, x[None])[0], SHAPE[1:])
     assert "read as a 14x15 map of 2 channels" in repr(alone)
     assert (alone.size, alone.output_shape) == ((11, 11), (7, 8, 2))

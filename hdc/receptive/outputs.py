@@ -74,8 +74,11 @@ def layer_outputs(steps: Sequence[Step]) -> Mapping[str, Value]:
 
 
 def _no_such(wanted: str, outputs: Sequence[str], layers: Sequence[str], name: str) -> str:
-    near = difflib.get_close_matches(wanted, [*outputs, *layers], n=1)
-    guess = f"; did you mean {near[0]}?" if near else ""
+    names = [*outputs, *layers]
+    # By the last part of a name as well, of several alike that of the first.
+    known_as = {one.rpartition(".")[2]: one for one in reversed(names)} | {one: one for one in names}
+    near = difflib.get_close_matches(wanted, known_as, n=1)
+    guess = f"; did you mean {known_as[near[0]]}?" if near else ""
     parts = [f"outputs: {_listed(outputs)}"] if outputs else []
     parts += [f"layers: {_listed(layers)}"] if layers else []
     known = f" ({'; '.join(parts)})" if parts else ""

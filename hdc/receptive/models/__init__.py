@@ -104,6 +104,8 @@ def adapt(
     """
     if inspect.isclass(model):
         raise InputError(f"{model.__name__} is a class: give an instance of it")
+    if not isinstance(call or {}, Mapping) or not all(isinstance(name, str) for name in call or ()):
+        raise InputError(f'call must be keyword arguments such as {{"train": False}}, got {call!r:.60}')
     for make in (_nnx, _linen, _equinox, _keras, _haiku, _torch, _function):
         if (found := make(model, tuple(shape), params, dict(call or {}))) is not None:
             break
@@ -282,7 +284,10 @@ def fails(name: str, shape: Sequence[int], error: Exception, hint: str = "") -> 
     reason = next((line for line in str(error).splitlines() if line.strip()), "no message")
     if isinstance(error, TypeError) and "missing" in reason and "argument" in reason:
         others = ", ".join(f"'{one}': ..." for one in re.findall(r"'(\w+)'", reason))
-        hint = f"give the other arguments with call={{{others}}}; params= is for functions f(params, x)"
+        hint = (
+            f"give the other arguments with call={{{others}}}, or wrap it in a function of one argument; "
+            "params= is for functions f(params, x)"
+        )
     text = f"{name} does not take an input of shape {tuple(shape)}: {type(error).__name__}: {reason}"
     return InputError(f"{text} ({hint})" if hint else text)
 

@@ -123,17 +123,23 @@ def single_example(shape: tuple[int, ...]) -> Layout:
 
 
 def guessed(shape: tuple[int, ...]) -> Layout:
-    """Of a function's input: channels last, unless the shape looks like an image with other axes."""
+    """Of a function's input: channels last, unless the shape looks like an image with other axes.
+
+    How it is read is said, except of `[batch, height, width, channels]` with the few channels of an image.
+    """
     if len(shape) == 4 and shape[1] <= _CHANNELS and min(shape[2:]) >= _SIDE:
         return channels_first(shape)
     if len(shape) == 3 and shape[2] <= _CHANNELS and min(shape[:2]) >= _SIDE:
         return Layout(shape, (0, 1), None, 2, _said(shape, (0, 1), 2))
-    return Layout(shape, tuple(range(1, len(shape) - 1)), 0, len(shape) - 1)
+    spatial, last = range(1, len(shape) - 1), len(shape) - 1
+    usual = len(shape) == 4 and shape[last] <= _CHANNELS
+    return Layout(shape, tuple(spatial), 0, last, "" if usual or not spatial else _said(shape, spatial, last))
 
 
 def _said(shape: Sequence[int], spatial: Sequence[int], channel: int) -> str:
     image = "x".join(str(shape[axis]) for axis in spatial)
-    return f"read as a {image} map of {shape[channel]} channels; spatial= gives other axes"
+    what = f"{image} map" if len(spatial) > 1 else f"signal of length {image}"
+    return f"read as a {what} of {shape[channel]} channels; spatial= gives other axes"
 
 
 def _warned(shape: Sequence[int]) -> str:

@@ -22,6 +22,10 @@ _Side = tuple[Value, list[int]]  # an operand of a product, and numbers for its 
 _ROW = 51  # np.einsum's number of the axis of outputs in question; it knows axes 0 to 51
 
 
+class AlongBatch(InputError):
+    """A convolution takes the batch for a side of an image."""
+
+
 class Tapped(Rule):
     """Taps along every axis, each of which stays in its place."""
 
@@ -113,7 +117,7 @@ class Convolution(Rule):
             )
         for taps in self.taps(step):
             if before[taps.axis].kind == "batch" and taps.count > 1:
-                raise InputError(
+                raise AlongBatch(
                     "a convolution of the model runs along the batch: give input_shape with the batch first, "
                     "such as (1, height, width, channels)"
                 )

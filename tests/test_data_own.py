@@ -634,6 +634,59 @@ def test_what_the_commands_cannot_do_is_one_line(arguments, message, capsys):
     assert message in line
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"train_labels": np.arange(9) * 10**7},
+            "x.npz: train_labels has the value 80000000, but labels are the numbers of classes, 0 to 65535",
+        ),
+        (
+            {"train_labels": np.arange(9) % 2 * 2**32},
+            "x.npz: train_labels has the value 4294967296, which does not fit into int32",
+        ),
+        (
+            {"train_labels": np.arange(9, dtype=np.uint64) + 2**63},
+            f"x.npz: train_labels has the value {2**63 + 8}, which does not fit into int32",
+        ),
+        ({"valid_images": np.arange(3)}, "x.npz: unknown array 'valid_images'; did you mean val_images?"),
+        ({"train_label": np.arange(3)}, "x.npz: unknown array 'train_label'; did you mean train_labels?"),
+        (
+            {
+                "test_images": np.where(np.arange(3 * 36).reshape(3, 6, 6) == 2 * 36 + 8, np.inf, 0).astype(
+                    "f4"
+                )
+            },
+            "x.npz: test_images must be finite, but has NaN or infinity, first at [2, 1, 2]",
+        ),
+    ],
+)
+def test_what_does_not_fit_in_an_npz_file_is_named(tmp_path, monkeypatch, changed, message):
+    monkeypatch.chdir(tmp_path)
+    splits = {"train": 9, "test": 3}
+    parts = {f"{split}_images": np.zeros((count, 6, 6), np.float32) for split, count in splits.items()}
+    parts |= {f"{split}_labels": np.arange(count) % 2 for split, count in splits.items()}
+    np.savez("x.npz", **parts | changed)
+    with pytest.raises(InputError, match=re.escape(message)) as line:
+        arrays.dataset(Path("x.npz"))
+    assert "\n" not in str(line.value)
+    if "train_labels" in changed and changed["train_labels"].max() < 2**31:
+        np.savez("x.npz", **parts | {"train_labels": np.arange(9) * 8191})
+        assert len(arrays.dataset(Path("x.npz")).classes) == 65529
+
+
+@pytest.mark.parametrize("part", ["images", "targets"])
+def test_a_value_that_is_not_finite_in_a_folder_is_named_with_its_file(tmp_path, part):
+    for number in range(12):
+        for one in ("images", "targets"):
+            values = np.full((6, 6), 0.5, np.float32)
+            values[1, 2] = np.nan if (one, number) == (part, 7) else 0
+            save(tmp_path / one / f"{number}.tif", values)
+    place = re.escape(str(tmp_path / part / "7.tif"))
+    with pytest.raises(InputError, match=f"^{place} has NaN or infinity: {part} must be finite$"):
+        folder.dataset(tmp_path)
+
+
 def test_a_launch_on_changed_data_ends_with_one_line_and_changes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     masked(tmp_path / "photos", 40)

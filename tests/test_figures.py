@@ -53,6 +53,27 @@ def test_holes_are_masked_and_so_drawn_in_their_own_colour(tmp_path):
     np.testing.assert_array_equal(paths.mask, ~((offsets[:, None] % 2 == 0) & (offsets % 2 == 0)))
 
 
+@pytest.mark.parametrize("order", [("dense", "classification"), ("classification", "dense")])
+def test_runs_of_several_tasks_are_not_drawn_together(tmp_path, order):
+    """Neither where each has a schedule of its own nor where the second has the first one's."""
+    for rates in ([1, 2], [2, 2]):
+        configs = [
+            from_dict({"data": {"name": name}, "schedule": {"rates": one}})
+            for name, one in (("points", [2, 2]), ("coast", rates))
+        ]
+        runs = records.plan(tmp_path / f"{rates[0]}", configs)
+        for run, task in zip(runs, order, strict=True):
+            with run.start({"data": {"task": task}}) as writer:
+                writer.log(seed=0, step=1, epoch=1, split="test", metrics={"accuracy": 0.25})
+                writer.done()
+        for draw in (figures.panels, figures.errors):
+            with pytest.raises(
+                InputError, match=r"several tasks.* classification \(data=.*, dense \(data="
+            ) as line:
+                draw(FigureConfig(study="tiny"), runs)
+            assert "\n" not in str(line.value)
+
+
 def test_errors_are_the_pixels_whose_prediction_is_not_the_truth(runs):
     """The tile of the synthetic study is 16 x 16, smaller than the widest field: all of it is shown."""
     figure = figures.errors(FigureConfig(study="tiny"), runs)

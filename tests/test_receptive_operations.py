@@ -116,3 +116,55 @@ def test_outputs_without_a_place_are_taken_together() -> None:
     found = of(lambda model, x: x[:, np.arange(3), np.arange(3)], (1, 8, 8, 2))
     np.testing.assert_array_equal(np.argwhere(found.support), [[0, 0], [1, 1], [2, 2]])
     assert "all outputs together" in str(found)
+
+
+def truth(call: Callable[[Array], Array], shape: tuple[int, ...], at: tuple[int, int]) -> np.ndarray:
+    """Where the derivative of an output is not zero, for positive weights."""
+    slope = jax.grad(lambda x: call(x)[(0, *at)].sum())(jnp.ones(shape))
+    return np.abs(np.asarray(slope)).sum((0, 3)) > 0
+
+
+def blurred(x: Array) -> Array:
+    names = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, jnp.ones((3, 3, 2, 2)), (1, 1), "SAME", dimension_numbers=names)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: jnp.rot90(x, axes=(1, 2)),
+        lambda x: jnp.swapaxes(x, 1, 2),
+        lambda x: jnp.swapaxes(blurred(x), 1, 2)[:, :, :6],
+        lambda x: jnp.einsum("bhwc,wk->bkhc", x, jnp.eye(9)),
+    ],
+)
+def test_a_place_is_in_the_order_of_the_outputs_axes(call: Callable[[Array], Array]) -> None:
+    shape = (1, 7, 9, 2)
+    found = of(lambda model, x: call(x), shape, (6, 1))
+    np.testing.assert_array_equal(found.support, truth(call, shape, (6, 1)))
+    rows, columns = found.output_shape[1:3]
+    reached = [[truth(call, shape, (i, j))[2, 5] for j in range(columns)] for i in range(rows)]
+    np.testing.assert_array_equal(found.reaches((2, 5)), reached)
+    assert found.output_stride == (1, 1)
+
+
+def test_both_orders_of_a_sum_of_a_map_and_its_mirror_image_are_alike() -> None:
+    calls = [lambda x: jnp.swapaxes(x, 1, 2) + blurred(x), lambda x: blurred(x) + jnp.swapaxes(x, 1, 2)]
+    for call in calls:
+        found = of(lambda model, x, call=call: call(x), (1, 8, 8, 2), (1, 6))
+        np.testing.assert_array_equal(found.support, truth(call, (1, 8, 8, 2), (1, 6)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x + x[:, :1],
+        lambda x: x + x[:, 5:6, 5:6],
+        lambda x: x + blurred(x)[:, 7:, 6:7],
+        lambda x: x + jax.lax.dynamic_slice(x, (0, 2, 0, 0), (1, 1, 8, 2)),
+    ],
+)
+def test_places_of_the_map_that_are_brought_to_others_are_no_summary(call: Callable[[Array], Array]) -> None:
+    found = of(lambda model, x: call(x), (1, 8, 8, 2), (5, 3))
+    assert found.couplings == ()
+    np.testing.assert_array_equal(found.support, truth(call, (1, 8, 8, 2), (5, 3)))

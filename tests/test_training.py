@@ -333,6 +333,9 @@ def test_images_come_out_with_mean_zero_and_deviation_one():
     [
         ({"train": {"batch_size": 25}}, "train.batch_size=25 is larger than the 24 training images"),
         ({"optim": {"warmup_steps": 6}}, "optim.warmup_steps=6 must be fewer than the run's 6 steps"),
+        ({"optim": {"warmup_steps": 6}}, "steps: give optim.warmup_steps=3, or more epochs"),
+        ({"optim": {"warmup_steps": 6}, "train": {"class_weights": [1, 2]}}, "class_weights must have 3"),
+        ({"optim": {"warmup_steps": 6}, "data": {"crop": 900}}, "data.crop=900 is larger than"),
         ({"net": {"padding": "VALID"}, "schedule": {"rates": [8]}}, "leaves no pixel"),
         ({"net": {"name": "lei2019"}}, "one label per image"),
         (

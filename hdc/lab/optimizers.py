@@ -75,7 +75,10 @@ def learning_rate(options: AdamwOptions, steps: int) -> optax.Schedule:
     """
     warmup, peak = options.warmup_steps, options.learning_rate
     if warmup >= steps:
-        raise InputError(f"optim.warmup_steps={warmup} must be fewer than the run's {steps} steps")
+        raise InputError(
+            f"optim.warmup_steps={warmup} must be fewer than the run's {steps} steps: give "
+            f"optim.warmup_steps={steps // 2}, or more epochs"
+        )
     after = (
         optax.cosine_decay_schedule(peak, steps - warmup)
         if options.decay == "cosine"

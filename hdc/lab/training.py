@@ -140,7 +140,6 @@ class Trainer:
             )
         self._images = inputs(dataset.image_shape, len(dataset.classes), dataset.task)
         self.normalise = normaliser(dataset.train.images)
-        self._optimizer = parts.optimizer(config.optim, config.train.epochs * self.steps_per_epoch)
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
@@ -149,6 +148,7 @@ class Trainer:
         _refuse_window(config, self.abstract, self._images, self._window)
         augment_of(config.data, dataset)
         _refuse_without_labels(parts.output_shape(config, self.abstract, self._images), dataset)
+        self._optimizer = parts.optimizer(config.optim, config.train.epochs * self.steps_per_epoch)
         self.cost = cost.per_image(self.abstract, dataset.image_shape)
         self._programs: dict[int, _Programs] = {}  # by how many seeds they train
 

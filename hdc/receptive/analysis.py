@@ -24,6 +24,8 @@ from hdc.receptive.layers import Layer, Seen, count_paths, find_layers, spatial_
 from hdc.receptive.models.layout import Layout
 from hdc.receptive.outputs import Output
 from hdc.receptive.reach import Phase, find_phases, find_reached, find_reaching
+from hdc.receptive.rules.layout import Movement
+from hdc.receptive.rules.pointwise import POINTWISE
 from hdc.receptive.steps import Step, Trace, Value
 from hdc.receptive.table import Layers
 from hdc.receptive.trace import trace
@@ -46,8 +48,8 @@ class Analysis(Seen):
     Attributes:
         model: its class, or the function's name.
         input_shape, output_shape: as the model takes and returns them.
-        at: the output pixel in question, along those of the input's spatial axes that the output has. Along
-            its other axes, such as channels, all outputs are taken together.
+        at: the output pixel in question, along those of the output's axes that are spatial ones of the input,
+            in the output's order. Along its other axes, such as channels, all outputs are taken together.
         paths: normalised path counts over the receptive field, as if the maps had no edge. Some operations
             cannot be continued beyond it: a dense head, global pooling, interpolation near the edge.
         within_edges: whether such a one took part, so that `paths` are those within the edges.
@@ -243,7 +245,10 @@ class Analysis(Seen):
             )
         if self.dead:
             lines.append(f"{advice.share(self.dead)} of the input reaches no output")
-        lines += [f"also sees a summary of the map, not counted here: {name}" for name in self.couplings]
+        lines += [
+            f"also sees a summary of the map, its rows or columns, not counted here: {name}"
+            for name in self.couplings
+        ]
         lines += [
             f"an upper bound: {name}, which has no value, may mask some of it out" for name in self.assumed
         ]
@@ -347,6 +352,7 @@ def analyse(
         seen, followed = (_inside(traced, one, pixel) > 0 for one in (annotation, counted))
         if not np.array_equal(seen, followed):
             annotation = counted
+    annotation = _followed(annotation, _picked(traced, annotation))
     phases = find_phases(traced, annotation, axes)
     if at is None and phases and any(phase.paths > 0 for phase in phases):
         # Where the centre sees nothing, the phase beside it that sees something.
@@ -360,13 +366,16 @@ def analyse(
         raise InputError(f"the result of {adapted.name} does not depend on its input at {place}{but}")
     counts, start, within_edges, _ = count_paths(traced, annotation, [pixel], beyond=True)[0]
     paths = PathCounts.of(inside, (0,) * inside.ndim) if within_edges else PathCounts.of(counts, start)
-    along = [annotation.axes[traced.output][axis] for axis in axes]
+    # In the order of the input's axes: the output may have them in another one.
+    along = sorted((annotation.axes[traced.output][axis] for axis in axes), key=lambda axis: axis.space)
     whole = [axis.space for axis in along] == list(range(len(shape) - 2))
     strides = tuple(axis.stride for axis in along) if whole else None
     offset = None
     if strides is not None and not within_edges:
         middles = [start + (length - 1) / 2 for start, length in zip(paths.origin, paths.size, strict=True)]
-        offset = tuple(float(m - i * s) for m, i, s in zip(middles, place, strides, strict=True))
+        spaces = [annotation.axes[traced.output][axis].space for axis in axes]
+        there = [i for _, i in sorted(zip(spaces, place, strict=True))]
+        offset = tuple(float(m - i * s) for m, i, s in zip(middles, there, strides, strict=True))
     layers, before = find_layers(traced, annotation)
     reaching = find_reaching(traced, annotation)
     return Analysis(
@@ -450,6 +459,28 @@ def _shown(value: object) -> str:
 def _followed(annotation: Annotation, couplings: set[tuple[Step, Value]]) -> Annotation:
     """With these couplings counted as paths."""
     return replace(annotation, couplings=annotation.couplings - couplings)
+
+
+def _picked(traced: Trace, annotation: Annotation) -> set[tuple[Step, Value]]:
+    """The couplings by what is no summary, but a place of the map that was taken from it."""
+    found = set()
+    for step, value in annotation.couplings - annotation.local:
+        if _is_taken(value) and not _inside(traced, annotation, (value, {})).all():
+            found.add((step, value))
+    return found
+
+
+def _is_taken(value: Value) -> bool:
+    """Whether an array comes, by pointwise operations and movements, from a part of another one."""
+    queue = [value]
+    for one in queue:
+        if (step := one.step) is None:
+            continue
+        if step.name in ("slice", "dynamic_slice", "gather", "split"):
+            return True
+        if step.name in POINTWISE or isinstance(step.rule, Movement):
+            queue += [other for other in step.inputs if other.depends and other not in queue]
+    return False
 
 
 def _inside(traced: Trace, annotation: Annotation, pixel: tuple[Value, dict[int, int]]) -> np.ndarray:

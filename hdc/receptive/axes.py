@@ -82,19 +82,25 @@ def unified(
     if given is None:
         given = [(value, found.axes[value]) for value in step.inputs if value.depends]
     result = []
-    for place, column in enumerate(zip(*(axes for _, axes in given), strict=True)):
+    for column in zip(*(axes for _, axes in given), strict=True):
         told = [axis for axis in column if axis.kind != "new"]
         spatial = [axis for axis in told if axis.kind == "space"]
         # Interpolation to a size that is no multiple has an odd stride; what it meets has a plain one.
         axis = min(spatial, key=lambda axis: axis.stride.denominator, default=told[0] if told else NEW)
-        mapped = axis.kind in ("space", "flat") or (axis.phase and step in found.softmaxes)
-        if mapped and place not in beside:
-            meets = zip(given, column, strict=True)
-            summaries = {(step, value) for (value, _), one in meets if one.kind == "new"}
-            found.couplings |= summaries
-            if axis.phase:
-                found.local |= summaries
         result.append(axis)
+    for value, axes in given:
+        meets = [
+            axis
+            for place, (axis, one) in enumerate(zip(result, axes, strict=True))
+            if one.kind == "new" and place not in beside
+        ]
+        in_blocks = any(axis.phase for axis in meets)
+        if in_blocks and step not in found.softmaxes:
+            continue  # a summary of a block or window, which is counted
+        if in_blocks or any(axis.kind in ("space", "flat") for axis in meets):
+            found.couplings.add((step, value))
+            if in_blocks:
+                found.local.add((step, value))
     return tuple(result)
 
 

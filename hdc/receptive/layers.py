@@ -277,10 +277,8 @@ def count_paths(
 
 
 def spatial_axes(value: Value, annotation: Annotation) -> list[int]:
-    """The spatial axes of an array, in the order of the input's."""
-    axes = annotation.axes[value]
-    found = sorted((axis.space, place) for place, axis in enumerate(axes) if axis.kind == "space")
-    return [place for _, place in found]
+    """The spatial axes of an array, in its own order."""
+    return [place for place, axis in enumerate(annotation.axes[value]) if axis.kind == "space"]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from hdc import registry
-from hdc.errors import InputError
+from hdc.errors import InputError, unknown
 from hdc.lab import memory
-from hdc.lab.data.dataset import TYPES, Dataset, Split
+from hdc.lab.data.dataset import TYPES, Dataset, Split, are_finite
 from hdc.lab.data.own import SPLITS, check_peak, held_out, label_values, labelled, local, numbered
 from hdc.lab.data.stream import FileRows, Rows, open_npz
 from hdc.lab.store import line, npy_header
@@ -20,6 +20,8 @@ from hdc.registry import Input, Task
 
 _AXES: dict[Input, int] = {"images": 2, "signals": 1}
 _SIDES = {2: "h, w", 1: "length"}
+_NAMES = [f"{prefix}_{part}" for part in (*_AXES, "labels") for prefix in SPLITS] + ["classes"]
+_MOST = 1 << 16  # classes that are numbered; more must be named, or a label of 10^9 would make as many
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ def dataset(path: Path, ignore: int | None = 255, peak: float = 1.0) -> Dataset:
         InputError: naming the file and the array that is missing or does not fit.
     """
     arrays = _arrays(path)
+    if arrays.keys() & {*_NAMES}:  # else it is some other file, which one line describes below
+        for name in arrays:
+            if name not in _NAMES:
+                raise InputError(f"{path}: {unknown('array', name, _NAMES)}")
     kind, axes = _kind(path, arrays)
     given: dict[str, tuple[np.ndarray | Rows, np.ndarray | Rows]] = {}
     for prefix, split in SPLITS.items():
@@ -97,11 +103,22 @@ def dataset(path: Path, ignore: int | None = 255, peak: float = 1.0) -> Dataset:
             classes, labels = numbered(values, ignore, names)
             pairs = [(images, labelled(maps, labels)) for images, maps in pairs]
         else:
-            classes = names or tuple(map(str, range(max(map(max, values.values())) + 1)))
+            classes = names or _numbers(values)
         train, validation, test = (Split(*pair) for pair in pairs)
         return Dataset("npz", task, classes, train, validation, test)
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
+
+
+def _numbers(values: Mapping[str, list[int]]) -> tuple[str, ...]:
+    """The classes of an .npz file that has no names: 0 to the largest label."""
+    place, largest = max(((place, max(some)) for place, some in values.items()), key=lambda one: one[1])
+    if largest >= _MOST:
+        raise InputError(
+            f"{place} has the value {largest}, but labels are the numbers of classes, 0 to {_MOST - 1}: "
+            "number them from 0, or name every class in an array classes"
+        )
+    return tuple(map(str, range(largest + 1)))
 
 
 def _kind(path: Path, arrays: Mapping[str, Any]) -> tuple[Input, int]:
@@ -139,6 +156,7 @@ def _items(path: Path, name: str, images: np.ndarray | Rows, axes: int) -> np.nd
         raise InputError(
             f"{path}: {name} is {list(images.shape)}, but must be [n, {sides}, c] or [n, {sides}]"
         )
+    _refuse_not_finite(path, name, images)
     if images.ndim == 2 + axes:
         return images
     return images.with_channel() if isinstance(images, FileRows) else images[..., None]
@@ -147,6 +165,7 @@ def _items(path: Path, name: str, images: np.ndarray | Rows, axes: int) -> np.nd
 def _labels(path: Path, name: str, labels: np.ndarray | Rows, axes: int) -> np.ndarray | Rows:
     sides = _SIDES[axes]
     if labels.ndim == 2 + axes and labels.dtype == np.float32 and labels.nbytes:
+        _refuse_not_finite(path, name, labels)
         return labels
     if labels.dtype.kind not in "iub":
         raise InputError(
@@ -155,11 +174,20 @@ def _labels(path: Path, name: str, labels: np.ndarray | Rows, axes: int) -> np.n
         )
     if labels.ndim not in (1, 1 + axes) or not labels.nbytes:
         raise InputError(f"{path}: {name} is {list(labels.shape)}, but must be [n] or [n, {sides}]")
-    if isinstance(labels, FileRows):
-        if (far := max(label_values(labels), key=abs)) != np.int64(far).astype(np.int32):
+    if labels.dtype.kind == "b" and not isinstance(labels, FileRows):
+        return np.asarray(labels, np.int32)
+    if labels.dtype.itemsize > 2:
+        ends = (labels.min(), labels.max()) if isinstance(labels, np.ndarray) else label_values(labels)
+        if not -(2**31) <= (far := max(map(int, ends), key=abs)) < 2**31:
             raise InputError(f"{path}: {name} has the value {far}, which does not fit into int32")
-        return labels.converted(np.int32)
-    return np.asarray(labels, np.int32) if labels.dtype.kind == "b" else labels
+    return labels.converted(np.int32) if isinstance(labels, FileRows) else labels
+
+
+def _refuse_not_finite(path: Path, name: str, array: np.ndarray | Rows) -> None:
+    """Raise InputError for NaN or infinity in an array in memory; `Split` looks through `Rows`."""
+    if isinstance(array, np.ndarray) and array.dtype == np.float32 and not are_finite(array):
+        place = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise InputError(f"{path}: {name} must be finite, but has NaN or infinity, first at {place}")
 
 
 def _names(path: Path, classes: np.ndarray | None) -> tuple[str, ...] | None:

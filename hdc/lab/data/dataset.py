@@ -58,7 +58,7 @@ class Split:
                 f"labels {labels.dtype} {list(labels.shape)} do not fit {self.kind} {list(images.shape)}"
             )
         for what, array in ((self.kind, images), ("targets", labels)):
-            if array.dtype == np.float32 and not kept(array, "finite values", partial(_are_finite, array)):
+            if array.dtype == np.float32 and not kept(array, "finite values", partial(are_finite, array)):
                 raise InputError(f"{what} must be finite, got NaN or infinity")
         if strata is not None and (
             strata.dtype != np.uint8 or strata.shape != labels.shape[:1] + images.shape[1:-1]
@@ -227,7 +227,8 @@ def _first_beyond(labels: np.ndarray | Rows, count: int, ignored: bool) -> int |
     return None
 
 
-def _are_finite(images: np.ndarray | Rows) -> bool:
+def are_finite(images: np.ndarray | Rows) -> bool:
+    """Whether there is neither NaN nor infinity in floating-point values."""
     return all(bool(np.isfinite([block.min(), block.max()]).all()) for block in blocks(images) if block.size)
 
 

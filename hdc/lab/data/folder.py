@@ -18,7 +18,7 @@ from hdc.errors import InputError
 from hdc.lab import memory
 from hdc.lab.data import pictures
 from hdc.lab.data.cache import cached
-from hdc.lab.data.dataset import Dataset, Split
+from hdc.lab.data.dataset import Dataset, Split, are_finite
 from hdc.lab.data.own import SPLITS, SizeOptions, check_peak, held_out, labelled, local, numbered
 from hdc.lab.data.stream import Rows, blocks, kept
 from hdc.lab.store import line, read, sha256
@@ -370,6 +370,9 @@ def _decoded(item: Item, map_: bool, content: bytes, options: FolderOptions) -> 
     path = _file(item, map_)
     decode = pictures.mask if map_ and item.task == "dense" else pictures.image
     found = decode(content, path)
+    if found.dtype == np.float32 and not are_finite(found):
+        what = "targets" if map_ else "images"
+        raise InputError(f"{path} has NaN or infinity: {what} must be finite")
     if map_ and found.shape[:2] != (sides := pictures.sides(item.image)):
         raise InputError(
             f"{path} is {_by(found.shape)} pixels, but {item.image} is {_by(sides)}: both must be alike"

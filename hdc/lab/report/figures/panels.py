@@ -28,7 +28,8 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     truth has the most borders.
 
     Raises:
-        InputError: where no run is done, or none with the seed that is asked for.
+        InputError: where no run is done, or none with the seed that is asked for, or those are of several
+            tasks.
     """
     done = finished(config, runs)
     shown = []
@@ -77,12 +78,21 @@ def finished(config: FigureConfig, runs: Sequence[Run]) -> dict[str, Run]:
     """The first finished run of each schedule, by its label; only runs with the seed that is asked for.
 
     Raises:
-        InputError: where there is none.
+        InputError: where there is none, or they are of several tasks.
     """
     done: dict[str, Run] = {}
+    tasks: dict[str, str] = {}
     for run in runs:
         if run.state == "done" and (config.seed is None or config.seed in run.config.seeds):
             done.setdefault(run.config.dilation.label, run)
+            if task := run.info.get("data", {}).get("task"):
+                tasks.setdefault(task, run.config.data.name)
+    if len(tasks) > 1:
+        found = ", ".join(f"{task} (data={name})" for task, name in sorted(tasks.items()))
+        raise InputError(
+            f"study {config.study!r} has runs of several tasks, which are not drawn in one picture: {found}; "
+            "train each task under a name=... of its own"
+        )
     if not done:
         seed = "" if config.seed is None else f" with seed {config.seed}"
         raise InputError(f"study {config.study!r} has no finished run{seed} to draw")

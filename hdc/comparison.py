@@ -150,7 +150,7 @@ def compare(
     >>> model = nnx.Sequential(*layers)
     >>> found = compare(model, replace_rates(model, {"layers.1": 1}), (1, 32, 32, 1))
     >>> found.before.gap_free, found.after.gap_free, [finding.rule for finding in found.resolved]
-    (False, True, ['holes', 'common factor'])
+    (False, True, ['holes', 'common factor', 'better schedule'])
 
     Args:
         a, b: two of what `analyse` takes, or two of what it returns.

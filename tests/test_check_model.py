@@ -165,3 +165,37 @@ def test_the_numbers_as_json_are_those_of_the_analysis() -> None:
         [layer["padding_share"] for layer in values["layers"]], [one.padding_share for one in seen.layers]
     )
     assert [one["message"] for one in values["findings"]] == [one.message for one in seen.findings]
+
+
+def test_names_and_numbers_of_layers_are_whole_in_terminals_of_any_width() -> None:
+    from flax import nnx
+    from rich.console import Console
+
+    from hdc.receptive import analyse
+
+    class Inner(nnx.Module):
+        def __init__(self):
+            self.convolution_of_a_branch = nnx.Conv(3, 3, (3, 3), kernel_dilation=12, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return self.convolution_of_a_branch(x)
+
+    seen = analyse(nnx.Sequential(*(Inner() for _ in range(2))), (1, 99, 99, 3))
+    names = [layer.name for layer in seen.layers]
+    assert names == [f"layers.{number}.convolution_of_a_branch" for number in range(2)]
+    columns = []
+    for width in (160, 100, 80, 70, 45):
+        console = Console(width=width, color_system=None)
+        with console.capture() as capture:
+            console.print(seen)
+        text = capture.get()
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        assert all(name in text for name in names) == (width > 45)
+        (heads,) = (line for line in text.splitlines() if line.split()[:1] == ["layer"])
+        columns.append(len(heads.replace("output stride", "output").replace(" %", "").split()))
+        assert {"rate", "field", "seen", "G"} <= set(heads.split())
+        assert "49x49" in text
+        assert ("a wider terminal shows more: " in text) == (columns[-1] < 11)
+    assert columns == sorted(columns, reverse=True)
+    assert (columns[0], columns[-1]) == (11, 5)

@@ -11,7 +11,7 @@ import hdc
 
 WITH_EXAMPLES = [
     *("hdc", "hdc.advice", "hdc.fields", "hdc.gridding", "hdc.layers", "hdc.ops.convolution"),
-    *("hdc.ops.pooling", "hdc.schedules", "hdc.search"),
+    *("hdc.ops.pooling", "hdc.schedules", "hdc.search", "hdc.comparison"),
 ]
 OTHERS = ["hdc.receptive.analysis"]
 

@@ -9,9 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from hdc import advice
@@ -29,6 +27,7 @@ from hdc.receptive.reach import Phase, find_phases, find_reached, find_reaching
 from hdc.receptive.rules.layout import Movement
 from hdc.receptive.rules.pointwise import POINTWISE
 from hdc.receptive.steps import Step, Trace, Value
+from hdc.receptive.table import Layers
 from hdc.receptive.trace import trace
 from hdc.schedules import Gridding
 
@@ -256,16 +255,15 @@ class Analysis(Seen):
         return [Text(line) for line in lines]
 
     def _table(self) -> RenderableType:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         heads = ("layer", "kind", "kernel", "rate", "stride", "map", "output stride", "field", "seen %", "G")
-        for head in (*heads, "padding %"):
-            table.add_column(head, justify="left" if head in ("layer", "kind") else "right")
+        rows = []
         for layer in self.layers:
             axes = (layer.kernel, layer.rate, layer.strides, layer.map, layer.output_stride, layer.size)
             seen, padding = f"{100 * layer.coverage:.1f}", f"{100 * layer.padding_share:.1f}"
             gridding = f"{layer.gridding.index:.3f}"
-            table.add_row(layer.name, layer.kind, *map(_times, axes), seen, gridding, padding)
-        return table
+            rows.append((layer.name, layer.kind, *map(_times, axes), seen, gridding, padding))
+        spare = ("output stride", "kind", "padding %", "stride", "kernel", "map")
+        return Layers((*heads, "padding %"), rows, words=("kind",), spare=spare)
 
 
 def analyse(

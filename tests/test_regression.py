@@ -89,7 +89,7 @@ def test_predictions_that_do_not_fit_are_one_line(runs, change):
     arrays[change] = arrays[change][..., :1]
 
     class Damaged:
-        run_id = "x"
+        run_id, info = "x", runs[0][0].info
 
         def artifact(self, name, seed):
             return arrays

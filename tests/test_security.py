@@ -50,6 +50,8 @@ ALLOWED = {
     ("hdc/lab/commands/complete.py", "import_module"): "the same",
     ("hdc/lab/commands/train.py", "import_module"): "imports in a worker what the script imported itself",
     ("hdc/lab/launchers/ray.py", "import_module"): "imports ray, which only its launcher needs",
+    ("hdc/lab/commands/model.py", "import_module"): "imports the module that the command line names",
+    ("hdc/receptive/models/torch.py", "import_module"): "imports torch.export, for a model of torch",
     ("hdc/lab/memory.py", "ctypes"): "asks the C library to keep memory; no argument is read from a file",
 }
 # Who starts other programs: with lists of arguments, of which none is read from a file.
@@ -58,6 +60,7 @@ STARTS = {
     "hdc/ops/native_build.py": "the C++ compiler",
     "hdc/registry.py": "git, to say which commit a plugin is of",
     "benchmarks/timing.py": "the program that is measured beside ours",
+    "benchmarks/analyse.py": "itself, once for each model of its own list",
 }
 
 

@@ -17,6 +17,7 @@ import sweep
 from hydra.core.config_store import ConfigStore
 from test_train import TINY
 
+from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.commands import compose as launch
 from hdc.lab.commands.command import one_line_errors
@@ -148,11 +149,10 @@ def child(command: subprocess.Popen) -> int:
 
 def states(results: Path) -> Counter[str]:
     """How many runs are in each state."""
-    return (
-        Counter(run.state for run in records.load("default", results))
-        if (results / "default").exists()
-        else Counter()
-    )
+    try:
+        return Counter(run.state for run in records.load("default", results))
+    except InputError:  # none is planned yet
+        return Counter()
 
 
 def wait_for(what: Callable[[], bool]) -> None:

@@ -105,7 +105,7 @@ def test_a_module_by_its_dotted_name(place, capsys, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no.py:x"], "there is no file no.py"),
+        (["no.py:x"], "no.py is not a file"),
         (["no.where:x"], "no.where cannot be imported: ModuleNotFoundError: No module named 'no'"),
         (["nets/net.py:"], "a model is named as FILE.py:NAME"),
         ([":x"], "a model is named as FILE.py:NAME"),

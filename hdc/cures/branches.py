@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jax import Array
 
 from hdc.errors import InputError, in_range
-from hdc.layers import crop
+from hdc.layers import Conv, crop
 
 MAX_BRANCHES = 16
 Rate = tuple[int, ...]
@@ -56,3 +56,8 @@ def aligned(x: Array, kernel: Sequence[int], rate: Rate, largest: Rate, padding:
         raise InputError(f"layers of several rates take padding SAME, VALID or CAUSAL, got {padding}")
     axes = zip(x.shape[1:], kernel, rate, largest, strict=False)
     return crop(x, *(side - (taps - 1) * (most - own) for side, taps, own, most in axes))
+
+
+def branch(conv: Conv, x: Array, largest: Rate, relu: bool = False) -> Array:
+    """One of several convolutions of the same input, see `aligned`."""
+    return conv(aligned(x, conv.kernel.shape, conv.rate, largest, conv.padding), relu=relu)

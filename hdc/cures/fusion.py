@@ -7,8 +7,7 @@ from flax import nnx
 from jax import Array
 
 from hdc import registry
-from hdc.cures.branches import BranchesOptions, halved
-from hdc.cures.mixed_rates import branch
+from hdc.cures.branches import BranchesOptions, branch, halved
 from hdc.layers import Conv, PointwiseConv, axes_of
 from hdc.ops.convolution import Padding, Padding1d, Pair, per_axis
 
@@ -48,9 +47,17 @@ class FusedConv(nnx.Module):
         share = features // len(rates)
         shares = [features - share * (len(rates) - 1), *[share] * (len(rates) - 1)]
         self.reduce = PointwiseConv(in_features, share, axes=axes, use_bias=False, rngs=rngs)
-        geometry: Any = {"strides": strides, "padding": padding}
         self.convs = nnx.List(
-            Conv(share, own, kernel_size, rate=one, use_bias=use_bias, rngs=rngs, **geometry)
+            Conv(
+                share,
+                own,
+                kernel_size,
+                rate=one,
+                strides=strides,
+                padding=padding,
+                use_bias=use_bias,
+                rngs=rngs,
+            )
             for one, own in zip(rates, shares, strict=True)
         )
 

@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 
 from hdc import registry
-from hdc.cures.branches import BranchesOptions, aligned, halved
+from hdc.cures.branches import BranchesOptions, branch, halved
 from hdc.layers import Conv, axes_of
 from hdc.ops.convolution import Padding, Padding1d, Pair, per_axis
 
@@ -46,20 +46,23 @@ class MixedRatesConv(nnx.Module):
             features // len(rates) + (place >= len(rates) - features % len(rates))
             for place in range(len(rates))
         ]
-        geometry: Any = {"strides": strides, "padding": padding}
         self.convs = nnx.List(
-            Conv(in_features, share, kernel_size, rate=one, use_bias=use_bias, rngs=rngs, **geometry)
+            Conv(
+                in_features,
+                share,
+                kernel_size,
+                rate=one,
+                strides=strides,
+                padding=padding,
+                use_bias=use_bias,
+                rngs=rngs,
+            )
             for one, share in zip(rates, shares, strict=True)
         )
 
     def __call__(self, x: Array, *, relu: bool = False) -> Array:
         """`[b, h, w, in_features]` to `[b, h', w', features]`, or signals; `relu` as in `Conv`."""
         return jnp.concatenate([branch(conv, x, self.rate, relu) for conv in self.convs], axis=-1)
-
-
-def branch(conv: Conv, x: Array, largest: tuple[int, ...], relu: bool = False) -> Array:
-    """One of several convolutions of the same input, see `aligned`."""
-    return conv(aligned(x, conv.kernel.shape, conv.rate, largest, conv.padding), relu=relu)
 
 
 @registry.layer("per_group", BranchesOptions)

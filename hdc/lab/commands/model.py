@@ -67,7 +67,7 @@ def _module(place: str) -> ModuleType:
         return importlib.import_module(place)
     path = Path(place)
     if not path.is_file():
-        raise InputError(f"there is no file {place}")
+        raise InputError(f"{place} is not a file")
     sys.path.insert(0, str(path.parent.resolve()))  # as `python FILE.py` does
     # Not by the file's own name, which may be that of a module that is needed.
     name = f"hdc_check_{path.stem}"

@@ -94,6 +94,9 @@ def run(
     trainer = Trainer(config, dataset)
     if trainer.streamed:
         say(trainer.streamed)
+    if trainer.pretrained is not None:
+        record.refuse_other_weights(trainer.pretrained.sha256)
+        say(str(trainer.pretrained))
     with signals.deferred() as asked:
         try:
             with record.start(_about(trainer)) as writer:
@@ -368,6 +371,7 @@ def _about(trainer: Trainer) -> dict[str, Any]:
             "flops_per_image": trainer.cost.flops,
             "bytes_per_image": trainer.cost.bytes,
             **seen.numbers(trainer.abstract, dataset.image_shape),
+            **({} if trainer.pretrained is None else {"weights": trainer.pretrained.about}),
         },
         "data": {
             **dataset.about,

@@ -1,7 +1,23 @@
 """The networks around a schedule: plain, dilated and HDC differ only in their dilation rates."""
 
 from hdc.networks.context import ContextNetwork
+from hdc.networks.deeplab import ASPP, DeepLabV3, DeepLabV3Plus
+from hdc.networks.drn import DRN
+from hdc.networks.duc import DUC
+from hdc.networks.fcn import FCN
 from hdc.networks.lei2019 import Lei2019
+from hdc.networks.resnet import ResNet
 from hdc.networks.tcn import Tcn
 
-__all__ = ["ContextNetwork", "Lei2019", "Tcn"]
+__all__ = [
+    "ASPP",
+    "DRN",
+    "DUC",
+    "FCN",
+    "ContextNetwork",
+    "DeepLabV3",
+    "DeepLabV3Plus",
+    "Lei2019",
+    "ResNet",
+    "Tcn",
+]

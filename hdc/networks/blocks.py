@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 from flax import nnx
 from jax import Array
 
@@ -40,6 +41,50 @@ class Block(nnx.Module):
         if self.residual:
             y = y + crop(x, *y.shape[1:-1])
         return nnx.relu(y)
+
+
+class ConvNorm(nnx.Module):
+    """A convolution without bias, batch normalisation, ReLU.
+
+    Args:
+        conv: a layer that maps `[b, h, w, c]` to `[b, h', w', features]`.
+        features: channels out.
+        rngs: of the normalisation.
+    """
+
+    def __init__(self, conv: nnx.Module, features: int, *, rngs: nnx.Rngs):
+        self.conv: Any = conv
+        self.norm = batch_norm(features, rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return nnx.relu(self.norm(self.conv(x)))
+
+
+def scaled(width: int, multiplier: float) -> int:
+    """A published number of channels times the width multiplier, at least 1."""
+    return max(1, round(width * multiplier))
+
+
+def padded(
+    in_features: int, features: int, kernel_size: int, *, stride: int, rate: int = 1, rngs: nnx.Rngs
+) -> Conv:
+    """A convolution without bias whose padding is the same on both sides, as PyTorch's models have it."""
+    sides = (rate * (kernel_size // 2),) * 2
+    return Conv(
+        *(in_features, features, kernel_size),
+        **{"rate": rate, "strides": stride, "padding": (sides, sides), "use_bias": False},
+        rngs=rngs,
+    )
+
+
+def batch_norm(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """Batch normalisation with PyTorch's momentum: running statistics move by a tenth in each step."""
+    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, rngs=rngs)
+
+
+def resized(x: Array, images: Array) -> Array:
+    """Maps interpolated to the height and width of images: bilinear, corners not aligned."""
+    return jax.image.resize(x, (*x.shape[:1], *images.shape[1:3], x.shape[-1]), "bilinear")
 
 
 def _norm(name: str, features: int, rngs: nnx.Rngs) -> nnx.Module | None:

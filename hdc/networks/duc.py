@@ -63,14 +63,13 @@ class DUC(nnx.Module):
         return {}
 
     def features(self, x: Array) -> Array:
-        """The encoder's last maps: `[b, h, w, c]` to `[b, h', w', channels]`, at the output stride."""
-        return self.backbone.features(x)
+        """What is laid out as pixels: `[b, h, w, c]` to `[b, h', w', stride² x classes]`."""
+        maps = self.backbone.features(x)
+        return jnp.stack([branch(maps) for branch in self.branches]).sum(axis=0)
 
     def __call__(self, x: Array) -> Array:
         """Logits `[b, h, w, classes]`."""
-        y = self.features(x)
-        maps = jnp.stack([branch(y) for branch in self.branches]).sum(axis=0)
-        return blocks_of(maps, self.stride)[:, : x.shape[1], : x.shape[2]]
+        return blocks_of(self.features(x), self.stride)[:, : x.shape[1], : x.shape[2]]
 
 
 def blocks_of(x: Array, side: int) -> Array:

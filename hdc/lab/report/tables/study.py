@@ -237,7 +237,12 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
         name for name in (rows[0].values if rows else ()) if is_plugin(name) and name not in config.measured
     ]
     dense = task_of(runs) == "dense"
-    return Table(config, tuple(runs), rows, tuple(measured), config.described, dense, are_signals(runs))
+    described = config.described
+    if described == TableConfig.described and any(
+        (column("output_stride").of(row.runs) or 1) > 1 for row in rows
+    ):
+        described = ("network_field", "output_stride", *described)  # the schedule is in pixels of a small map
+    return Table(config, tuple(runs), rows, tuple(measured), described, dense, are_signals(runs))
 
 
 def long_frame(table: Table) -> pl.DataFrame:

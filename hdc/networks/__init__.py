@@ -1,6 +1,7 @@
 """The networks around a schedule: plain, dilated and HDC differ only in their dilation rates."""
 
 from hdc.networks.context import ContextNetwork
+from hdc.networks.context_module import ContextModule
 from hdc.networks.deeplab import ASPP, DeepLabV3, DeepLabV3Plus
 from hdc.networks.drn import DRN
 from hdc.networks.duc import DUC
@@ -14,6 +15,7 @@ __all__ = [
     "DRN",
     "DUC",
     "FCN",
+    "ContextModule",
     "ContextNetwork",
     "DeepLabV3",
     "DeepLabV3Plus",

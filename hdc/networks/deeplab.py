@@ -11,8 +11,7 @@ from jax import Array
 from hdc import registry
 from hdc.errors import InputError
 from hdc.layers import Conv, PointwiseConv, dilated
-from hdc.networks.blocks import ConvNorm, resized, scaled
-from hdc.networks.fcn import refuse_classification
+from hdc.networks.blocks import ConvNorm, per_pixel, resized, scaled
 from hdc.networks.resnet import Encoder, ResnetOptions, encoder_keys
 from hdc.registry import Images
 from hdc.schedules import DilationSchedule
@@ -177,7 +176,7 @@ def deeplabv3(
     options: DeepLabOptions, schedule: DilationSchedule, images: Images, *, rngs: nnx.Rngs
 ) -> DeepLabV3:
     """A `DeepLabV3` for these images."""
-    refuse_classification("deeplabv3", images)
+    per_pixel("deeplabv3", images)
     keys = encoder_keys(options, images)
     return DeepLabV3(schedule, classes=images.classes, aspp_rates=options.aspp_rates, rngs=rngs, **keys)
 
@@ -187,6 +186,6 @@ def deeplabv3plus(
     options: DeepLabOptions, schedule: DilationSchedule, images: Images, *, rngs: nnx.Rngs
 ) -> DeepLabV3Plus:
     """A `DeepLabV3Plus` for these images."""
-    refuse_classification("deeplabv3plus", images)
+    per_pixel("deeplabv3plus", images)
     keys = encoder_keys(options, images)
     return DeepLabV3Plus(schedule, classes=images.classes, aspp_rates=options.aspp_rates, rngs=rngs, **keys)

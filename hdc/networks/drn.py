@@ -8,8 +8,8 @@ from jax import Array
 from hdc import registry
 from hdc.errors import InputError, in_range
 from hdc.layers import Conv, dilated
-from hdc.networks.blocks import MAX_WIDTH, ConvNorm, padded, resized, scaled
-from hdc.networks.resnet import BasicBlock, Bottleneck, ResNet, check_rates, refuse_small
+from hdc.networks.blocks import MAX_WIDTH, ConvNorm, padded, refuse_small, resized, scaled
+from hdc.networks.resnet import BasicBlock, Bottleneck, ResNet, check_rates
 from hdc.registry import Images, Task
 from hdc.schedules import DilationSchedule
 

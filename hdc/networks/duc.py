@@ -10,8 +10,8 @@ from jax import Array
 
 from hdc import registry
 from hdc.layers import dilated
+from hdc.networks.blocks import per_pixel
 from hdc.networks.deeplab import DeepLabOptions
-from hdc.networks.fcn import refuse_classification
 from hdc.networks.resnet import Encoder, encoder_keys
 from hdc.registry import Images
 from hdc.schedules import DilationSchedule
@@ -82,6 +82,6 @@ def blocks_of(x: Array, side: int) -> Array:
 @registry.network("duc", DucOptions)
 def duc(options: DucOptions, schedule: DilationSchedule, images: Images, *, rngs: nnx.Rngs) -> DUC:
     """A `DUC` for these images."""
-    refuse_classification("duc", images)
+    per_pixel("duc", images)
     keys = encoder_keys(options, images)
     return DUC(schedule, classes=images.classes, aspp_rates=options.aspp_rates, rngs=rngs, **keys)

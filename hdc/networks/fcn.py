@@ -6,9 +6,8 @@ from flax import nnx
 from jax import Array
 
 from hdc import registry
-from hdc.errors import InputError
 from hdc.layers import Conv, PointwiseConv
-from hdc.networks.blocks import ConvNorm, resized
+from hdc.networks.blocks import ConvNorm, per_pixel, resized
 from hdc.networks.resnet import Encoder, ResnetOptions, encoder_keys
 from hdc.registry import Images
 from hdc.schedules import DilationSchedule
@@ -51,14 +50,5 @@ class FCN(nnx.Module):
 @registry.network("fcn", ResnetOptions)
 def fcn(options: ResnetOptions, schedule: DilationSchedule, images: Images, *, rngs: nnx.Rngs) -> FCN:
     """An `FCN` for these images."""
-    refuse_classification("fcn", images)
+    per_pixel("fcn", images)
     return FCN(schedule, classes=images.classes, rngs=rngs, **encoder_keys(options, images))
-
-
-def refuse_classification(network: str, images: Images) -> None:
-    """InputError for images that have one label each."""
-    if images.task == "classification":
-        raise InputError(
-            f"net={network} predicts a label for each pixel, but these images have one label each: "
-            "use net=resnet"
-        )

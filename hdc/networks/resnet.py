@@ -10,7 +10,7 @@ from jax import Array
 from hdc import registry
 from hdc.errors import InputError, in_range, one_of
 from hdc.layers import Conv, PointwiseConv, dilated
-from hdc.networks.blocks import MAX_WIDTH, batch_norm, padded, resized, scaled
+from hdc.networks.blocks import MAX_WIDTH, batch_norm, padded, refuse_small, resized, scaled
 from hdc.registry import Images, Task
 from hdc.schedules import DilationSchedule
 
@@ -39,8 +39,7 @@ class ResnetOptions:
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        if self.depth not in DEPTHS:
-            raise InputError(f"depth must be one of {', '.join(map(str, DEPTHS))}, got {self.depth}")
+        one_of("depth", self.depth, tuple(DEPTHS))
         one_of("stem", self.stem, tuple(STEMS))
         start = STEMS[self.stem]
         strides = tuple(start * 2**stage for stage in range(4))
@@ -272,16 +271,6 @@ def check_rates(schedule: DilationSchedule, usual: Sequence[int], network: str) 
             f"a residual network {network} takes {len(usual)} rates, one for each dilated layer, but the "
             f"schedule {schedule.label} has {count}: give {len(usual)}, such as schedule.repeat=1 "
             f"'schedule.rates=[{','.join(map(str, usual))}]'"
-        )
-
-
-def refuse_small(x: Array, output_stride: int) -> None:
-    """InputError for images that are smaller than the output stride."""
-    height, width = x.shape[1:3]
-    if min(height, width) < output_stride:
-        raise InputError(
-            f"images of {height} x {width} are smaller than net.output_stride={output_stride}: nothing is "
-            "left of them on the last map"
         )
 
 

@@ -28,6 +28,7 @@ from hdc.lab.data.dataset import Dataset, Split
 from hdc.lab.report import tables
 from hdc.lab.report.tables import TableConfig
 from hdc.layers import evaluation
+from hdc.networks import ASPP
 
 CLASSES = 3
 
@@ -132,10 +133,154 @@ def context_module(module: str, stride: int, rates: list[int]) -> Callable:
     return computed
 
 
+# --- residual networks ---
+
+
+def norm(x: np.ndarray, layer: Any) -> np.ndarray:
+    """Batch normalisation by running statistics."""
+    return (x - of(layer.mean)) / np.sqrt(of(layer.var) + 1e-5) * of(layer.scale) + of(layer.bias)
+
+
+def conv_norm(x: np.ndarray, layer: Any, rate: int = 1, stride: int = 1) -> np.ndarray:
+    return np.maximum(norm(conv(x, layer.conv, rate, stride), layer.norm), 0)
+
+
+def residual(x: np.ndarray, block: Any, rates: list[int], stride: int) -> np.ndarray:
+    """A basic block or a bottleneck; takes its rates from the front of the list."""
+    y = x
+    if hasattr(block, "conv3"):
+        y = np.maximum(norm(conv(y, block.conv1), block.bn1), 0)
+        y = np.maximum(norm(conv(y, block.conv2, rates.pop(0), stride), block.bn2), 0)
+        y = norm(conv(y, block.conv3), block.bn3)
+    else:
+        y = np.maximum(norm(conv(y, block.conv1, rates.pop(0), stride), block.bn1), 0)
+        y = norm(conv(y, block.conv2, rates.pop(0)), block.bn2)
+    if block.downsample is not None:
+        shortcut, its_norm = block.downsample
+        x = norm(conv(x, shortcut, stride=stride), its_norm)
+    return np.maximum(x + y, 0)
+
+
+def encoded(model: Any, x: np.ndarray, rates: list[int], strides: tuple[int, ...]) -> list[np.ndarray]:
+    """The last map of each stage of a residual network with the small stem."""
+    y, maps = np.maximum(norm(conv(x, model.conv1), model.bn1), 0), []
+    early = [1] * 2 * sum(len(getattr(model, f"layer{stage}")) for stage in (1, 2))
+    late = [*rates]
+    for stage, stride in enumerate(strides, 1):
+        for number, block in enumerate(getattr(model, f"layer{stage}")):
+            y = residual(y, block, early if stage < 3 else late, stride if number == 0 else 1)
+        maps.append(y)
+    assert not late
+    return maps
+
+
+def linear(x: np.ndarray, layer: Any) -> np.ndarray:
+    return x @ of(layer.kernel) + of(layer.bias)
+
+
+def resnet(rates: list[int], strides: tuple[int, ...], whole: bool = False) -> Callable:
+    def computed(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y = encoded(model, x, rates, strides)[-1]
+        if whole:
+            return y, linear(y.mean(axis=(1, 2)), model.fc)
+        return y, reference.bilinear(linear(y, model.fc), x.shape[1:3])
+
+    return computed
+
+
+def pyramid(x: np.ndarray, aspp: Any, rates: list[int]) -> np.ndarray:
+    maps = [conv_norm(x, branch, rate) for branch, rate in zip(aspp.branches, [1, *rates], strict=True)]
+    whole = conv_norm(x.mean(axis=(1, 2), keepdims=True), aspp.image)
+    return conv_norm(np.concatenate([*maps, np.broadcast_to(whole, maps[0].shape)], axis=-1), aspp.project)
+
+
+def head(kind: str, rates: list[int], strides: tuple[int, ...], aspp: list[int]) -> Callable:
+    def computed(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first, *_, y = encoded(model.backbone, x, rates, strides)
+        match kind:
+            case "fcn":
+                y = conv_norm(y, model.last)
+            case "deeplabv3":
+                y = conv_norm(pyramid(y, model.aspp, aspp), model.last)
+            case "deeplabv3plus":
+                fine = reference.bilinear(pyramid(y, model.aspp, aspp), first.shape[1:3])
+                y = np.concatenate([fine, conv_norm(first, model.low)], axis=-1)
+                for layer in model.decoder:
+                    y = conv_norm(y, layer)
+            case "duc":
+                y = sum(conv(y, branch, rate) for branch, rate in zip(model.branches, aspp, strict=True))
+                logits = np.zeros((*x.shape[:3], CLASSES))
+                for place in np.ndindex(*x.shape[:3]):
+                    image, row, column = place
+                    cell = y[image, row // 2, column // 2].reshape(2, 2, CLASSES)
+                    logits[place] = cell[row % 2, column % 2]
+                return y, logits
+        return y, reference.bilinear(conv(y, model.classes), x.shape[1:3])
+
+    return computed
+
+
+def drn(rates: list[int]) -> Callable:
+    def computed(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y, late, levels = conv_norm(x, model.stem), [*rates], list(model.levels)
+        for _, count, stride in DRN_LEVELS[:4]:
+            for number in range(count):
+                block, step = levels.pop(0), stride if number == 0 else 1
+                if hasattr(block, "norm"):
+                    y = conv_norm(y, block, 1, step)
+                else:
+                    y = residual(y, block, [1, 1], step)
+        for block in levels:
+            y = conv_norm(y, block, late.pop(0)) if hasattr(block, "norm") else residual(y, block, late, 1)
+        assert not late
+        return y, reference.bilinear(linear(y, model.fc), x.shape[1:3])
+
+    return computed
+
+
+def block_parameters(ins: int, width: int, bottleneck: bool) -> int:
+    """Without biases, two values for each normalised channel."""
+    outs = 4 * width if bottleneck else width
+    kernels = ins * width + 9 * width**2 + width * outs if bottleneck else 9 * (ins * width + width**2)
+    norms = 2 * (2 * width + outs) if bottleneck else 4 * width
+    return kernels + norms
+
+
+def residual_parameters(
+    widths: list[int], counts: list[int], strides: tuple[int, ...], stem: int, bottleneck: bool = False
+) -> int:
+    """Of stages behind `stem` channels: blocks, and a shortcut wherever a stage changes stride or channels."""
+    total, ins = 0, stem
+    for width, count, stride in zip(widths, counts, strides, strict=True):
+        outs = 4 * width if bottleneck else width
+        if stride > 1 or ins != outs:
+            total += ins * outs + 2 * outs
+        for _ in range(count):
+            total += block_parameters(ins, width, bottleneck)
+            ins = outs
+    return total
+
+
+def conv_norm_parameters(ins: int, outs: int, taps: int = 9) -> int:
+    return taps * ins * outs + 2 * outs
+
+
+EIGHT, NINE = [1, 2, 1, 2, 2, 3, 1, 2], [1, 2, 1, 2, 1, 2, 1, 3, 2]
+TWOS, FOURTH = [2, 2, 2, 2], (1, 2, 1, 1)
+SMALL = {"stem": "small", "output_stride": 2, "width_multiplier": 1 / 32}  # 2, 4, 8 and 16 channels
+STEM = 9 * 3 * 2 + 2 * 2
+ENCODER = STEM + residual_parameters([2, 4, 8, 16], TWOS, FOURTH, 2)
+PYRAMID = (
+    2 * conv_norm_parameters(16, 8, 1) + 2 * conv_norm_parameters(16, 8) + conv_norm_parameters(4 * 8, 8, 1)
+)
+
 SEVEN = [1, 1, 2, 4, 8, 16, 1]
 FRONT = 3 * 3 * 3 * 4 + 4 + 2 * (9 * 4 * 4 + 4)
 SCORES = 4 * CLASSES + CLASSES
 WIDE = [CLASSES * times for times in (1, 2, 2, 4, 8, 16, 32, 32)]
+DRN_C, DRN_D = [1, 2, 1, 2, 2, 3, 1, 2, 2, 1, 1, 1], [1, 2, 1, 2, 2, 3, 1, 2, 2, 1]
+DRN_LEVELS = [(2, 1, 1), (4, 1, 2), (8, 2, 2), (16, 2, 2), (32, 2, 1), (64, 2, 1)]  # width, blocks, stride
+WITHOUT_IMAGE = ((ASPP, "summary", lambda pyramid, x: jnp.zeros_like(pyramid.branches[0](x))),)
 
 ROWS = {
     "context_module": Row(
@@ -162,6 +307,72 @@ ROWS = {
         [1],
         context_module("none", 2, []),
         FRONT + SCORES,
+    ),
+    "resnet": Row(
+        {"name": "resnet", **SMALL},
+        EIGHT,
+        resnet(EIGHT, FOURTH),
+        ENCODER + 16 * CLASSES + CLASSES,
+        (9, 10, 3),
+    ),
+    "resnet, bottlenecks": Row(
+        {"name": "resnet", "depth": 50, **SMALL, "width_multiplier": 1 / 64},
+        NINE,
+        resnet(NINE, FOURTH, whole=True),
+        9 * 3 + 2
+        + residual_parameters([1, 2, 4, 8], [3, 4, 6, 3], FOURTH, 1, bottleneck=True)
+        + 32 * CLASSES + CLASSES,
+        (7, 6, 3),
+        "classification",
+    ),
+    "fcn": Row(
+        {"name": "fcn", **SMALL},
+        EIGHT,
+        head("fcn", EIGHT, FOURTH, []),
+        ENCODER + conv_norm_parameters(16, 4) + 4 * CLASSES + CLASSES,
+        (9, 10, 3),
+    ),
+    "deeplabv3": Row(
+        {"name": "deeplabv3", **SMALL, "aspp_rates": [2, 3]},
+        EIGHT,
+        head("deeplabv3", EIGHT, FOURTH, [2, 3]),
+        ENCODER + PYRAMID + conv_norm_parameters(8, 8) + 8 * CLASSES + CLASSES,
+        (9, 10, 3),
+        twin=WITHOUT_IMAGE,
+    ),
+    "deeplabv3plus": Row(
+        {"name": "deeplabv3plus", **SMALL, "aspp_rates": [2, 3]},
+        EIGHT,
+        head("deeplabv3plus", EIGHT, FOURTH, [2, 3]),
+        ENCODER + PYRAMID + conv_norm_parameters(2, 2, 1) + conv_norm_parameters(10, 8)
+        + conv_norm_parameters(8, 8) + 8 * CLASSES + CLASSES,
+        (9, 10, 3),
+        twin=WITHOUT_IMAGE,
+    ),
+    "duc": Row(
+        {"name": "duc", **SMALL, "aspp_rates": [2, 3]},
+        EIGHT,
+        head("duc", EIGHT, FOURTH, [2, 3]),
+        ENCODER + 2 * (9 * 16 * 4 * CLASSES + 4 * CLASSES),
+        (9, 10, 3),
+    ),
+    "drn": Row(
+        {"name": "drn", "width_multiplier": 1 / 8},
+        DRN_C,
+        drn(DRN_C),
+        49 * 3 * 2 + 4
+        + residual_parameters(*zip(*DRN_LEVELS, strict=True), 2)
+        + 4 * conv_norm_parameters(64, 64) + 64 * CLASSES + CLASSES,
+        (17, 18, 3),
+    ),
+    "drn, variant D": Row(
+        {"name": "drn", "variant": "D", "depth": 22, "width_multiplier": 1 / 8},
+        DRN_D,
+        drn(DRN_D),
+        49 * 3 * 2 + 4 + conv_norm_parameters(2, 2) + conv_norm_parameters(2, 4)
+        + residual_parameters(*zip(*DRN_LEVELS[2:], strict=True), 4)
+        + 2 * conv_norm_parameters(64, 64) + 64 * CLASSES + CLASSES,
+        (17, 18, 3),
     ),
 }  # fmt: skip
 
@@ -224,13 +435,13 @@ def test_it_trains_to_a_table_and_is_loaded_again(name, tmp_path, monkeypatch) -
     assert run.state == "done"
     assert run.info["network"]["parameters"] == row.parameters
     assert len(tables.build(TableConfig(study="mine"), [run]).rows) == 1
-    assert trained.load(run)(images).shape == (6, *row.shape[:2], CLASSES)
+    assert trained.load(run)(images).shape[-1] == CLASSES
 
 
 @pytest.mark.parametrize("kind", registry_names("layer"))
 def test_every_kind_of_layer_fits(row, kind) -> None:
     logits = nnx.eval_shape(lambda: made(row, layer=kind, **dict(row.others))(jnp.zeros((1, *row.shape))))
-    assert logits.shape == (1, *row.shape[:2], CLASSES)
+    assert logits.shape == ((1, CLASSES) if row.task == "classification" else (1, *row.shape[:2], CLASSES))
 
 
 REFUSED = [
@@ -273,6 +484,19 @@ REFUSED = [
         "has no dilated layers, but the schedule",
     ),
     ("context_module", {"layer": "gi"}, [2], (9, 9, 3), "dense", "give net.identity=false for others"),
+    (
+        *("resnet", {}, [1, 2, 5], (9, 9, 3), "dense"),
+        "takes 8 rates, one for each dilated layer, but the schedule 1-2-5 has 3: give 8, such as "
+        "schedule.repeat=1 'schedule.rates=[1,2,2,2,2,4,4,4]'",
+    ),
+    ("resnet", {"output_stride": 12}, [1], None, "dense", "net.output_stride=12 is not possible with stem="),
+    ("resnet", {"depth": 19}, [1], None, "dense", "net.depth must be one of 18, 34, 50, 101, 152, got 19"),
+    ("resnet", {"output_stride": 16, "layer": "gi"}, [2] * 8, (9, 9, 3), "dense", "gi takes strides of 1"),
+    ("resnet", {}, [1] * 8, (9, 7, 3), "dense", "images of 9 x 7 are smaller than the network's output"),
+    ("deeplabv3", {"aspp_rates": [0]}, [1], None, "dense", "net.aspp_rates must be numbers of at least 1"),
+    ("deeplabv3", {}, [1] * 8, (9, 9, 3), "classification", "net=deeplabv3 gives one label per pixel"),
+    ("drn", {"depth": 18}, [1], None, "dense", "net: variant=C with depth=18 does not exist: there are A"),
+    ("drn", {}, [1], (9, 9, 3), "dense", "DRN-C-26 takes 12 rates, one for each dilated layer"),
 ]
 
 

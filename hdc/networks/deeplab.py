@@ -59,10 +59,13 @@ class ASPP(nnx.Module):
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        whole = self.image(x.mean(axis=(1, 2), keepdims=True))
-        maps = [branch(x) for branch in self.branches]
-        maps.append(jnp.broadcast_to(whole, (*x.shape[:3], whole.shape[-1])))
+        maps = [*(branch(x) for branch in self.branches), self.summary(x)]
         return self.dropout(self.project(jnp.concatenate(maps, axis=-1)))
+
+    def summary(self, x: Array) -> Array:
+        """The branch of the mean over the map, at every pixel."""
+        whole = self.image(x.mean(axis=(1, 2), keepdims=True))
+        return jnp.broadcast_to(whole, (*x.shape[:3], whole.shape[-1]))
 
 
 class DeepLabV3(nnx.Module):

@@ -28,6 +28,7 @@ from hdc.lab.report.tables.columns import (
     difference_text,
     is_plugin,
     name_and_unit,
+    seen,
     title,
 )
 from hdc.lab.report.tables.rendering import FORMATS, Document
@@ -238,9 +239,8 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     ]
     dense = task_of(runs) == "dense"
     described = config.described
-    if described == TableConfig.described and any(
-        (column("output_stride").of(row.runs) or 1) > 1 for row in rows
-    ):
+    strided = any((one := seen(row.runs)) and max(one.get("output_stride") or [1]) > 1 for row in rows)
+    if strided and described == TableConfig.described:
         described = ("network_field", "output_stride", *described)  # the schedule is in pixels of a small map
     return Table(config, tuple(runs), rows, tuple(measured), described, dense, are_signals(runs))
 

@@ -56,7 +56,8 @@ class TableConfig:
         described: the columns of what is known without training, and of cost.
         correlate: described columns whose rank correlation with every measured column is shown.
         baseline: the row to compare with: a kind (plain, dilated, hdc) or a schedule's label, for the rows
-            with the same other keys; or a row's full label, for all rows.
+            with the same other keys; with some keys of the row, such as `2x6, net.layer=standard`, for the
+            rows in which the remaining keys are the same; or a row's full label, for all rows.
         format: terminal, markdown, csv or latex.
         out: the file to write; null prints.
     """
@@ -156,7 +157,7 @@ class Table:
         """
         if named := self._named:
             return None if row is named else named
-        some = self._alike.get(row.others, [])
+        some = self._alike.get(self._free(row), [])
         if row in some:
             return None
         deep = [other for other in some if other.layers == row.layers] or some
@@ -169,12 +170,18 @@ class Table:
 
     @cached_property
     def _alike(self) -> dict[tuple[str, ...], list[Row]]:
-        """The rows of the baseline's kind or schedule, by their other keys."""
+        """The rows of the baseline's kind or schedule and keys, by the keys that it does not name."""
         alike: dict[tuple[str, ...], list[Row]] = {}
         for row in self.rows:
-            if self.config.baseline in (row.kind, row.schedule):
-                alike.setdefault(row.others, []).append(row)
+            if _matches(self.config.baseline, row):
+                alike.setdefault(self._free(row), []).append(row)
         return alike
+
+    def _free(self, row: Row) -> tuple[str, ...]:
+        """A row's other keys with their values, without the keys that the baseline names."""
+        _, *named = self.config.baseline.split(", ")
+        keys = {one.partition("=")[0] for one in named}
+        return tuple(other for other in row.others if other.partition("=")[0] not in keys)
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -201,6 +208,8 @@ class Table:
     def reference(self) -> str:
         """What the rows are compared with, in words; empty where there is no baseline."""
         labels = {other.schedule for row in self.rows if (other := self.baseline(row))}
+        if labels and ", " in self.config.baseline and not self._named:
+            return self.config.baseline
         if len(labels) > 1:
             return f"{self.config.baseline} of as many layers"
         return next(iter(labels), "")
@@ -225,7 +234,7 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     """
     rows = group(runs, [*config.measured, *config.described])
     known = dict.fromkeys((*get_args(Kind), *(name for row in rows for name in (row.schedule, row.label))))
-    if config.baseline not in known:
+    if config.baseline not in known and not any(_matches(config.baseline, row) for row in rows):
         raise InputError(unknown("baseline", config.baseline, known))
     finished = any(run.state == "done" for run in runs)
     measured = [
@@ -238,6 +247,12 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     ]
     dense = task_of(runs) == "dense"
     return Table(config, tuple(runs), rows, tuple(measured), config.described, dense, are_signals(runs))
+
+
+def _matches(baseline: str, row: Row) -> bool:
+    """Whether a row is of the kind or schedule that a baseline names, and has its keys."""
+    first, *named = baseline.split(", ")
+    return first in (row.kind, row.schedule) and {*named} <= {*row.others}
 
 
 def long_frame(table: Table) -> pl.DataFrame:

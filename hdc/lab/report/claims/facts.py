@@ -77,7 +77,7 @@ def mixed_rates_leave_none() -> Fact:
 
 
 def large_rates_leave_the_centre() -> Fact:
-    """On a map of side s, a 3x3 layer reads the centre alone if its rate is s or more, and more if it is less."""
+    """On a map of side s a 3x3 layer reads its centre tap alone if the rate is s or more, and only then."""
     sides, rates = range(1, 49), range(1, 49)
     centre = {(side, rate): padding_share(rate, 3, (side, side)) for side in sides for rate in rates}
     holds = all((rate >= side) == (share == 1 - 1 / 9) for (side, rate), share in centre.items())

@@ -100,6 +100,9 @@ def _hydra(words: list[str], word: str) -> list[str]:
     with compose.initialized() as loader:
         given = " ".join(one for one in words[1:] if not one.startswith("-"))
         found = BashCompletion(loader)._query("config", f"{given} {word}".lstrip())
+        # Hydra names a group that has folders without its =, and leaves out the options in them.
+        groups = {*loader.list_groups("")} - {"hydra"}
+        found = [f"{one}=" if one in groups else one for one in found]
         if group := word.partition("=")[0] * ("=" in word):
             found += [f"{group}={one}" for one in compose.nested(loader, group)]
     hidden = tuple(f"{group}=" for group in OWN) + (() if word.startswith("h") else ("hydra",))

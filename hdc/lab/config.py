@@ -503,10 +503,12 @@ def _find(kind: "Kind", name: str) -> "Part":
 def _import_ours() -> None:
     import hdc.cures
     import hdc.lab.data.arrays
+    import hdc.lab.data.copy_memory
     import hdc.lab.data.earth
     import hdc.lab.data.folder
     import hdc.lab.data.offsets
     import hdc.lab.data.points
+    import hdc.lab.data.sequential
     import hdc.lab.data.sets
     import hdc.lab.measures
     import hdc.lab.optimizers

@@ -1,4 +1,4 @@
-"""Copy memory: every label is the symbol a pause and ten steps before, and networks learn it where they see it."""
+"""Copy memory: a label is the symbol a pause and ten steps before; networks learn it where they see it."""
 
 import numpy as np
 import pytest

@@ -134,7 +134,7 @@ def test_copy_memory_is_judged_by_what_lies_a_pause_and_ten_steps_before(tmp_pat
     ]
     runs = records.plan(tmp_path / "copy_memory", configs)
     for run, values in zip(runs, accuracies, strict=True):
-        measured = {seed: value for seed, value in enumerate(values)}
+        measured = dict(enumerate(values))
         seen = synthetic.seen({-13, -3, 0, 14})
         synthetic.measured(run, lambda seed, m=measured: {"accuracy": m[seed]}, network=seen)
     found = offsets_table.document("copy_memory", runs)

@@ -3,5 +3,6 @@
 from hdc.networks.context import ContextNetwork
 from hdc.networks.lei2019 import Lei2019
 from hdc.networks.tcn import Tcn
+from hdc.networks.wavenet import Wavenet
 
-__all__ = ["ContextNetwork", "Lei2019", "Tcn"]
+__all__ = ["ContextNetwork", "Lei2019", "Tcn", "Wavenet"]

@@ -1,11 +1,12 @@
 """Copy memory: ten symbols are shown, and must be said again after a pause. The positive control in 1-D.
 
 Every label that counts is the symbol `steps` + 10 steps before it, and nothing else in the signal says which
-symbol that was. A causal network that sees this one offset can be right everywhere; one that does not can only
-guess one of eight.
+symbol that was. A causal network that sees this one offset can be right everywhere; one that does not see it
+can only guess one of eight.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -23,7 +24,7 @@ MAX_STEPS = 10_000  # since signals and labels are held in memory
 
 @dataclass(frozen=True)
 class CopyMemoryOptions:
-    """Signals of `steps` + 20 steps: ten symbols, blanks, and eleven steps of a sign that asks for the symbols.
+    """Signals of `steps` + 20 steps: ten symbols, blanks, and eleven times the sign that asks for them.
 
     Attributes:
         steps: T of the papers. A label is the symbol T + 10 steps before it.
@@ -55,10 +56,10 @@ def copy_memory(options: CopyMemoryOptions) -> Dataset:
 
 
 def _make(steps: int) -> Dataset:
-    """The task of Bai, Kolter and Koltun 2018 (arXiv 1803.01271, section 4), after Hochreiter and Schmidhuber.
+    """The task as Bai, Kolter and Koltun 2018 have it (arXiv 1803.01271), after Hochreiter and Schmidhuber.
 
-    The paper's labels at the other steps, all blank, are `IGNORE` here: they are 95 % of a signal with T = 200,
-    and a network that sees nothing is right there.
+    The paper's labels at the other steps, all blank, are `IGNORE` here: they are 95 % of a signal with
+    T = 200, and a network that sees nothing is right there.
     """
     # Each signal once, so that no test signal is trained on.
     codes = np.random.default_rng(SEED).choice(SYMBOLS**SHOWN, sum(ITEMS.values()), replace=False)
@@ -69,8 +70,8 @@ def _make(steps: int) -> Dataset:
     signals[:, -SHOWN - 1 :] = ASK
     labels[:, -SHOWN:] = digits
     ends = np.cumsum([0, *ITEMS.values()])
-    splits = {
-        name: Split(signals[start:end, :, None], labels[start:end])
-        for name, start, end in zip(ITEMS, ends, ends[1:], strict=False)
-    }
-    return Dataset("copy_memory", "dense", tuple(str(1 + one) for one in range(SYMBOLS)), **splits)
+    train, validation, test = (
+        Split(signals[start:end, :, None], labels[start:end]) for start, end in pairwise(ends)
+    )
+    classes = tuple(str(1 + one) for one in range(SYMBOLS))
+    return Dataset("copy_memory", "dense", classes, train, validation, test)

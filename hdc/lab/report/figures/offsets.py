@@ -58,7 +58,8 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     seeds = style.counts([len(cell.accuracies) for cell in measured], "seeds")
     text = (
         f"Chance is {100 * control.chance:g} %; mean of {seeds}.\n"
-        f"Prediction and network agree in {agree} of {len(measured)} cells: every seed above {offsets_table.LEARNT:.0%} where seen, at chance where not."
+        f"Prediction and network agree in {agree} of {len(measured)} cells: every seed above "
+        f"{offsets_table.LEARNT:.0%} where seen, at chance where not."
     )
     style.caption(figure, config, runs, text)
     return figure

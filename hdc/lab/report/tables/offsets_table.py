@@ -1,10 +1,10 @@
 """The positive controls: what networks learn at each offset, beside what `hdc.receptive` says they see.
 
-In `data=offsets` the images are independent noise, and a pixel's label is the value of the pixel `data.offset`
-to its right; in `data=copy_memory` it is one of eight symbols, `data.steps` + 10 steps before. A network without
-a path to that place can only guess. The rule was fixed before anything was measured: an offset that the analysis
-counts as seen must be learnt by every seed to more than 99 % accuracy, and at one that it does not every seed
-must stay within 2 points of chance, 50 % or 12.5 %.
+In `data=offsets` the images are independent noise, and a pixel's label is the value of the pixel
+`data.offset` to its right; in `data=copy_memory` it is one of eight symbols, `data.steps` + 10 steps before.
+A network without a path to that place can only guess. The rule was fixed before anything was measured: an
+offset that the analysis counts as seen must be learnt by every seed to more than 99 % accuracy, and at one
+that it does not every seed must stay within 2 points of chance, 50 % or 12.5 %.
 """
 
 import math

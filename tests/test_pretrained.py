@@ -3,7 +3,6 @@
 import zlib
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,7 +30,7 @@ def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     found = {}
     for name, shape in shapes.items():
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        if name.endswith("running_var") or len(shape) == 1 and name.endswith("weight"):
+        if name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight")):
             array = rng.uniform(0.5, 1.5, shape)
         else:
             array = rng.standard_normal(shape) * (2 / max(1, int(np.prod(shape[1:])))) ** 0.5
@@ -153,7 +152,7 @@ def test_a_run_starts_from_the_file_and_says_so(file, tmp_path, monkeypatch, cap
     for name, array in pretrained.load(file).arrays.items():
         if not name.startswith("fc.") and array.ndim:
             np.testing.assert_array_equal(started[name], array)
-    colours = trainer.normalise(data.train.images) * np.array(pretrained.DEVIATION) + np.array(
+    colours = np.asarray(trainer.normalise(data.train.images)) * np.array(pretrained.DEVIATION) + np.array(
         pretrained.MEAN
     )
     np.testing.assert_allclose(colours, data.train.images / 255, atol=1e-6)
@@ -168,7 +167,7 @@ def test_a_run_starts_from_the_file_and_says_so(file, tmp_path, monkeypatch, cap
     Path(file).rename(f"{file}.away")  # what is trained needs it no longer
     assert trained.load(run)(data.test.images).shape == (4, 9, 9, 3)
     Path(f"{file}.away").rename(file)
-    with pytest.raises(InputError, match="made with weights of SHA-256 .*: restore the weights, or give"):
+    with pytest.raises(InputError, match=r"made with weights of SHA-256 .*: restore the weights, or give"):
         run.refuse_other_weights("0" * 64)
 
 

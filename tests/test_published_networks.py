@@ -249,7 +249,7 @@ def block_parameters(ins: int, width: int, bottleneck: bool) -> int:
 def residual_parameters(
     widths: list[int], counts: list[int], strides: tuple[int, ...], stem: int, bottleneck: bool = False
 ) -> int:
-    """Of stages behind `stem` channels: blocks, and a shortcut wherever a stage changes stride or channels."""
+    """Of stages behind `stem` channels: blocks, and a shortcut where a stage changes stride or channels."""
     total, ins = 0, stem
     for width, count, stride in zip(widths, counts, strides, strict=True):
         outs = 4 * width if bottleneck else width
@@ -267,11 +267,13 @@ def conv_norm_parameters(ins: int, outs: int, taps: int = 9) -> int:
 
 EIGHT, NINE = [1, 2, 1, 2, 2, 3, 1, 2], [1, 2, 1, 2, 1, 2, 1, 3, 2]
 TWOS, FOURTH = [2, 2, 2, 2], (1, 2, 1, 1)
-SMALL = {"stem": "small", "output_stride": 2, "width_multiplier": 1 / 32}  # 2, 4, 8 and 16 channels
-STEM = 9 * 3 * 2 + 2 * 2
-ENCODER = STEM + residual_parameters([2, 4, 8, 16], TWOS, FOURTH, 2)
+SMALL = {"stem": "small", "output_stride": 2, "width_multiplier": 1 / 16}  # 4, 8, 16 and 32 channels
+STEM = 9 * 3 * 4 + 2 * 4
+ENCODER = STEM + residual_parameters([4, 8, 16, 32], TWOS, FOURTH, 4)
 PYRAMID = (
-    2 * conv_norm_parameters(16, 8, 1) + 2 * conv_norm_parameters(16, 8) + conv_norm_parameters(4 * 8, 8, 1)
+    2 * conv_norm_parameters(32, 16, 1)
+    + 2 * conv_norm_parameters(32, 16)
+    + conv_norm_parameters(4 * 16, 16, 1)
 )
 
 SEVEN = [1, 1, 2, 4, 8, 16, 1]
@@ -279,7 +281,7 @@ FRONT = 3 * 3 * 3 * 4 + 4 + 2 * (9 * 4 * 4 + 4)
 SCORES = 4 * CLASSES + CLASSES
 WIDE = [CLASSES * times for times in (1, 2, 2, 4, 8, 16, 32, 32)]
 DRN_C, DRN_D = [1, 2, 1, 2, 2, 3, 1, 2, 2, 1, 1, 1], [1, 2, 1, 2, 2, 3, 1, 2, 2, 1]
-DRN_LEVELS = [(2, 1, 1), (4, 1, 2), (8, 2, 2), (16, 2, 2), (32, 2, 1), (64, 2, 1)]  # width, blocks, stride
+DRN_LEVELS = [(4, 1, 1), (8, 1, 2), (16, 2, 2), (32, 2, 2), (64, 2, 1), (128, 2, 1)]  # width, blocks, stride
 WITHOUT_IMAGE = ((ASPP, "summary", lambda pyramid, x: jnp.zeros_like(pyramid.branches[0](x))),)
 
 ROWS = {
@@ -312,16 +314,16 @@ ROWS = {
         {"name": "resnet", **SMALL},
         EIGHT,
         resnet(EIGHT, FOURTH),
-        ENCODER + 16 * CLASSES + CLASSES,
+        ENCODER + 32 * CLASSES + CLASSES,
         (9, 10, 3),
     ),
     "resnet, bottlenecks": Row(
-        {"name": "resnet", "depth": 50, **SMALL, "width_multiplier": 1 / 64},
+        {"name": "resnet", "depth": 50, **SMALL, "width_multiplier": 1 / 32},
         NINE,
         resnet(NINE, FOURTH, whole=True),
-        9 * 3 + 2
-        + residual_parameters([1, 2, 4, 8], [3, 4, 6, 3], FOURTH, 1, bottleneck=True)
-        + 32 * CLASSES + CLASSES,
+        9 * 3 * 2 + 4
+        + residual_parameters([2, 4, 8, 16], [3, 4, 6, 3], FOURTH, 2, bottleneck=True)
+        + 64 * CLASSES + CLASSES,
         (7, 6, 3),
         "classification",
     ),
@@ -329,14 +331,14 @@ ROWS = {
         {"name": "fcn", **SMALL},
         EIGHT,
         head("fcn", EIGHT, FOURTH, []),
-        ENCODER + conv_norm_parameters(16, 4) + 4 * CLASSES + CLASSES,
+        ENCODER + conv_norm_parameters(32, 8) + 8 * CLASSES + CLASSES,
         (9, 10, 3),
     ),
     "deeplabv3": Row(
         {"name": "deeplabv3", **SMALL, "aspp_rates": [2, 3]},
         EIGHT,
         head("deeplabv3", EIGHT, FOURTH, [2, 3]),
-        ENCODER + PYRAMID + conv_norm_parameters(8, 8) + 8 * CLASSES + CLASSES,
+        ENCODER + PYRAMID + conv_norm_parameters(16, 16) + 16 * CLASSES + CLASSES,
         (9, 10, 3),
         twin=WITHOUT_IMAGE,
     ),
@@ -344,8 +346,8 @@ ROWS = {
         {"name": "deeplabv3plus", **SMALL, "aspp_rates": [2, 3]},
         EIGHT,
         head("deeplabv3plus", EIGHT, FOURTH, [2, 3]),
-        ENCODER + PYRAMID + conv_norm_parameters(2, 2, 1) + conv_norm_parameters(10, 8)
-        + conv_norm_parameters(8, 8) + 8 * CLASSES + CLASSES,
+        ENCODER + PYRAMID + conv_norm_parameters(4, 3, 1) + conv_norm_parameters(19, 16)
+        + conv_norm_parameters(16, 16) + 16 * CLASSES + CLASSES,
         (9, 10, 3),
         twin=WITHOUT_IMAGE,
     ),
@@ -353,25 +355,25 @@ ROWS = {
         {"name": "duc", **SMALL, "aspp_rates": [2, 3]},
         EIGHT,
         head("duc", EIGHT, FOURTH, [2, 3]),
-        ENCODER + 2 * (9 * 16 * 4 * CLASSES + 4 * CLASSES),
+        ENCODER + 2 * (9 * 32 * 4 * CLASSES + 4 * CLASSES),
         (9, 10, 3),
     ),
     "drn": Row(
-        {"name": "drn", "width_multiplier": 1 / 8},
+        {"name": "drn", "width_multiplier": 1 / 4},
         DRN_C,
         drn(DRN_C),
-        49 * 3 * 2 + 4
-        + residual_parameters(*zip(*DRN_LEVELS, strict=True), 2)
-        + 4 * conv_norm_parameters(64, 64) + 64 * CLASSES + CLASSES,
+        49 * 3 * 4 + 8
+        + residual_parameters(*zip(*DRN_LEVELS, strict=True), 4)
+        + 4 * conv_norm_parameters(128, 128) + 128 * CLASSES + CLASSES,
         (17, 18, 3),
     ),
     "drn, variant D": Row(
-        {"name": "drn", "variant": "D", "depth": 22, "width_multiplier": 1 / 8},
+        {"name": "drn", "variant": "D", "depth": 22, "width_multiplier": 1 / 4},
         DRN_D,
         drn(DRN_D),
-        49 * 3 * 2 + 4 + conv_norm_parameters(2, 2) + conv_norm_parameters(2, 4)
-        + residual_parameters(*zip(*DRN_LEVELS[2:], strict=True), 4)
-        + 2 * conv_norm_parameters(64, 64) + 64 * CLASSES + CLASSES,
+        49 * 3 * 4 + 8 + conv_norm_parameters(4, 4) + conv_norm_parameters(4, 8)
+        + residual_parameters(*zip(*DRN_LEVELS[2:], strict=True), 8)
+        + 2 * conv_norm_parameters(128, 128) + 128 * CLASSES + CLASSES,
         (17, 18, 3),
     ),
 }  # fmt: skip
@@ -438,8 +440,13 @@ def test_it_trains_to_a_table_and_is_loaded_again(name, tmp_path, monkeypatch) -
     assert trained.load(run)(images).shape[-1] == CLASSES
 
 
+# Where networks share their dilated layers, one of them takes every kind.
 @pytest.mark.parametrize("kind", registry_names("layer"))
-def test_every_kind_of_layer_fits(row, kind) -> None:
+@pytest.mark.parametrize("name", [one for one in ROWS if one not in ("fcn", "duc", "deeplabv3plus", "drn")])
+def test_every_kind_of_layer_fits(name, kind) -> None:
+    row = ROWS[name]
+    if "," in name and kind != "separable":
+        return
     logits = nnx.eval_shape(lambda: made(row, layer=kind, **dict(row.others))(jnp.zeros((1, *row.shape))))
     assert logits.shape == ((1, CLASSES) if row.task == "classification" else (1, *row.shape[:2], CLASSES))
 
@@ -495,7 +502,7 @@ REFUSED = [
     ("resnet", {}, [1] * 8, (9, 7, 3), "dense", "images of 9 x 7 are smaller than the network's output"),
     ("deeplabv3", {"aspp_rates": [0]}, [1], None, "dense", "net.aspp_rates must be numbers of at least 1"),
     ("deeplabv3", {}, [1] * 8, (9, 9, 3), "classification", "net=deeplabv3 gives one label per pixel"),
-    ("drn", {"depth": 18}, [1], None, "dense", "net: variant=C with depth=18 does not exist: there are A"),
+    ("drn", {"depth": 18}, [1], None, "dense", "net.variant=C with depth=18 does not exist: there are A"),
     ("drn", {}, [1], (9, 9, 3), "dense", "DRN-C-26 takes 12 rates, one for each dilated layer"),
 ]
 

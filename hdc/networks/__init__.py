@@ -9,6 +9,7 @@ from hdc.networks.fcn import FCN
 from hdc.networks.lei2019 import Lei2019
 from hdc.networks.resnet import ResNet
 from hdc.networks.tcn import Tcn
+from hdc.networks.wavenet import WaveNet
 
 __all__ = [
     "ASPP",
@@ -22,4 +23,5 @@ __all__ = [
     "Lei2019",
     "ResNet",
     "Tcn",
+    "WaveNet",
 ]

@@ -9,7 +9,7 @@ from hdc.networks.fcn import FCN
 from hdc.networks.lei2019 import Lei2019
 from hdc.networks.resnet import ResNet
 from hdc.networks.tcn import Tcn
-from hdc.networks.wavenet import WaveNet
+from hdc.networks.wavenet import Wavenet
 
 __all__ = [
     "ASPP",
@@ -23,5 +23,5 @@ __all__ = [
     "Lei2019",
     "ResNet",
     "Tcn",
-    "WaveNet",
+    "Wavenet",
 ]

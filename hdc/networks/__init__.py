@@ -6,5 +6,6 @@ from hdc.networks.espnet import EspNet
 from hdc.networks.lei2019 import Lei2019
 from hdc.networks.tcn import Tcn
 from hdc.networks.unet import UNet
+from hdc.networks.wavenet import Wavenet
 
-__all__ = ["ContextModule", "ContextNetwork", "EspNet", "Lei2019", "Tcn", "UNet"]
+__all__ = ["ContextModule", "ContextNetwork", "EspNet", "Lei2019", "Tcn", "UNet", "Wavenet"]

@@ -29,6 +29,7 @@ from hdc.lab.report import tables
 from hdc.lab.report.tables import TableConfig
 from hdc.layers import evaluation
 from hdc.networks import ASPP
+from hdc.networks import unet as unet_file
 
 CLASSES = 3
 
@@ -132,16 +133,77 @@ def context_module(module: str, stride: int, rates: list[int]) -> Callable:
     return computed
 
 
-# --- residual networks ---
-
-
 def norm(x: np.ndarray, layer: Any) -> np.ndarray:
     """Batch normalisation by running statistics."""
     return (x - of(layer.mean)) / np.sqrt(of(layer.var) + 1e-5) * of(layer.scale) + of(layer.bias)
 
 
-def conv_norm(x: np.ndarray, layer: Any, rate: int = 1, stride: int = 1) -> np.ndarray:
-    return np.maximum(norm(conv(x, layer.conv, rate, stride), layer.norm), 0)
+def after(x: np.ndarray, layer: Any) -> np.ndarray:
+    """Normalised, and ReLU."""
+    return np.maximum(norm(x, layer), 0)
+
+
+def normed(x: np.ndarray, block: Any, rate: int = 1, stride: int = 1) -> np.ndarray:
+    return after(conv(x, block.conv, rate, stride), block.norm)
+
+
+def unet(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y, kept = x, []
+    for one, two in model.down:
+        y = normed(normed(y, one), two)
+        kept.append(y)
+        y = reference.max_pool(y)
+    for block, rate in zip(model.bottleneck, (2, 1), strict=True):
+        y = normed(y, block, rate=rate)
+    for one, two in model.up:
+        fine = kept.pop()
+        y = normed(normed(np.concatenate([fine, reference.bilinear(y, fine.shape[1:3])], -1), one), two)
+    return y, conv(y, model.head)
+
+
+def summed(x: jax.Array) -> jax.Array:
+    """What max pooling may read."""
+    return x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
+
+
+def esp(x: np.ndarray, module: Any, stride: int, rates: list[int], fused: bool) -> np.ndarray:
+    reduced = conv(x, module.reduce, stride=stride)
+    maps = [conv(reduced, branch, rate) for branch, rate in zip(module.branches, rates, strict=True)]
+    if fused:
+        maps[1:] = np.cumsum(maps[1:], axis=0)
+    y = np.concatenate(maps, axis=-1)
+    return after(y if x.shape != y.shape else x + y, module.norm)
+
+
+def espnet(rates: list[int], fused: bool) -> Callable:
+    def smaller(x: np.ndarray) -> np.ndarray:
+        mean = np.full((3, 3, 1, 3), 1 / 9)
+        return reference.conv2d(x, mean, groups=3, strides=(2, 2), padding=((1, 1), (1, 1)))
+
+    def computed(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y = after(np.concatenate([normed(x, model.stem, stride=2), smaller(x)], -1), model.norms[0])
+        for number, level in enumerate(model.levels):
+            first = last = esp(y, level[0], 2, rates, fused)
+            for module in list(level)[1:]:
+                last = esp(last, module, 1, rates, fused)
+            beside = [smaller(smaller(x))] if number == 0 else []
+            y = after(np.concatenate([first, last, *beside], -1), model.norms[number + 1])
+        return y, reference.bilinear(conv(y, model.head), x.shape[1:3])
+
+    return computed
+
+
+def bn(ins: int, outs: int, taps: int = 9) -> int:
+    """Parameters of a convolution without bias and its normalisation."""
+    return taps * ins * outs + 2 * outs
+
+
+def in_esp(ins: int, outs: int, branches: int, taps: int) -> int:
+    share = outs // branches
+    return taps * ins * share + bn(share, outs)
+
+
+# --- residual networks ---
 
 
 def residual(x: np.ndarray, block: Any, rates: list[int], stride: int) -> np.ndarray:
@@ -188,9 +250,9 @@ def resnet(rates: list[int], strides: tuple[int, ...], whole: bool = False) -> C
 
 
 def pyramid(x: np.ndarray, aspp: Any, rates: list[int]) -> np.ndarray:
-    maps = [conv_norm(x, branch, rate) for branch, rate in zip(aspp.branches, [1, *rates], strict=True)]
-    whole = conv_norm(x.mean(axis=(1, 2), keepdims=True), aspp.image)
-    return conv_norm(np.concatenate([*maps, np.broadcast_to(whole, maps[0].shape)], axis=-1), aspp.project)
+    maps = [normed(x, branch, rate) for branch, rate in zip(aspp.branches, [1, *rates], strict=True)]
+    whole = normed(x.mean(axis=(1, 2), keepdims=True), aspp.image)
+    return normed(np.concatenate([*maps, np.broadcast_to(whole, maps[0].shape)], axis=-1), aspp.project)
 
 
 def head(kind: str, rates: list[int], strides: tuple[int, ...], aspp: list[int]) -> Callable:
@@ -198,14 +260,14 @@ def head(kind: str, rates: list[int], strides: tuple[int, ...], aspp: list[int])
         first, *_, y = encoded(model.backbone, x, rates, strides)
         match kind:
             case "fcn":
-                y = conv_norm(y, model.last)
+                y = normed(y, model.last)
             case "deeplabv3":
-                y = conv_norm(pyramid(y, model.aspp, aspp), model.last)
+                y = normed(pyramid(y, model.aspp, aspp), model.last)
             case "deeplabv3plus":
                 fine = reference.bilinear(pyramid(y, model.aspp, aspp), first.shape[1:3])
-                y = np.concatenate([fine, conv_norm(first, model.low)], axis=-1)
+                y = np.concatenate([fine, normed(first, model.low)], axis=-1)
                 for layer in model.decoder:
-                    y = conv_norm(y, layer)
+                    y = normed(y, layer)
             case "duc":
                 y = sum(conv(y, branch, rate) for branch, rate in zip(model.branches, aspp, strict=True))
                 logits = np.zeros((*x.shape[:3], CLASSES))
@@ -221,16 +283,16 @@ def head(kind: str, rates: list[int], strides: tuple[int, ...], aspp: list[int])
 
 def drn(rates: list[int]) -> Callable:
     def computed(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        y, late, levels = conv_norm(x, model.stem), [*rates], list(model.levels)
+        y, late, levels = normed(x, model.stem), [*rates], list(model.levels)
         for _, count, stride in DRN_LEVELS[:4]:
             for number in range(count):
                 block, step = levels.pop(0), stride if number == 0 else 1
                 if hasattr(block, "norm"):
-                    y = conv_norm(y, block, 1, step)
+                    y = normed(y, block, 1, step)
                 else:
                     y = residual(y, block, [1, 1], step)
         for block in levels:
-            y = conv_norm(y, block, late.pop(0)) if hasattr(block, "norm") else residual(y, block, late, 1)
+            y = normed(y, block, late.pop(0)) if hasattr(block, "norm") else residual(y, block, late, 1)
         assert not late
         return y, reference.bilinear(linear(y, model.fc), x.shape[1:3])
 
@@ -260,25 +322,18 @@ def residual_parameters(
     return total
 
 
-def conv_norm_parameters(ins: int, outs: int, taps: int = 9) -> int:
-    return taps * ins * outs + 2 * outs
-
-
 EIGHT, NINE = [1, 2, 1, 2, 2, 3, 1, 2], [1, 2, 1, 2, 1, 2, 1, 3, 2]
 TWOS, FOURTH = [2, 2, 2, 2], (1, 2, 1, 1)
 SMALL = {"stem": "small", "output_stride": 2, "width_multiplier": 1 / 16}  # 4, 8, 16 and 32 channels
 STEM = 9 * 3 * 4 + 2 * 4
 ENCODER = STEM + residual_parameters([4, 8, 16, 32], TWOS, FOURTH, 4)
-PYRAMID = (
-    2 * conv_norm_parameters(32, 16, 1)
-    + 2 * conv_norm_parameters(32, 16)
-    + conv_norm_parameters(4 * 16, 16, 1)
-)
+PYRAMID = 2 * bn(32, 16, 1) + 2 * bn(32, 16) + bn(4 * 16, 16, 1)
 
 SEVEN = [1, 1, 2, 4, 8, 16, 1]
 FRONT = 3 * 3 * 3 * 4 + 4 + 2 * (9 * 4 * 4 + 4)
 SCORES = 4 * CLASSES + CLASSES
 WIDE = [CLASSES * times for times in (1, 2, 2, 4, 8, 16, 32, 32)]
+
 DRN_C, DRN_D = [1, 2, 1, 2, 2, 3, 1, 2, 2, 1, 1, 1], [1, 2, 1, 2, 2, 3, 1, 2, 2, 1]
 DRN_LEVELS = [(4, 1, 1), (8, 1, 2), (16, 2, 2), (32, 2, 2), (64, 2, 1), (128, 2, 1)]  # width, blocks, stride
 WITHOUT_IMAGE = ((ASPP, "summary", lambda pyramid, x: jnp.zeros_like(pyramid.branches[0](x))),)
@@ -309,6 +364,37 @@ ROWS = {
         context_module("none", 2, []),
         FRONT + SCORES,
     ),
+    "unet": Row(
+        {"name": "unet", "width": 2, "levels": 2, "norm": "batch"},
+        [2, 1],
+        unet,
+        sum(bn(*pair) for pair in ((3, 2), (2, 2), (2, 4), (4, 4)))  # encoder
+        + bn(4, 8) + bn(8, 8)
+        + sum(bn(*pair) for pair in ((8 + 4, 4), (4, 4), (4 + 2, 2), (2, 2)))  # decoder
+        + 2 * CLASSES + CLASSES,
+        (8, 8, 3),
+        twin=((unet_file, "max_pool", summed),),
+    ),
+    "espnet": Row(
+        {"name": "espnet", "width_multiplier": 0.125, "modules": [1, 1]},
+        [1, 2, 3],
+        espnet([1, 2, 3], fused=True),
+        bn(3, 2) + 2 * (2 + 3)
+        + in_esp(2 + 3, 8, 3, 9) + in_esp(8, 8, 3, 1) + 2 * (2 * 8 + 3)
+        + in_esp(2 * 8 + 3, 16, 3, 9) + in_esp(16, 16, 3, 1) + 2 * (2 * 16)
+        + 2 * 16 * CLASSES + CLASSES,
+    ),
+    "espnet, without fusion": Row(
+        {"name": "espnet", "width_multiplier": 0.125, "modules": [0, 0], "fused": False},
+        [4, 1],
+        espnet([4, 1], fused=False),
+        bn(3, 2) + 2 * (2 + 3)
+        + in_esp(2 + 3, 8, 2, 9) + 2 * (2 * 8 + 3)
+        + in_esp(2 * 8 + 3, 16, 2, 9) + 2 * (2 * 16)
+        + 2 * 16 * CLASSES + CLASSES,
+        (24, 17, 3),
+        "regression",
+    ),
     "resnet": Row(
         {"name": "resnet", **SMALL},
         EIGHT,
@@ -330,14 +416,14 @@ ROWS = {
         {"name": "fcn", **SMALL},
         EIGHT,
         head("fcn", EIGHT, FOURTH, []),
-        ENCODER + conv_norm_parameters(32, 8) + 8 * CLASSES + CLASSES,
+        ENCODER + bn(32, 8) + 8 * CLASSES + CLASSES,
         (9, 10, 3),
     ),
     "deeplabv3": Row(
         {"name": "deeplabv3", **SMALL, "aspp_rates": [2, 3]},
         EIGHT,
         head("deeplabv3", EIGHT, FOURTH, [2, 3]),
-        ENCODER + PYRAMID + conv_norm_parameters(16, 16) + 16 * CLASSES + CLASSES,
+        ENCODER + PYRAMID + bn(16, 16) + 16 * CLASSES + CLASSES,
         (9, 10, 3),
         twin=WITHOUT_IMAGE,
     ),
@@ -345,8 +431,8 @@ ROWS = {
         {"name": "deeplabv3plus", **SMALL, "aspp_rates": [2, 3]},
         EIGHT,
         head("deeplabv3plus", EIGHT, FOURTH, [2, 3]),
-        ENCODER + PYRAMID + conv_norm_parameters(4, 3, 1) + conv_norm_parameters(19, 16)
-        + conv_norm_parameters(16, 16) + 16 * CLASSES + CLASSES,
+        ENCODER + PYRAMID + bn(4, 3, 1) + bn(19, 16)
+        + bn(16, 16) + 16 * CLASSES + CLASSES,
         (9, 10, 3),
         twin=WITHOUT_IMAGE,
     ),
@@ -363,16 +449,16 @@ ROWS = {
         drn(DRN_C),
         49 * 3 * 4 + 8
         + residual_parameters(*zip(*DRN_LEVELS, strict=True), 4)
-        + 4 * conv_norm_parameters(128, 128) + 128 * CLASSES + CLASSES,
+        + 4 * bn(128, 128) + 128 * CLASSES + CLASSES,
         (17, 18, 3),
     ),
     "drn, variant D": Row(
         {"name": "drn", "variant": "D", "depth": 22, "width_multiplier": 1 / 4},
         DRN_D,
         drn(DRN_D),
-        49 * 3 * 4 + 8 + conv_norm_parameters(4, 4) + conv_norm_parameters(4, 8)
+        49 * 3 * 4 + 8 + bn(4, 4) + bn(4, 8)
         + residual_parameters(*zip(*DRN_LEVELS[2:], strict=True), 8)
-        + 2 * conv_norm_parameters(128, 128) + 128 * CLASSES + CLASSES,
+        + 2 * bn(128, 128) + 128 * CLASSES + CLASSES,
         (17, 18, 3),
     ),
 }  # fmt: skip
@@ -444,7 +530,7 @@ KINDS = [
     (name, kind)
     for name in ROWS
     for kind in registry_names("layer")
-    if kind == "separable" or name in ("context_module", "resnet", "deeplabv3")
+    if kind == "separable" or name in ("context_module", "unet", "espnet", "resnet")
 ]
 
 
@@ -495,6 +581,26 @@ REFUSED = [
         "has no dilated layers, but the schedule",
     ),
     ("context_module", {"layer": "gi"}, [2], (9, 9, 3), "dense", "give net.identity=false for others"),
+    ("unet", {}, [1], (16, 8, 3), "classification", "net=unet gives one label per pixel"),
+    (
+        *("unet", {}, [1, 2], (30, 7, 3), "dense"),
+        "net=unet halves maps 3 times and takes sides that 8 divides, such as 24 x 8; the images are 30 x 7",
+    ),
+    ("unet", {"levels": 9}, [1], None, "dense", "net.levels must be between 1 and 8, got 9"),
+    ("espnet", {}, [1], (16, 8, 3), "classification", "net=espnet gives one label per pixel"),
+    (
+        "espnet",
+        {},
+        [1],
+        (16, 7, 3),
+        "dense",
+        "images of 16 x 7 are smaller than the network's output stride of 8",
+    ),
+    ("espnet", {"modules": [2]}, [1], None, "dense", "net.modules must be two numbers from 0 to 100"),
+    (
+        *("espnet", {"width_multiplier": 0.05}, [1, 2, 3, 4], (16, 16, 3), "dense"),
+        "a branch for each rate, but 4 rates for 3 channels: give fewer, such as schedule.repeat=1",
+    ),
     (
         *("resnet", {}, [1, 2, 5], (9, 9, 3), "dense"),
         "takes 8 rates, one for each dilated layer, but the schedule 1-2-5 has 3: give 8, such as "

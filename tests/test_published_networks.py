@@ -287,10 +287,7 @@ def drn(rates: list[int]) -> Callable:
         for _, count, stride in DRN_LEVELS[:4]:
             for number in range(count):
                 block, step = levels.pop(0), stride if number == 0 else 1
-                if hasattr(block, "norm"):
-                    y = normed(y, block, 1, step)
-                else:
-                    y = residual(y, block, [1, 1], step)
+                y = normed(y, block, 1, step) if hasattr(block, "norm") else residual(y, block, [1, 1], step)
         for block in levels:
             y = normed(y, block, late.pop(0)) if hasattr(block, "norm") else residual(y, block, late, 1)
         assert not late

@@ -22,8 +22,8 @@ _KINDS = {"baseline": ("black", "*"), "other rates": ("#0072B2", "o"), "other la
 def tradeoff(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     """Quality against the first measured gridding number, a panel for each baseline.
 
-    A row is named by what it changes of its baseline, the schedule or values of other keys, and by the seconds
-    of an epoch as a multiple of the baseline's.
+    A row is named by what it changes of its baseline, the schedule or values of other keys, and by the
+    seconds of an epoch as a multiple of the baseline's.
 
     Raises:
         InputError: where one of the two is not measured, or no row has a baseline.

@@ -10,6 +10,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+import forks
 import pytest
 from flax import nnx
 
@@ -132,14 +133,7 @@ def train(
     program: tuple[str, ...] = ("-m", "experiments.train"),
 ):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *([str(path)] if path else [])])}
-    return subprocess.run(
-        [sys.executable, *program, *arguments],
-        cwd=tmp_path,
-        env={**environment, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return forks.run([*program, *arguments], cwd=tmp_path, environment={**environment, "COLUMNS": "200"})
 
 
 TINY = [

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -35,13 +36,7 @@ launch.register_schema()
 
 
 def command(module: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=600,
-    )
+    return forks.run(["-m", f"experiments.{module}", *arguments], cwd=cwd)
 
 
 def expand(*overrides: str, multirun: bool = False):

@@ -40,7 +40,7 @@ def in_range(place: str, value: float, low: float, high: float) -> None:
         raise InputError(f"{place} must be between {low} and {high}, got {value}")
 
 
-def one_of(place: str, value: str, allowed: Sequence[str]) -> None:
+def one_of(place: str, value: str | int, allowed: Sequence[str | int]) -> None:
     """Raise InputError where a value is not among those allowed."""
     if value not in allowed:
-        raise InputError(f"{place} must be one of {', '.join(allowed)}, got {value!r}")
+        raise InputError(f"{place} must be one of {', '.join(map(str, allowed))}, got {value!r}")

@@ -67,7 +67,7 @@ class PathCounts:
             raise ValueError("all counts are zero")
         places = [np.flatnonzero(counts.any(axis=_others(counts.ndim, axis))) for axis in range(counts.ndim)]
         box = tuple(slice(int(found[0]), int(found[-1]) + 1) for found in places)
-        corner = tuple(start + cut.start for start, cut in zip(origin, box, strict=True))
+        corner = tuple(int(start) + cut.start for start, cut in zip(origin, box, strict=True))
         return cls(counts[box] / counts.sum(), corner)
 
     @classmethod

@@ -105,6 +105,20 @@ def max_pool(x: np.ndarray) -> np.ndarray:
     return y
 
 
+def bilinear(x: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+    """Maps `[b, h, w, c]` interpolated to larger sides; the corners of the maps, not of pixels, coincide."""
+    for axis, side in enumerate(sides, start=1):
+        length = x.shape[axis]
+        lines = np.moveaxis(x, axis, 0)
+        found = []
+        for place in range(side):
+            at = min(max((place + 0.5) * length / side - 0.5, 0), length - 1)
+            low = math.floor(at)
+            found.append((1 - at + low) * lines[low] + (at - low) * lines[min(low + 1, length - 1)])
+        x = np.moveaxis(np.stack(found), 0, axis)
+    return x
+
+
 # --- schedules ---
 
 

@@ -242,6 +242,8 @@ complete -p hdc
         ("hdc ops schedule=pl", ["plain "]),
         ("hdc train optim.learn", ["optim.learning_rate="]),
         ("hdc train --retry", ["--retry-failed "]),
+        ("hdc train study=papers/le", ["papers/lei2019 "]),
+        ("hdc train arm=cures/s", ["cures/separable ", "cures/soft_rate ", "cures/ssc "]),
         ("hdc table table=publ", ["published "]),
         ("hdc figure study=m", ["mine "]),
         ("hdc time rep", ["repeats="]),

@@ -90,6 +90,28 @@ def test_a_paired_line_follows_sign_and_p(tmp_path, shift, expect, verdict):
         assert outcome.detail == f"smallest that n = 10 would have shown: {sign}{100 * expected:.3f}"
 
 
+@pytest.mark.parametrize(("mean", "verdict"), [(0.35, "confirmed"), (0.6, "refuted")])
+def test_a_share_of_the_control_is_what_a_treatment_is_held_against(tmp_path, mean, verdict):
+    control, treatment = ([value + noise for noise in NOISE[:10]] for value in (0.9, mean))
+    write(tmp_path, "s", {"1-1": {"test/speckle": control}, "2-2": {"test/speckle": treatment}})
+    (outcome,) = judged(tmp_path, f'{PAIRED}expect = "lower"\nshare = 0.5').outcomes
+    assert outcome.verdict == verdict
+    assert outcome.effect == pytest.approx(np.mean(treatment) - np.mean(control) / 2)
+    assert ledger._said(outcome.line) == "s: speckle % of 2-2 below 50% of that of 1-1"
+
+
+def test_rows_are_selected_by_their_layer(tmp_path):
+    write(tmp_path, "s", {"2-2": {"test/speckle": 0.5}})
+    records.plan(tmp_path / "s", [config("2-2", net={"layer": "ssc"})])
+    layers = PAIRED.replace('"1-1"', '"2-2", "net.layer" = "standard"')
+    (outcome,) = judged(
+        tmp_path,
+        layers.replace('{schedule = "2-2"}', '{schedule = "2-2", "net.layer" = "ssc"}') + 'expect = "lower"',
+    ).outcomes
+    assert outcome.verdict == "not run"
+    assert "2-2, net.layer=ssc below that of 2-2, net.layer=standard" in ledger._said(outcome.line)
+
+
 MARGIN = f'{PAIRED}expect = "not_higher"\nmargin = 0.02'
 
 
@@ -418,6 +440,9 @@ each = {"data.train_size" = ["null", 5], "net.residual" = true}
         (f'{PAIRED}expect = "not_higher"\nmargin = "big"', "margin must be a number"),
         (f'{PAIRED}expect = "not_higher"\nmargin = -0.1', "margin must be a number"),
         (f'{PAIRED}expect = "higher"\nmargin = 0.1', "unknown key 'margin'"),
+        (f'{PAIRED}expect = "lower"\nshare = 0.0', "share must be a number above 0.0 and up to 1.0, got 0.0"),
+        (f'{PAIRED}expect = "lower"\nshare = 2', "share must be a number above 0.0 and up to 1.0, got 2"),
+        (f"{EXACT}\nshare = 0.5", "unknown key 'share'"),
         (HIGHER.replace("test/speckle", "speckle"), "metric must be split/metric"),
         (HIGHER.replace('"2-2"', '"fast"'), "schedule must be a label such as 1-2-5x2, got 'fast'"),
         (HIGHER.replace('"2-2"', '"0-2"'), "rate 0 at position 1"),
@@ -444,11 +469,11 @@ def test_a_file_that_cannot_be_used_is_one_line(text):
     assert "\n" not in str(caught.value)
 
 
-def test_the_shipped_claims_are_eleven_and_five_of_ours_and_those_without_records_say_the_command(tmp_path):
+def test_the_shipped_claims_are_named_in_order_and_those_without_records_say_the_command(tmp_path):
     ours = claims.claims()
-    assert [claim.name for claim in ours] == [f"C{number}" for number in range(1, 17)]
+    assert [claim.name for claim in ours] == [f"C{number}" for number in range(1, 24)]
     found = {one.claim.name: one for one in ledger.judge(ours, str(tmp_path))}
-    assert {name for name, one in found.items() if one.verdict == "exact"} == {"C1", "C2", "C11"}
+    assert {name for name, one in found.items() if one.verdict == "exact"} == {"C1", "C2", "C11", "C20"}
     for name, one in found.items():
         if one.verdict != "exact":
             assert one.verdict == "not run"

@@ -1,5 +1,6 @@
 """The matrix of offsets beside the certificate, on records whose agreement is known."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,6 +10,8 @@ import synthetic
 from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.config import from_dict
+from hdc.lab.report import figures
+from hdc.lab.report.figures import FigureConfig
 from hdc.lab.report.tables import offsets_table, rendering
 
 SEEN, HOLE = 0.998, 0.503
@@ -118,8 +121,33 @@ def test_what_has_not_run_is_a_dash_and_other_networks_are_refused(tmp_path):
     assert found.sections[0].body == (("4-4", "✓", "–"),)
     assert found.notes[0].startswith("agrees in 1 of 1 cells")
     assert found.notes[-1] == "– 1 of 2 cells have no finished run"
-    with pytest.raises(InputError, match="a table of offsets needs runs on data=offsets, got data=terrain"):
+    with pytest.raises(InputError, match="needs runs on data=offsets or data=copy_memory, got data=terrain"):
         offsets_table.cells(records.plan(tmp_path / "other", [from_dict({"data": {"name": "terrain"}})]))
+
+
+def test_copy_memory_is_judged_by_what_lies_a_pause_and_ten_steps_before(tmp_path):
+    """13 and 14 steps before, chance one of eight; 12.5 % is farther from 50 % than the rule allows."""
+    pauses, accuracies = (3, 4), ([1.0, 0.995], [0.125, 0.144])
+    configs = [
+        from_dict({"data": {"name": "copy_memory", "steps": steps}, "net": {"name": "tcn"}, "seeds": [0, 1]})
+        for steps in pauses
+    ]
+    runs = records.plan(tmp_path / "copy_memory", configs)
+    for run, values in zip(runs, accuracies, strict=True):
+        measured = dict(enumerate(values))
+        seen = synthetic.seen({-13, -3, 0, 14})
+        synthetic.measured(run, lambda seed, m=measured: {"accuracy": m[seed]}, network=seen)
+    found = offsets_table.document("copy_memory", runs)
+    assert found.sections[0].head == ("schedule", "3", "4")
+    assert found.sections[0].body == (("1-2-5x2", "✓", "·"),)
+    assert found.sections[0].title == "copy_memory: what is learnt at each pause, in steps"
+    assert found.frame["offset"].to_list() == [-13, -14]
+    assert any("within 2 points of 12.5%" in note for note in found.notes)
+    assert [cell.agrees for cell in offsets_table.cells(runs)] == [True, True]
+    assert not dataclasses.replace(offsets_table.cells(runs)[1], accuracies=(0.125, 0.146)).agrees
+    figure = figures.offsets(FigureConfig(study="copy_memory"), runs)
+    assert figure.axes[0].images[0].get_clim() == (12.5, 100)
+    assert "Chance is 12.5 %" in figure.get_suptitle() and "agree in 2 of 2 cells" in figure.get_suptitle()
 
 
 def test_a_record_without_what_its_network_sees_is_not_judged_and_the_command_is_named(tmp_path):

@@ -16,7 +16,7 @@ from hdc.lab import records, seen
 from hdc.lab.commands.main import main
 from hdc.lab.records import packed
 from hdc.lab.store import read_json
-from hdc.layers import evaluation
+from hdc.layers import evaluation, layer
 from hdc.schedules import DilationSchedule
 
 IMAGE = (24, 20, 3)
@@ -46,6 +46,12 @@ def test_a_stack_sees_what_stem_and_schedule_multiplied_do(rates, net):
     assert found["gridding"] == pytest.approx(paths.gridding(max(rates)).index, rel=0, abs=1e-14)
     row = {offset for first, last in found["row"] for offset in range(first, last + 1)}
     assert row == {place + paths.origin[0] for place in np.flatnonzero(counts)}
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_mixed_maps_are_recorded_as_json_has_them():
+    with layer("gi"):
+        found = seen.numbers(network([3, 3]), IMAGE)
     assert json.loads(json.dumps(found)) == found
 
 

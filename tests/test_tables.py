@@ -498,6 +498,62 @@ def test_a_row_named_in_full_is_the_baseline_of_all(tmp_path):
     ]
 
 
+def layers_study(folder):
+    """Two schedules of two kinds of layer, at two widths."""
+    configs = [
+        synthetic.configuration(kind, [0, 1, 2], net={"width": width, "layer": layer})
+        for kind in ("plain", "hdc")
+        for width in (8, 16)
+        for layer in ("standard", "ssc")
+    ]
+    runs = records.plan(folder / "tiny", configs)
+    for run in runs:
+        synthetic.finish(run, run.config.dilation.kind)
+    return runs
+
+
+def test_a_baseline_that_names_some_keys_is_that_of_the_rows_with_the_same_other_keys(tmp_path):
+    table = built(layers_study(tmp_path), baseline="1x6, net.layer=standard")
+    against = {row.label: other.label for row in table.rows if (other := table.baseline(row))}
+    assert len(against) == 6
+    for label, other in against.items():
+        width = label.rpartition(", ")[2]
+        assert other == f"1x6, net.layer=standard, {width}"
+    titles = [section.title for section in tables.document(table).sections]
+    assert "difference to 1x6, net.layer=standard, paired by seed" in titles
+    with pytest.raises(InputError, match=r"unknown baseline '1x6, net\.layer=gi'"):
+        built(layers_study(tmp_path / "b"), baseline="1x6, net.layer=gi")
+
+
+def test_what_a_paper_has_stands_beside_what_was_measured(tmp_path):
+    told = ("1x6, net.layer=standard: 70.5", "1-2-5x2, net.layer=ssc: 72 unverified", "3x6: 60")
+    table = built(
+        layers_study(tmp_path), baseline="1x6, net.layer=standard", published=told, paper="A paper: mIoU %"
+    )
+    document = tables.document(table)
+    (section,) = (one for one in document.sections if "published" in one.title)
+    assert section.title == "published beside measured; published: A paper: mIoU %"
+    difference = {cells[0]: cells[1] for cells in document.sections[2].body}
+    assert [cells[:3] for cells in section.body] == [
+        ("1x6, net.layer=standard, net.width=8", "70.5", "–"),
+        ("1x6, net.layer=standard, net.width=16", "70.5", "–"),
+        ("1-2-5x2, net.layer=ssc, net.width=8", "72 unverified", "+1.5"),
+        ("1-2-5x2, net.layer=ssc, net.width=16", "72 unverified", "+1.5"),
+    ]
+    for label, _, theirs, here, ours in section.body:
+        row = next(row for row in table.rows if row.label == label)
+        assert here == row.text(table.compared[0])
+        assert ours == (difference[label] if theirs != "–" else "–")
+    assert any("differ in data, width and length of training" in note for note in table.notes)
+    assert not any("published" in note for note in built(layers_study(tmp_path / "b")).notes)
+
+
+@pytest.mark.parametrize("entry", ["1x6", "1x6: many", "1x6: 70 perhaps", "1x6:70", ": 70"])
+def test_a_published_number_that_cannot_be_read_is_one_line(entry):
+    with pytest.raises(InputError, match="published must be ROW: NUMBER"):
+        TableConfig(published=(entry,))
+
+
 def test_columns_that_no_run_has_are_named_in_their_order(tmp_path):
     absent = [f"test/absent_{letter}" for letter in "qwertyuiop"]
     table = built(study(tmp_path, ("plain", [0], 6), ("hdc", [0], 2)), measured=("gridding", *absent))

@@ -140,7 +140,8 @@ class NetKeys:
     """What every network has beside its own options.
 
     Attributes:
-        kernel_size: taps per axis of the dilated layers.
+        kernel_size: taps per axis of the dilated layers; an even number only in causal networks, those with
+            an option `causal` that is on.
         layer: the kind of the dilated layers, by name; its options are keys of `layer`.
     """
 
@@ -149,11 +150,6 @@ class NetKeys:
 
     def __post_init__(self) -> None:
         at_least("kernel_size", self.kernel_size, 2)
-        if self.kernel_size % 2 == 0:
-            raise InputError(
-                f"kernel_size={self.kernel_size} is even: every layer would shift the map by half "
-                "a pixel; the networks take odd kernel sizes"
-            )
 
 
 _COMMON: dict[str, tuple[type, ...]] = {"data": (DataKeys,), "net": (NetKeys,)}
@@ -416,7 +412,14 @@ def choose(group: str, **values: Any) -> PartConfig:
     for key in [key for key in values if key in keys.first and key not in keys.types]:
         if values.pop(key) != keys.first[key]:
             raise InputError(f"{group}.{key} has no effect with {group}={name}: leave it out")
-    return PartConfig(name, tuple(keys.checked(values).items()))
+    checked = keys.checked(values)
+    if group == "net" and checked["kernel_size"] % 2 == 0 and not checked.get("causal"):
+        causal = " with net.causal=false" if "causal" in checked else ""
+        raise InputError(
+            f"net.kernel_size={checked['kernel_size']} is even: every layer would shift the map by half a "
+            f"pixel; net={name}{causal} takes odd kernel sizes"
+        )
+    return PartConfig(name, tuple(checked.items()))
 
 
 def options(group: str, chosen: PartConfig) -> Any:
@@ -503,10 +506,12 @@ def _find(kind: "Kind", name: str) -> "Part":
 def _import_ours() -> None:
     import hdc.cures
     import hdc.lab.data.arrays
+    import hdc.lab.data.copy_memory
     import hdc.lab.data.earth
     import hdc.lab.data.folder
     import hdc.lab.data.offsets
     import hdc.lab.data.points
+    import hdc.lab.data.sequential
     import hdc.lab.data.sets
     import hdc.lab.measures
     import hdc.lab.optimizers

@@ -1,7 +1,9 @@
 """The networks around a schedule: plain, dilated and HDC differ only in their dilation rates."""
 
 from hdc.networks.context import ContextNetwork
+from hdc.networks.context_module import ContextModule
 from hdc.networks.lei2019 import Lei2019
 from hdc.networks.tcn import Tcn
+from hdc.networks.wavenet import Wavenet
 
-__all__ = ["ContextNetwork", "Lei2019", "Tcn"]
+__all__ = ["ContextModule", "ContextNetwork", "Lei2019", "Tcn", "Wavenet"]

@@ -3,11 +3,13 @@
 import math
 from typing import Any
 
+import jax
 from flax import nnx
 from jax import Array
 
 from hdc.errors import InputError
 from hdc.layers import Conv, SeparableConv, crop
+from hdc.registry import Images
 
 NORMS = ("none", "batch", "group")
 PADDINGS = ("SAME", "VALID")
@@ -52,3 +54,48 @@ def _norm(name: str, features: int, rngs: nnx.Rngs) -> nnx.Module | None:
             return nnx.GroupNorm(features, num_groups=math.gcd(features, 8), rngs=rngs)
         case _:
             raise InputError(f"norm must be one of {', '.join(NORMS)}, got {name!r}")
+
+
+def padded(
+    in_features: int,
+    features: int,
+    kernel_size: int = 3,
+    *,
+    stride: int = 1,
+    use_bias: bool = False,
+    rngs: nnx.Rngs,
+) -> Conv:
+    """A convolution padded alike on both sides, as PyTorch's models have it: `[b, h, w, in_features]` to
+    `[b, h', w', features]`, sides divided by the stride and rounded up."""
+    sides = (kernel_size // 2,) * 2
+    return Conv(
+        *(in_features, features, kernel_size),
+        **{"strides": stride, "padding": (sides, sides), "use_bias": use_bias},
+        rngs=rngs,
+    )
+
+
+def resized(x: Array, images: Array) -> Array:
+    """Maps interpolated to the height and width of images: bilinear, corners not aligned."""
+    if x.shape[1:3] == images.shape[1:3]:
+        return x
+    return jax.image.resize(x, (*x.shape[:1], *images.shape[1:3], x.shape[-1]), "bilinear")
+
+
+def refuse_small(x: Array, output_stride: int) -> None:
+    """InputError for images that are smaller than the output stride."""
+    height, width = x.shape[1:3]
+    if min(height, width) < output_stride:
+        raise InputError(
+            f"images of {height} x {width} are smaller than the network's output stride of {output_stride}: "
+            "nothing is left of them on the last map"
+        )
+
+
+def per_pixel(network: str, images: Images) -> None:
+    """InputError where the data has one label per image."""
+    if images.task == "classification":
+        raise InputError(
+            f"net={network} gives one label per pixel and the data has one per image: "
+            "use net=context, or labels per pixel such as data=terrain"
+        )

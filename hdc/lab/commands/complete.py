@@ -72,7 +72,9 @@ def _keys(command: object, word: str) -> list[str]:
 
     name = command.__name__.rpartition(".")[2]  # type: ignore[attr-defined]
     (kind,) = (one for key, one in vars(command).items() if key == f"{name.capitalize()}Config")
-    studies = sorted(path.name for path in Path("results").glob("*") if path.is_dir())
+    kept = {path.name for path in Path("results").glob("*") if path.is_dir()}
+    typed = {options.folder_name(one): one for one in options.choices("study")}
+    studies = [typed.get(one, one) for one in kept]
     values = {name: options.choices(name), "study": studies}
     key = word.partition("=")[0]
     if "=" in word:
@@ -98,5 +100,10 @@ def _hydra(words: list[str], word: str) -> list[str]:
     with compose.initialized() as loader:
         given = " ".join(one for one in words[1:] if not one.startswith("-"))
         found = BashCompletion(loader)._query("config", f"{given} {word}".lstrip())
+        # Hydra names a group that has folders without its =, and leaves out the options in them.
+        groups = {*loader.list_groups("")} - {"hydra"}
+        found = [f"{one}=" if one in groups else one for one in found]
+        if group := word.partition("=")[0] * ("=" in word):
+            found += [f"{group}={one}" for one in compose.nested(loader, group)]
     hidden = tuple(f"{group}=" for group in OWN) + (() if word.startswith("h") else ("hydra",))
     return [one for one in found if not one.startswith(hidden)]

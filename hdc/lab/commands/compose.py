@@ -27,7 +27,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from hdc import registry
 from hdc.errors import InputError, unknown
-from hdc.lab.commands.options import CONF, OWN, refuse_long_numbers
+from hdc.lab.commands.options import CONF, OWN, choices, refuse_long_numbers
 from hdc.lab.config import PARTS, Config, schema
 from hdc.lab.launchers import joblib, optuna, ray
 from hdc.lab.launchers.launch import checked
@@ -166,9 +166,23 @@ def help_text(overrides: list[str], resolve: bool) -> str:
         whole = _composed(overrides)
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        groups = hydra.format_config_groups(lambda name: name.partition("/")[0] not in ("hydra", *OWN))
+        loader = hydra.config_loader
+        groups = "\n".join(
+            f"{group}: {', '.join([*loader.get_group_options(group), *nested(loader, group)])}"
+            for group in sorted(loader.list_groups(""))
+            if group not in ("hydra", *OWN)
+        )
         template = Template(whole.hydra.help.template)
         return template.substitute(APP_CONFIG_GROUPS=groups, CONFIG=_yaml(whole, "job", resolve))
+
+
+def nested(loader: ConfigLoader, group: str) -> list[str]:
+    """The options of a group that lie in folders of their own, as `papers/drn`."""
+    return [
+        f"{folder}/{option}"
+        for folder in sorted(loader.list_groups(group))
+        for option in loader.get_group_options(f"{group}/{folder}")
+    ]
 
 
 def _yaml(whole: DictConfig, kind: str, resolve: bool) -> str:
@@ -332,9 +346,19 @@ def explained(error: Exception) -> str:
         if group == "hydra/launcher/installed":
             return f"hydra/launcher={option} is not installed: pip install 'hdc-jax[{EXTRAS[option]}]'"
         if group and error.options:
-            found = unknown(group, option, [str(one) for one in error.options])
+            known = [str(one) for one in error.options]
+            if not group.startswith("hydra/"):
+                group, _, option = str(error.missing_cfg_file).partition("/")
+                known += [one for one in choices(group) if "/" in one]
+            found = unknown(group, option, known)
             return "; ".join([found, *(registry.problems() if group in PARTS else ())])
     first = str(error).partition("\n")[0]
+    if open_group := re.match(r"You must specify '(\w+)'", first):
+        group = open_group[1]
+        instead = " or ".join(f"stand_in={one}" for one in choices("stand_in"))
+        return (
+            f"the study leaves {group} open: give {group}=NAME, that of the paper, or {instead} in its place"
+        )
     unknown_key = re.match(r"Could not override '(.+?)'", first)
     if unknown_key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
         # Hydra's own advice, to append the key with +, would not help here.

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 _YOURS = ("tfds", "folder", "npz")  # which data they are is said by an option
 # The sets that do not come with hdc's own dependencies, and how they are downloaded.
-_PREPARED = {"mnist": "needed", "mnist10k": "by hand", "fashion_mnist": "needed", "scenes": "needed"}
+_PREPARED = {
+    **{"mnist": "needed", "mnist10k": "by hand", "fashion_mnist": "needed", "scenes": "needed"},
+    "sequential": "by hand",
+}
+_MADE_OF = {"scenes": "fashion_mnist", "sequential": "mnist10k"}
 
 
 def parser() -> Parser:
@@ -70,8 +74,7 @@ def _list(_: argparse.Namespace) -> None:
     for name in registry_names("dataset"):
         if name in _YOURS:
             continue
-        # scenes are made from fashion_mnist
-        here = name not in _PREPARED or idx.is_prepared("fashion_mnist" if name == "scenes" else name)
+        here = name not in _PREPARED or idx.is_prepared(_MADE_OF.get(name, name))
         what = (registry.find("dataset", name).make.__doc__ or "").partition("\n")[0].rstrip(".")
         table.add_row(name, what, _PREPARED.get(name, "no"), "yes" if here else "no")
     console().print(table)
@@ -90,7 +93,7 @@ def _prepare(args: argparse.Namespace) -> None:
     if args.name not in _PREPARED and args.name in registry_names("dataset"):
         print(f"{args.name} is installed with hdc and needs no preparing")
         return
-    name = "fashion_mnist" if args.name == "scenes" else args.name
+    name: str = _MADE_OF.get(args.name) or args.name
     before = False
     if name in _PREPARED:
         from hdc.lab.data import idx

@@ -22,12 +22,21 @@ OWN = ("figure", "table")  # groups of CONF for the commands of these names, not
 
 def of_study(group: str, study: str) -> list[str]:
     """The argument that chooses a study's own file in conf/GROUP/, or nothing if there is no such file."""
-    return [f"{group}={study}"] if (CONF / group / f"{study}.yaml").exists() else []
+    return [f"{group}={one}" for one in choices(group) if folder_name(one) == folder_name(study)]
 
 
 def choices(group: str) -> list[str]:
-    """The files of conf/GROUP/, none where there is no such folder."""
-    return sorted(path.stem for path in Path(CONF / group).glob("*.yaml"))
+    """The files of conf/GROUP/ and of the folders in it, as `papers/drn`; none without such a folder."""
+    folder = CONF / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def folder_name(study: str) -> str:
+    """The name under which a study's runs are kept; for one of a folder, as papers/drn, its file says it."""
+    path = CONF / "study" / f"{study}.yaml"
+    if not re.fullmatch(r"\w+/\w+", study) or not path.exists():
+        return study
+    return str(OmegaConf.load(path)["name"])  # type: ignore[index]
 
 
 def read(kind: type[T], group: str, arguments: list[str], about: str = "") -> T:
@@ -57,7 +66,7 @@ def read(kind: type[T], group: str, arguments: list[str], about: str = "") -> T:
         )
         raise SystemExit(0)
     refuse_long_numbers(arguments)
-    option, given = "default", []
+    option, given = "", []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals:
@@ -68,6 +77,10 @@ def read(kind: type[T], group: str, arguments: list[str], about: str = "") -> T:
             given.append(argument)
         else:
             raise InputError(unknown("key", key, [*([group] if files else []), *fields]))
+    study = next((one.partition("=")[2] for one in reversed(given) if one.startswith("study=")), "")
+    if not option:  # a study of a folder, such as papers/drn, takes its own file without being asked
+        own = [one for one in of_study(group, study) if "/" in one or "/" in study]
+        option = own[0].partition("=")[2] if own else "default"
     if files and option not in files:
         raise InputError(unknown(group, option, files))
     parts = [OmegaConf.structured(kind)]
@@ -85,6 +98,8 @@ def read(kind: type[T], group: str, arguments: list[str], about: str = "") -> T:
         if number and "is not a ListConfig" in str(error):
             raise InputError(f"{key}={number}: {key} is a list, write {key}=[{number}]") from None
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    if values.get("study"):
+        values["study"] = folder_name(values["study"])
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.commands.command import Parser
+from hdc.lab.commands.options import folder_name
 from hdc.lab.commands.output import console, print_json
 from hdc.lab.records import status
 
@@ -46,6 +47,7 @@ def run(arguments: list[str]) -> int:
         if args.analyse:
             raise InputError("--analyse needs STUDY ('hdc runs' lists them)")
         return _studies(args.results, args.json)
+    args.study = folder_name(args.study)
     if args.analyse:
         from hdc.lab import seen
 

@@ -11,7 +11,7 @@ A claim is a table with a text, `claim`, and a list of `lines`. A line has a `ki
 
 Every line but an exact one names a `study`. Every line but exact and matrix ones says what it `expect`s:
 `higher` or `lower`; `equal` for counts; for paired lines also `not_higher` or `not_lower`, by more than a
-`margin`.
+`margin`. A paired line can have a `share`, such as 0.5: the treatment is compared with half of the control.
 
 `treatment` and `control` each select one row of the study, by `schedule`, in any spelling of its label, and
 by keys of the configuration: `{schedule = "2x6", "net.residual" = false}`; null is "null". `study`, `metric`,
@@ -47,7 +47,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "correlation": (("study", "predicted", "metric"), ("higher", "lower")),
     "matrix": (("study",), ()),
 }
-_KEYS = FIRST_KEYS - {"schedule.rates", "schedule.repeat"}
+_KEYS = FIRST_KEYS - {"schedule.rates", "schedule.repeat"} | {"net.layer"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Line:
     predicted: str = ""
     expect: str = ""
     margin: float = 0.0
+    share: float = 1.0
     by_construction: bool = False
     treatment: Selector = field(default_factory=Selector)
     control: Selector = field(default_factory=Selector)
@@ -129,8 +130,13 @@ def _lines(values: Mapping[str, Any], place: str) -> Iterator[Line]:
     needs, expects = _KINDS[kind]
     margin = ["margin"] if str(expect).startswith("not_") else []
     needed = sorted({"kind", *needs, *(["expect"] if expects else []), *margin})
+    also = [
+        "by_construction",
+        *(["each"] if "control" in needs else []),
+        *(["share"] if kind == "paired" else []),
+    ]
     for key in values:
-        _one_of(place, "key", key, [*needed, "by_construction", *(["each"] if "control" in needs else [])])
+        _one_of(place, "key", key, [*needed, *also])
     if missing := [key for key in needed if key not in values]:
         raise InputError(f"{place}: a line of kind {kind} needs {missing[0]}")
     given: dict[str, list[Any]] = {
@@ -150,6 +156,8 @@ def _lines(values: Mapping[str, Any], place: str) -> Iterator[Line]:
             raise InputError(f"{place}: by_construction must be true or false, got {value!r}")
         if key == "margin" and not (isinstance(value, float) and value >= 0):
             raise InputError(f"{place}: margin must be a number from 0.0 on, got {value!r}")
+        if key == "share" and not (isinstance(value, float) and 0 < value <= 1):
+            raise InputError(f"{place}: share must be a number above 0.0 and up to 1.0, got {value!r}")
     each = values.get("each", {})
     for setting in product(*([(key, value) for value in _listed(some)] for key, some in each.items())):
         selectors: dict[str, list[Any]] = {

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hdc.schedules import DilationSchedule
+from hdc.schedules import DilationSchedule, padding_share
 
 Fact = tuple[bool, str]  # whether it holds, and the numbers behind it
 
@@ -76,6 +76,19 @@ def mixed_rates_leave_none() -> Fact:
     )
 
 
+def large_rates_leave_the_centre() -> Fact:
+    """On a map of side s a 3x3 layer reads its centre tap alone if the rate is s or more, and only then."""
+    sides, rates = range(1, 49), range(1, 49)
+    centre = {(side, rate): padding_share(rate, 3, (side, side)) for side in sides for rate in rates}
+    holds = all((rate >= side) == (share == 1 - 1 / 9) for (side, rate), share in centre.items())
+    at = {rate: 1 - padding_share(rate, 3, (33, 33)) for rate in (6, 12, 18)}
+    kept = ", ".join(f"{share:.0%}" for share in at.values())
+    return holds, (
+        f"checked for s and rates to 48; at 33 x 33, ASPP's rates 6, 12, 18 keep {kept} of their taps, "
+        f"at 16 x 16 rate 18 keeps {1 - padding_share(18, 3, (16, 16)):.0%}, the centre"
+    )
+
+
 def separable_parameters() -> Fact:
     """Depthwise and pointwise kernels have 1/C' + 1/K^2 of a dense kernel's elements, at the same output."""
     holds = True
@@ -113,6 +126,7 @@ FACTS: dict[str, Callable[[], Fact]] = {
         exponential_growth,
         equal_rates_leave_holes,
         mixed_rates_leave_none,
+        large_rates_leave_the_centre,
         separable_parameters,
         pointwise_mixes_channels,
     )

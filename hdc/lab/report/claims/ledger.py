@@ -12,6 +12,7 @@ The kind of a line says how it gets its verdict. No verdict of a line depends on
 - "No difference" needs a margin: a line that expects *not higher* is `confirmed` if the 90 % interval
   (Student's t) ends below its margin, `refuted` if it begins above it, else `not resolved`. These are
   one-sided tests at 5 % (Schuirmann 1987). *Not lower* is the mirror image.
+- A line with a share of 0.5 compares the treatment with half of the control, seed by seed.
 - A correlation line holds the receptive field: it is the partial rank correlation, where the fields differ.
 
 A claim needs all of its lines. It is `not run` if a line lacks records, `exact` if all lines are exact, and
@@ -325,7 +326,7 @@ def _compared(line: Line, study: _Study) -> Outcome:
         verdict = ("exact" if counted else "confirmed") if holds else "refuted"
         return Outcome(line, verdict, 1, told, differs=differs, effect=one - other)
     timed = line.kind == "time"
-    differences = tuple(math.log(a / b) if timed else a - b for a, b in pairs)
+    differences = tuple(math.log(a / b) if timed else a - line.share * b for a, b in pairs)
     found = Paired.of(differences)
     told = _difference(line, found.mean, found.low, found.high)
     if timed:
@@ -534,7 +535,8 @@ def _said(line: Line) -> str:
         for one in (line.treatment, line.control)
     )
     where = "".join(f", {key}={value}" for key, value in _shared(line).items())
-    return f"{line.study}: {what} of {mine} {_IN_WORDS[line.expect]} that of {theirs}{where}"
+    that = "that" if line.share == 1 else f"{line.share:.0%} of that"
+    return f"{line.study}: {what} of {mine} {_IN_WORDS[line.expect]} {that} of {theirs}{where}"
 
 
 def _shared(line: Line) -> dict[str, str]:

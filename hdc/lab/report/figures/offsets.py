@@ -17,7 +17,7 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     """Schedules by offsets: the colour is the accuracy; hatched where the network does not see the offset.
 
     Raises:
-        InputError: where the runs are not on the data set `offsets`, or none is done.
+        InputError: where the runs are on data without such offsets, or none is done.
     """
     cells = offsets_table.cells(runs)
     measured = [cell for cell in cells if cell.judged]
@@ -27,21 +27,21 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             f"('hdc runs {config.study} --analyse' adds it)"
         )
     schedules = list(dict.fromkeys(cell.row for cell in cells))
-    places = sorted({cell.offset for cell in cells})
+    places, control = sorted({cell.place for cell in cells}), cells[0].control
     means = np.full((len(schedules), len(places)), np.nan)
     seen = np.ones(means.shape, bool)
     for cell in cells:
-        at = schedules.index(cell.row), places.index(cell.offset)
+        at = schedules.index(cell.row), places.index(cell.place)
         seen[at] = cell.reachable is not False
         means[at] = np.mean(cell.accuracies) if cell.accuracies else np.nan
     figure, ((axis,),) = style.new(2.6 + 0.52 * len(places), 1.9 + 0.42 * len(schedules))
-    image = axis.imshow(100 * means, cmap="cividis", vmin=50, vmax=100, aspect="auto")
+    image = axis.imshow(100 * means, cmap="cividis", vmin=100 * control.chance, vmax=100, aspect="auto")
     for (row, column), mean in np.ndenumerate(means):
         if not seen[row, column]:
             corner = (column - 0.5, row - 0.5)
             axis.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor="0.75", linewidth=0))
         if np.isfinite(mean):
-            dark = mean < 0.75
+            dark = mean < (1 + control.chance) / 2
             axis.text(
                 *(column, row, f"{100 * mean:.0f}"),
                 **{"ha": "center", "va": "center", "fontsize": 8, "color": "white" if dark else "black"},
@@ -49,16 +49,17 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             )
     axis.set_xticks(range(len(places)), [str(place) for place in places], fontsize=8)
     axis.set_yticks(range(len(schedules)), [style.literal(name) for name in schedules], fontsize=8)
-    axis.set(xlabel="offset of the pixel to predict, pixels", ylabel="schedule")
-    figure.colorbar(image, ax=axis, label="pixel accuracy, %", ticks=[50, 75, 100])
+    axis.set(xlabel=control.place, ylabel="schedule")
+    figure.colorbar(image, ax=axis, label="accuracy, %", ticks=np.linspace(100 * control.chance, 100, 3))
     said = "not seen: no path of the built network leads to that offset"
     lacks = Patch(facecolor="0.4", edgecolor="0.75", hatch="////", label=said)
     style.legend(figure, 1, [lacks], size=8.5)
     agree = sum(cell.agrees for cell in measured)
     seeds = style.counts([len(cell.accuracies) for cell in measured], "seeds")
     text = (
-        f"Chance is 50 %; mean of {seeds}.\nPrediction and network agree in {agree} of {len(measured)} "
-        f"cells: every seed above {offsets_table.LEARNT:.0%} where seen, at chance where not."
+        f"Chance is {100 * control.chance:g} %; mean of {seeds}.\n"
+        f"Prediction and network agree in {agree} of {len(measured)} cells: every seed above "
+        f"{offsets_table.LEARNT:.0%} where seen, at chance where not."
     )
     style.caption(figure, config, runs, text)
     return figure

@@ -38,6 +38,7 @@ from hdc.schedules import Kind
 _DIFFERENCE = ("baseline", "pairs", "difference", "difference_low", "difference_high", "p", "p_holm", "mde")
 _FIELD = "receptive_field"
 SOURCES = ("study", "published", "offsets", "claims")
+_PUBLISHED = re.compile(r"(.+): (\d+(?:\.\d+)?)( unverified)?")
 _NAMED = 4  # rows that the sentence above the table lists by name; of more it says how many
 
 
@@ -56,7 +57,11 @@ class TableConfig:
         described: the columns of what is known without training, and of cost.
         correlate: described columns whose rank correlation with every measured column is shown.
         baseline: the row to compare with: a kind (plain, dilated, hdc) or a schedule's label, for the rows
-            with the same other keys; or a row's full label, for all rows.
+            with the same other keys; with some keys of the row, such as `2x6, net.layer=standard`, for the
+            rows in which the remaining keys are the same; or a row's full label, for all rows.
+        published: what a paper has for some rows, as `ROW: NUMBER`, or `ROW: NUMBER unverified` where it was
+            not read in a source; rows are named as a baseline is. It is shown beside the first column.
+        paper: the paper, and what its numbers are.
         format: terminal, markdown, csv or latex.
         out: the file to write; null prints.
     """
@@ -84,6 +89,8 @@ class TableConfig:
     )
     correlate: tuple[str, ...] = ()
     baseline: str = "plain"
+    published: tuple[str, ...] = ()
+    paper: str = ""
     format: str = "terminal"
     out: str | None = None
 
@@ -98,6 +105,9 @@ class TableConfig:
         for name in self.correlate:
             if name not in DESCRIBED:
                 raise InputError(f"correlate must be of {', '.join(DESCRIBED)}, got {name!r}")
+        for entry in self.published:
+            if not _PUBLISHED.fullmatch(entry):
+                raise InputError(f"published must be ROW: NUMBER, or ROW: NUMBER unverified, got {entry!r}")
 
 
 @dataclass(frozen=True)
@@ -156,7 +166,7 @@ class Table:
         """
         if named := self._named:
             return None if row is named else named
-        some = self._alike.get(row.others, [])
+        some = self._alike.get(self._free(row), [])
         if row in some:
             return None
         deep = [other for other in some if other.layers == row.layers] or some
@@ -169,12 +179,30 @@ class Table:
 
     @cached_property
     def _alike(self) -> dict[tuple[str, ...], list[Row]]:
-        """The rows of the baseline's kind or schedule, by their other keys."""
+        """The rows of the baseline's kind or schedule and keys, by the keys that it does not name."""
         alike: dict[tuple[str, ...], list[Row]] = {}
         for row in self.rows:
-            if self.config.baseline in (row.kind, row.schedule):
-                alike.setdefault(row.others, []).append(row)
+            if _matches(self.config.baseline, row):
+                alike.setdefault(self._free(row), []).append(row)
         return alike
+
+    def _free(self, row: Row) -> tuple[str, ...]:
+        """A row's other keys with their values, without the keys that the baseline names."""
+        _, *named = self.config.baseline.split(", ")
+        keys = {one.partition("=")[0] for one in named}
+        return tuple(other for other in row.others if other.partition("=")[0] not in keys)
+
+    @cached_property
+    def published(self) -> dict[str, tuple[float, str]]:
+        """What the paper has, as number and text, by the label of the row."""
+        found = {}
+        for entry in self.config.published:
+            match = _PUBLISHED.fullmatch(entry)
+            assert match is not None  # as checked
+            for row in self.rows:
+                if _matches(match[1], row):
+                    found[row.label] = float(match[2]), match[2] + (match[3] or "")
+        return found
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -201,6 +229,8 @@ class Table:
     def reference(self) -> str:
         """What the rows are compared with, in words; empty where there is no baseline."""
         labels = {other.schedule for row in self.rows if (other := self.baseline(row))}
+        if labels and ", " in self.config.baseline and not self._named:
+            return self.config.baseline
         if len(labels) > 1:
             return f"{self.config.baseline} of as many layers"
         return next(iter(labels), "")
@@ -225,7 +255,7 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     """
     rows = group(runs, [*config.measured, *config.described])
     known = dict.fromkeys((*get_args(Kind), *(name for row in rows for name in (row.schedule, row.label))))
-    if config.baseline not in known:
+    if config.baseline not in known and not any(_matches(config.baseline, row) for row in rows):
         raise InputError(unknown("baseline", config.baseline, known))
     finished = any(run.state == "done" for run in runs)
     measured = [
@@ -238,6 +268,12 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     ]
     dense = task_of(runs) == "dense"
     return Table(config, tuple(runs), rows, tuple(measured), config.described, dense, are_signals(runs))
+
+
+def _matches(baseline: str, row: Row) -> bool:
+    """Whether a row is of the kind or schedule that a baseline names, and has its keys."""
+    first, *named = baseline.split(", ")
+    return first in (row.kind, row.schedule) and {*named} <= {*row.others}
 
 
 def long_frame(table: Table) -> pl.DataFrame:
@@ -274,6 +310,8 @@ def document(table: Table) -> Document:
     measured, described, compared = table.measured, table.described, table.compared
     results = ((row.label, row.seeds, *map(row.text, measured)) for row in table.rows)
     block(f"{table.config.study}: test split", ("schedule", "seeds"), measured, results)
+    if table.published:
+        blocks.append(_published(table))
     if table.reference and compared:
         differences = (
             (row.label, *(_difference_cell(table, row, name) for name in compared))
@@ -286,6 +324,25 @@ def document(table: Table) -> Document:
     known = ((row.label, row.kind, *map(row.text, described)) for row in table.rows)
     block("the schedule itself, and its cost", ("schedule", "kind"), described, known)
     return Document(tuple(blocks), table.notes, long_frame(table), table.found)
+
+
+def _published(table: Table) -> Rows:
+    """The paper's numbers beside the first measured column, and the differences to the baseline of both."""
+    here = next(iter(table.compared), "")
+    body = []
+    for row in table.rows:
+        if row.label not in table.published:
+            continue
+        (value, text), baseline = table.published[row.label], table.baseline(row)
+        theirs, ours = "–", "–"
+        if baseline and baseline.label in table.published:
+            theirs = f"{value - table.published[baseline.label][0]:+.1f}"
+        if baseline and here:
+            ours = _difference_cell(table, row, here)
+        body.append((row.label, text, theirs, row.text(here) if here else "–", ours))
+    what = title(here, table.dense, table.signals) if here else "here"
+    head = ("schedule", "published", "difference", f"here: {what}", "difference")
+    return Rows(head, tuple(body), title=f"published beside measured; published: {table.config.paper}")
 
 
 def correlation(rows: Sequence[Row], predicted: str, measured: str, given: str | None = None) -> Correlation:
@@ -418,6 +475,11 @@ def _joined(items: Sequence[str]) -> str:
 
 def _notes(table: Table) -> Iterator[str]:
     yield f"mean ± half of the {CONFIDENCE:.0%} interval over seeds (Student's t); G is predicted"
+    if table.published:
+        yield (
+            "published and measured differ in data, width and length of training: compare the signs of the "
+            "differences, not the numbers; unverified: from memory, not read in a source"
+        )
     for name in table.config.measured:
         if name not in table.measured and name not in TableConfig.measured:
             yield f"no run has {name}"

@@ -28,6 +28,7 @@ from hdc.lab.data.dataset import Dataset, Split
 from hdc.lab.report import tables
 from hdc.lab.report.tables import TableConfig
 from hdc.layers import evaluation
+from hdc.networks import unet as unet_file
 
 CLASSES = 3
 
@@ -93,7 +94,7 @@ def filled(row: Row, **keywords: Any) -> Any:
         for leaf in jax.tree.leaves(
             nnx.state(model, nnx.BatchStat), is_leaf=lambda x: isinstance(x, nnx.Variable)
         ):
-            leaf.set_value(jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), jnp.float32))
+            leaf.set_value(jnp.asarray(rng.uniform(0.1, 0.2, leaf.shape), jnp.float32))
     return evaluation(model)
 
 
@@ -132,6 +133,72 @@ def context_module(module: str, stride: int, rates: list[int]) -> Callable:
     return computed
 
 
+def after(x: np.ndarray, norm: Any) -> np.ndarray:
+    """Normalised as in evaluation, and ReLU."""
+    scale = of(norm.scale) / np.sqrt(of(norm.var) + 1e-5)
+    return np.maximum((x - of(norm.mean)) * scale + of(norm.bias), 0)
+
+
+def normed(x: np.ndarray, block: Any, *, rate: int = 1, stride: int = 1) -> np.ndarray:
+    return after(conv(x, block.conv, rate, stride), block.norm)
+
+
+def unet(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y, kept = x, []
+    for one, two in model.down:
+        y = normed(normed(y, one), two)
+        kept.append(y)
+        y = reference.max_pool(y)
+    for block, rate in zip(model.bottleneck, (2, 1), strict=True):
+        y = normed(y, block, rate=rate)
+    for one, two in model.up:
+        fine = kept.pop()
+        y = normed(normed(np.concatenate([fine, reference.bilinear(y, fine.shape[1:3])], -1), one), two)
+    return y, conv(y, model.head)
+
+
+def summed(x: jax.Array) -> jax.Array:
+    """What max pooling may read."""
+    return x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
+
+
+def esp(x: np.ndarray, module: Any, stride: int, rates: list[int], fused: bool) -> np.ndarray:
+    reduced = conv(x, module.reduce, stride=stride)
+    maps = [conv(reduced, branch, rate) for branch, rate in zip(module.branches, rates, strict=True)]
+    if fused:
+        maps[1:] = np.cumsum(maps[1:], axis=0)
+    y = np.concatenate(maps, axis=-1)
+    return after(y if x.shape != y.shape else x + y, module.norm)
+
+
+def espnet(rates: list[int], fused: bool) -> Callable:
+    def smaller(x: np.ndarray) -> np.ndarray:
+        mean = np.full((3, 3, 1, 3), 1 / 9)
+        return reference.conv2d(x, mean, groups=3, strides=(2, 2), padding=((1, 1), (1, 1)))
+
+    def computed(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y = after(np.concatenate([normed(x, model.stem, stride=2), smaller(x)], -1), model.norms[0])
+        for number, level in enumerate(model.levels):
+            first = last = esp(y, level[0], 2, rates, fused)
+            for module in list(level)[1:]:
+                last = esp(last, module, 1, rates, fused)
+            beside = [smaller(smaller(x))] if number == 0 else []
+            y = after(np.concatenate([first, last, *beside], -1), model.norms[number + 1])
+        return y, reference.bilinear(conv(y, model.head), x.shape[1:3])
+
+    return computed
+
+
+def bn(ins: int, outs: int, taps: int = 9) -> int:
+    """Parameters of a convolution without bias and its normalisation."""
+    return taps * ins * outs + 2 * outs
+
+
+def in_esp(ins: int, outs: int, branches: int, taps: int) -> int:
+    share = outs // branches
+    return taps * ins * share + bn(share, outs)
+
+
 SEVEN = [1, 1, 2, 4, 8, 16, 1]
 FRONT = 3 * 3 * 3 * 4 + 4 + 2 * (9 * 4 * 4 + 4)
 SCORES = 4 * CLASSES + CLASSES
@@ -162,6 +229,37 @@ ROWS = {
         [1],
         context_module("none", 2, []),
         FRONT + SCORES,
+    ),
+    "unet": Row(
+        {"name": "unet", "width": 2, "levels": 2, "norm": "batch"},
+        [2, 1],
+        unet,
+        sum(bn(*pair) for pair in ((3, 2), (2, 2), (2, 4), (4, 4)))  # encoder
+        + bn(4, 8) + bn(8, 8)
+        + sum(bn(*pair) for pair in ((8 + 4, 4), (4, 4), (4 + 2, 2), (2, 2)))  # decoder
+        + 2 * CLASSES + CLASSES,
+        (8, 8, 3),
+        twin=((unet_file, "max_pool", summed),),
+    ),
+    "espnet": Row(
+        {"name": "espnet", "width_multiplier": 0.125, "modules": [1, 1]},
+        [1, 2, 3],
+        espnet([1, 2, 3], fused=True),
+        bn(3, 2) + 2 * (2 + 3)
+        + in_esp(2 + 3, 8, 3, 9) + in_esp(8, 8, 3, 1) + 2 * (2 * 8 + 3)
+        + in_esp(2 * 8 + 3, 16, 3, 9) + in_esp(16, 16, 3, 1) + 2 * (2 * 16)
+        + 2 * 16 * CLASSES + CLASSES,
+    ),
+    "espnet, without fusion": Row(
+        {"name": "espnet", "width_multiplier": 0.125, "modules": [0, 0], "fused": False},
+        [4, 1],
+        espnet([4, 1], fused=False),
+        bn(3, 2) + 2 * (2 + 3)
+        + in_esp(2 + 3, 8, 2, 9) + 2 * (2 * 8 + 3)
+        + in_esp(2 * 8 + 3, 16, 2, 9) + 2 * (2 * 16)
+        + 2 * 16 * CLASSES + CLASSES,
+        (24, 17, 3),
+        "regression",
     ),
 }  # fmt: skip
 
@@ -273,6 +371,26 @@ REFUSED = [
         "has no dilated layers, but the schedule",
     ),
     ("context_module", {"layer": "gi"}, [2], (9, 9, 3), "dense", "give net.identity=false for others"),
+    ("unet", {}, [1], (16, 8, 3), "classification", "net=unet gives one label per pixel"),
+    (
+        *("unet", {}, [1, 2], (30, 7, 3), "dense"),
+        "net=unet halves maps 3 times and takes sides that 8 divides, such as 24 x 8; the images are 30 x 7",
+    ),
+    ("unet", {"levels": 9}, [1], None, "dense", "net.levels must be between 1 and 8, got 9"),
+    ("espnet", {}, [1], (16, 8, 3), "classification", "net=espnet gives one label per pixel"),
+    (
+        "espnet",
+        {},
+        [1],
+        (16, 7, 3),
+        "dense",
+        "images of 16 x 7 are smaller than the network's output stride of 8",
+    ),
+    ("espnet", {"modules": [2]}, [1], None, "dense", "net.modules must be two numbers from 0 to 100"),
+    (
+        *("espnet", {"width_multiplier": 0.05}, [1, 2, 3, 4], (16, 16, 3), "dense"),
+        "a branch for each rate, but 4 rates for 3 channels: give fewer, such as schedule.repeat=1",
+    ),
 ]
 
 

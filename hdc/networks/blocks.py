@@ -75,6 +75,11 @@ def padded(
     )
 
 
+def scaled(width: int, multiplier: float) -> int:
+    """A published number of channels times the width multiplier, at least 1."""
+    return max(1, round(width * multiplier))
+
+
 def resized(x: Array, images: Array) -> Array:
     """Maps interpolated to the height and width of images: bilinear, corners not aligned."""
     if x.shape[1:3] == images.shape[1:3]:

@@ -34,7 +34,7 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         at = schedules.index(cell.row), places.index(cell.place)
         seen[at] = cell.reachable is not False
         means[at] = np.mean(cell.accuracies) if cell.accuracies else np.nan
-    figure, ((axis,),) = style.new(2.6 + 0.52 * len(places), 1.9 + 0.42 * len(schedules))
+    figure, ((axis,),) = style.new(max(6.4, 2.6 + 0.52 * len(places)), 1.9 + 0.42 * len(schedules))
     image = axis.imshow(100 * means, cmap="cividis", vmin=100 * control.chance, vmax=100, aspect="auto")
     for (row, column), mean in np.ndenumerate(means):
         if not seen[row, column]:
@@ -50,7 +50,8 @@ def offsets(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     axis.set_xticks(range(len(places)), [str(place) for place in places], fontsize=8)
     axis.set_yticks(range(len(schedules)), [style.literal(name) for name in schedules], fontsize=8)
     axis.set(xlabel=control.place, ylabel="schedule")
-    figure.colorbar(image, ax=axis, label="accuracy, %", ticks=np.linspace(100 * control.chance, 100, 3))
+    ticks = np.linspace(100 * control.chance, 100, 3)
+    figure.colorbar(image, ax=axis, label="accuracy, %", ticks=ticks, format="{x:g}")
     said = "not seen: no path of the built network leads to that offset"
     lacks = Patch(facecolor="0.4", edgecolor="0.75", hatch="////", label=said)
     style.legend(figure, 1, [lacks], size=8.5)

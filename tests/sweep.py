@@ -104,7 +104,7 @@ def broken_environment(folder: Path) -> dict[str, str]:
 def table(output: str) -> str:
     """The table that a launch printed, without the seconds."""
     printed = output[output.index("sweep: test split") :]
-    return re.sub(r" +(s/epoch|\d+\.\d+ ±\d+\.\d+) *$", "", printed, flags=re.MULTILINE)
+    return re.sub(r"( +(s/epoch|\d+\.\d+ ±\d+\.\d+))? *$", "", printed, flags=re.MULTILINE)
 
 
 def recovers(sweep: Sweep, folder: Path, clean: str, seed: int) -> int:

@@ -210,7 +210,7 @@ def test_without_the_package_its_table_is_printed_and_its_networks_are_named(tra
     assert out.stdout.splitlines()[-1] in printed and "lattice share" in out.stdout
     out = train(folder, "net=tower")
     assert (out.returncode, out.stderr.count("\n")) == (2, 1), out.stderr
-    assert "tower" in out.stderr and "context, lei2019" in out.stderr
+    assert "tower" in out.stderr and "context, " in out.stderr and ", lei2019, " in out.stderr
     run = records.load("mine", folder / "results")[0]
     from hdc.lab.trained import load
 

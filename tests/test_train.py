@@ -132,7 +132,7 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
         (["net.kernel_size=4"], "net.kernel_size=4 is even"),
         (["schedule.rate=[1]"], "unknown key 'schedule.rate'; did you mean schedule.rates?"),
         (["+foo=1"], "unknown key 'foo'"),
-        (["net=resnet"], "unknown net 'resnet'"),
+        (["net=mixer"], "unknown net 'mixer'"),
         (["data.name=terain"], "terain"),
         (["net.padding=VALID", "schedule.rates=[40]"], "leaves no pixel"),
         (["net=lei2019"], "one label per image"),

@@ -1,6 +1,4 @@
-"""Signals: WaveNet (van den Oord et al. 2016; arXiv:1609.03499), TCN (Bai et al. 2018; arXiv:1803.01271)."""
-
-from collections.abc import Sequence
+"""WaveNet (van den Oord et al. 2016; arXiv:1609.03499)."""
 
 from flax import nnx
 from jax import Array
@@ -49,22 +47,3 @@ class WaveNet(nnx.Module):
             x, skip = layer(x)
             total = skip if total is None else total + skip
         return self.last(nnx.relu(self.hidden(nnx.relu(total))))
-
-
-class TCN(nnx.Module):
-    """Args: `widths` of the residual blocks, whose rates double from one to the next."""
-
-    def __init__(self, widths: Sequence[int] = (25,) * 8, taps: int = 7, *, rngs: nnx.Rngs):
-        self.first, self.second, self.shortcuts = nnx.List(), nnx.List(), nnx.List()
-        ins = 1
-        for block, outs in enumerate(widths):
-            self.first.append(causal(ins, outs, taps, 2**block, rngs=rngs))
-            self.second.append(causal(outs, outs, taps, 2**block, rngs=rngs))
-            self.shortcuts.append(nnx.Linear(ins, outs, rngs=rngs) if ins != outs else None)
-            ins = outs
-
-    def __call__(self, x: Array) -> Array:
-        for first, second, shortcut in zip(self.first, self.second, self.shortcuts, strict=True):
-            y = nnx.relu(second(nnx.relu(first(x))))
-            x = nnx.relu(y + (x if shortcut is None else shortcut(x)))
-        return x

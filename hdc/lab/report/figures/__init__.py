@@ -12,6 +12,7 @@ from hdc.lab.report.figures.panels import panels
 from hdc.lab.report.figures.rows import differences, strata
 from hdc.lab.report.figures.scatter import pareto, prediction
 from hdc.lab.report.figures.style import save as save
+from hdc.lab.report.figures.tradeoff import tradeoff
 
 DRAWINGS: dict[str, Callable[[FigureConfig, Sequence[Run]], Figure]] = {
     "panels": panels,
@@ -21,4 +22,5 @@ DRAWINGS: dict[str, Callable[[FigureConfig, Sequence[Run]], Figure]] = {
     "offsets": offsets,
     "differences": differences,
     "strata": strata,
+    "tradeoff": tradeoff,
 }

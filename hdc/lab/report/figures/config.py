@@ -6,7 +6,7 @@ from hdc.errors import InputError, one_of
 from hdc.lab.report.tables import TableConfig
 
 FORMATS = ("png", "svg", "pdf")
-NAMES = ("panels", "errors", "prediction", "pareto", "offsets", "differences", "strata")
+NAMES = ("panels", "errors", "prediction", "pareto", "offsets", "differences", "strata", "tradeoff")
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,12 @@ class FigureConfig:
             predicts), `errors` (what each schedule sees, predicts and gets wrong, at one scale; for label
             maps), `prediction` (what is predicted against each measured gridding number), `pareto`
             (quality against gridding), `offsets` (schedules by offsets), `differences` (to the baseline, with
-            intervals), `strata` (IoU by the size of objects).
+            intervals), `strata` (IoU by the size of objects), `tradeoff` (quality against gridding beside the
+            baseline, each row named with its time).
         study, results: the study to draw, and the folder that holds the studies.
         seed: the seed whose maps and predictions `panels` shows; null is the first seed of each run.
         measured: the columns of `prediction` and `differences`, as split/metric; `pareto` takes the first
-            one that some run has. By default they include the measures of plugins.
+            one that some run has, `tradeoff` the first one. By default they include the measures of plugins.
         predicted: of `prediction`: `gridding` (G) or `predicted_ripple`.
         baseline: the row that `differences` compares with, as in a table.
         formats: png, svg or pdf.

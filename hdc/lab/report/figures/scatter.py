@@ -104,7 +104,7 @@ def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         f"Front: means that no other mean beats in both, whatever their intervals.{which}"
     )
     style.caption(figure, config, runs, text)
-    _label(axis, points, {i: style.row_name(rows[i]) for i in named})
+    label(axis, points, {i: style.row_name(rows[i]) for i in named})
     return figure
 
 
@@ -144,7 +144,7 @@ def _spearman(found: Correlation) -> str:
     return f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], n = {found.n}"
 
 
-def _label(axis: Axes, points: np.ndarray, names: dict[int, str]) -> None:
+def label(axis: Axes, points: np.ndarray, names: dict[int, str]) -> None:
     """Write each name near its point, with a line to it, where it covers no point and no other name."""
     figure = axis.get_figure()
     figure.draw_without_rendering()  # type: ignore[union-attr]  # places the axes

@@ -20,6 +20,7 @@ settings.register_profile("hdc", deadline=None, derandomize=True, max_examples=4
 settings.load_profile("hdc")
 
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # most of the time of most tests is compiling
 
 # Hydra closes all handlers when it sets logging up, and absl's then closes its stream: pytest's own.
 get_absl_handler().python_handler.close = lambda: None

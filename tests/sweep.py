@@ -1,4 +1,4 @@
-"""A sweep of 12 tiny runs through the command line, of which a third break, launched until all are done."""
+"""A sweep of 8 tiny runs through the command line, of which half break, launched until all are done."""
 
 import json
 import os
@@ -9,6 +9,9 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import forks
 
 from hdc.lab import records
 from hdc.lab.commands import compose as launch
@@ -26,7 +29,7 @@ RUNS = [
     "gridding.max_period=2",
     "schedule.repeat=1",
     "schedule.rates=[1],[2]",  # two shapes, so that two programs are compiled for all
-    f"seeds={','.join(f'[{seed}]' for seed in range(6))}",
+    f"seeds={','.join(f'[{seed}]' for seed in range(4))}",
     "name=sweep",
 ]
 KINDS = ["kill"] * 2 + ["raise", "nan"]
@@ -52,14 +55,13 @@ class Sweep:
     def launch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Launch the sweep and wait for its end."""
         overrides = [*RUNS, f"results={self.results}", *self.launcher, *arguments]
-        return subprocess.run(
-            [*self.where, sys.executable, "-m", "experiments.train", "-m", *overrides],
-            env={**os.environ, "COLUMNS": "250", **self.environment},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=280,
-        )
+        command = ["-m", "experiments.train", "-m", *overrides]
+        environment = {**os.environ, "COLUMNS": "250", **self.environment}
+        if not self.where:
+            return forks.run(command, cwd=ROOT, environment=environment)
+        options: dict[str, Any] = {"env": environment, "cwd": ROOT, "timeout": forks.SECONDS}
+        command = [*self.where, sys.executable, *command]
+        return subprocess.run(command, capture_output=True, text=True, **options)
 
     def runs(self) -> dict[str, records.RunFolder]:
         """The runs that are planned, by run_id."""
@@ -102,7 +104,7 @@ def broken_environment(folder: Path) -> dict[str, str]:
 def table(output: str) -> str:
     """The table that a launch printed, without the seconds."""
     printed = output[output.index("sweep: test split") :]
-    return re.sub(r" +(s/epoch|\d+\.\d+ ±\d+\.\d+) *$", "", printed, flags=re.MULTILINE)
+    return re.sub(r"( +(s/epoch|\d+\.\d+ ±\d+\.\d+))? *$", "", printed, flags=re.MULTILINE)
 
 
 def recovers(sweep: Sweep, folder: Path, clean: str, seed: int) -> int:
@@ -129,7 +131,7 @@ def recovers(sweep: Sweep, folder: Path, clean: str, seed: int) -> int:
         assert out.returncode != 0
         before = _untouched(before, sweep)
         states = Counter(run.state for run in sweep.runs().values())
-        if states["done"] + states["failed"] == 12:
+        if states["done"] + states["failed"] == 8:
             break
         assert launches <= KINDS.count("kill"), (states, out.stdout, out.stderr)
     assert out.returncode == 1

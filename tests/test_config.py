@@ -196,7 +196,7 @@ def test_the_ends_of_the_ranges_are_inside(place: str, value: Any) -> None:
         ({"schedule": {"rate": [1]}}, ["'schedule.rate'", "did you mean schedule.rates?"]),
         ({"optim": {"lr": 1}}, ["'optim.lr'", "optim.learning_rate"]),
         ({"results": "x"}, ["unknown key 'results'", "there are: data, net"]),
-        ({"net": {"name": "unet"}}, ["unknown network 'unet'", "there are: context, lei2019"]),
+        ({"net": {"name": "mixer"}}, ["unknown network 'mixer'", "there are: context, ", ", lei2019, "]),
         ({"optim": {"name": "adam"}}, ["unknown optimizer 'adam'", "did you mean adamw?"]),
         ({"net": {"hidden": 64}}, ["net.hidden has no effect with net=context"]),
         ({"net": {"layer": "separabel"}}, ["unknown layer", "did you mean separable?"]),

@@ -1,11 +1,10 @@
 """A package as `hdc new` writes it: its own test, its study, and what is refused."""
 
 import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
+import forks
 import pytest
 
 from hdc.lab.commands import new
@@ -20,14 +19,7 @@ def files(folder: Path) -> dict[str, str]:
 
 def program(folder: Path, *arguments: str, path: tuple[Path, ...] = (ROOT,)):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return forks.run(["-m", *arguments], cwd=folder, environment=environment)
 
 
 @pytest.fixture(scope="module")

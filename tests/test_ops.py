@@ -155,7 +155,7 @@ def test_forward_and_gradients_equal_the_loops(
     check(x, kernel, rng, name, rate=rate, groups=groups, strides=strides, padding=padding)
 
 
-@settings(max_examples=80)
+@settings(max_examples=60)
 @given(
     name=SOME_BACKEND,
     seed=st.integers(0, 2**32 - 1),
@@ -192,7 +192,7 @@ def test_bias_and_relu_and_separable_equal_the_loops(
     check_finished(x, kernels, rng, name, relu, **options)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     name=SOME_BACKEND,
     seed=st.integers(0, 2**32 - 1),

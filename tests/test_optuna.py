@@ -3,10 +3,9 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from flax import nnx
@@ -75,11 +74,8 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(tmp_path, capsys, 
     arguments = [*SEARCH, f"hydra.sweeper.n_trials={TRIALS}", "name=s"]
     # In the third run before it is done, and then between a run and what Optuna is told of it.
     for place in ("hdc.lab.records.live,Writer,done,3", "optuna,Study,tell,1"):
-        killed = subprocess.run(
-            [sys.executable, "tests/killed.py", place, "train", *arguments, f"results={tmp_path}/killed"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300},
-        )
+        command = ["tests/killed.py", place, "train", *arguments, f"results={tmp_path}/killed"]
+        killed = forks.run(command, cwd=ROOT, environment={**os.environ, "PYTHONPATH": str(ROOT)})
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     folder = tmp_path / "killed" / "s"
     states = [trial.state.name for trial in trials(folder)]

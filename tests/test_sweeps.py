@@ -65,7 +65,8 @@ def test_a_broken_sweep_recovers(tmp_path, clean, launcher, place):
 
 @pytest.mark.parametrize("place", ["ray, attached"], indirect=True)
 def test_a_sweep_goes_to_a_ray_that_runs(tmp_path, place):
-    settings = ["hydra/launcher=ray", f"hydra.launcher.address={ray_node.ADDRESS}", "results=here"]
+    data = ["data=offsets", "data.tile=16"]
+    settings = [*data, "hydra/launcher=ray", f"hydra.launcher.address={ray_node.ADDRESS}", "results=here"]
     out = start(place, *TINY, *settings, "schedule=plain,hdc", mark=tmp_path, cwd=tmp_path)
     stdout, stderr = out.communicate(timeout=200)
     assert out.returncode == 0, stderr

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -35,13 +36,7 @@ launch.register_schema()
 
 
 def command(module: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=600,
-    )
+    return forks.run(["-m", f"experiments.{module}", *arguments], cwd=cwd)
 
 
 def expand(*overrides: str, multirun: bool = False):
@@ -137,7 +132,7 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
         (["net.kernel_size=4"], "net.kernel_size=4 is even"),
         (["schedule.rate=[1]"], "unknown key 'schedule.rate'; did you mean schedule.rates?"),
         (["+foo=1"], "unknown key 'foo'"),
-        (["net=resnet"], "unknown net 'resnet'"),
+        (["net=mixer"], "unknown net 'mixer'"),
         (["data.name=terain"], "terain"),
         (["net.padding=VALID", "schedule.rates=[40]"], "leaves no pixel"),
         (["net=lei2019"], "one label per image"),

@@ -12,7 +12,7 @@ from functools import cache
 from itertools import count
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy  # which imports its parts when they are used: stats takes as long as JAX
 
 CONFIDENCE = 0.95
 ALPHA = 0.05  # two-sided
@@ -41,7 +41,7 @@ class Estimate:
         mean = float(np.mean(values))
         if n == 1:
             return cls(1, mean, math.nan)
-        quantile = float(special.stdtrit(n - 1, (1 + confidence) / 2))  # of Student's t
+        quantile = float(scipy.special.stdtrit(n - 1, (1 + confidence) / 2))  # of Student's t
         return cls(n, mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(n))
 
     @property
@@ -126,7 +126,7 @@ class Paired:
 
 def _sign_flip_p(values: np.ndarray) -> list[float]:
     """For each row, the p of the sign-flip test of its mean."""
-    test = stats.permutation_test(
+    test = scipy.stats.permutation_test(
         (values,),
         np.mean,
         permutation_type="samples",
@@ -157,9 +157,9 @@ def _detectable_by_signs(n: int, tests: int) -> float:
 @cache
 def _noncentrality(n: int, tests: int) -> float:
     """The noncentrality delta sqrt(n) / s that a paired t test of n pairs detects."""
-    critical = float(stats.t.isf(ALPHA / tests / 2, n - 1))
-    return optimize.root_scalar(
-        lambda value: stats.nct.sf(critical, n - 1, value) - POWER, bracket=(0, 10 * critical)
+    critical = float(scipy.stats.t.isf(ALPHA / tests / 2, n - 1))
+    return scipy.optimize.root_scalar(
+        lambda value: scipy.stats.nct.sf(critical, n - 1, value) - POWER, bracket=(0, 10 * critical)
     ).root
 
 
@@ -187,7 +187,7 @@ def p_below(values: Sequence[float], bound: float) -> float:
         return math.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.std(values, ddof=1) / math.sqrt(len(values))
-        return float(special.stdtr(len(values) - 1, np.divide(np.mean(values) - bound, error)))
+        return float(scipy.special.stdtr(len(values) - 1, np.divide(np.mean(values) - bound, error)))
 
 
 def omnibus_p(rows: Sequence[Sequence[float]]) -> float:
@@ -200,7 +200,7 @@ def omnibus_p(rows: Sequence[Sequence[float]]) -> float:
     data = np.array(rows, float)
     if min(data.shape) < 2 or not np.isfinite(data).all():
         return math.nan
-    test = stats.permutation_test(
+    test = scipy.stats.permutation_test(
         tuple(data),
         lambda *rows, axis: np.var([row.mean(axis=axis) for row in rows], axis=0),
         permutation_type="samples",
@@ -251,13 +251,13 @@ class Correlation:
         held, unknown = len(data) - 2, cls(len(x), math.nan, math.nan, math.nan, math.nan, len(data) - 2)
         if len(x) < 4 or min(map(np.ptp, data)) == 0 or not np.isfinite(data).all():
             return unknown
-        ranks = stats.rankdata(data, axis=-1)  # permuting the values only permutes the ranks
+        ranks = scipy.stats.rankdata(data, axis=-1)  # permuting the values only permutes the ranks
         if held:
             design = np.stack([np.ones(len(x)), ranks[2]], axis=1)
             ranks = ranks[:2] - (design @ np.linalg.lstsq(design, ranks[:2].T)[0]).T
             if np.abs(ranks).max(axis=1).min() < 1e-9:  # one ranks as what is held does
                 return unknown
-        test = stats.permutation_test(
+        test = scipy.stats.permutation_test(
             (ranks[0],),
             lambda x, axis: _pearson(x, ranks[1], axis),
             permutation_type="pairings",
@@ -281,7 +281,7 @@ class Correlation:
         rows = self.n - 3 - self.held
         if math.isnan(self.p) or rows < 1:
             return math.nan
-        quantiles = stats.norm.isf(ALPHA / tests / 2) + stats.norm.ppf(POWER)
+        quantiles = scipy.stats.norm.isf(ALPHA / tests / 2) + scipy.stats.norm.ppf(POWER)
         return float(np.tanh(1.03 * quantiles / math.sqrt(rows)))
 
 
@@ -294,7 +294,7 @@ def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray, axis: int = -1) ->
 
 def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
     """Pearson's correlation of the ranks; 0 where a resample is constant and so shows no relation."""
-    return _pearson(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis)
+    return _pearson(scipy.stats.rankdata(x, axis=axis), scipy.stats.rankdata(y, axis=axis), axis)
 
 
 def _pearson(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
@@ -313,8 +313,8 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray
     low, high = math.nan, math.nan
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            low, high = stats.bootstrap(
+            warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+            low, high = scipy.stats.bootstrap(
                 data,
                 statistic,
                 paired=True,

@@ -30,7 +30,7 @@ LAB = [
     ["data", "optimizers"],
     ["measures"],
     ["config"],
-    ["records", "checkpoints", "parts", "feed", "losses", "augment"],
+    ["records", "checkpoints", "parts", "prediction", "pretrained", "feed", "losses", "augment"],
     ["trained"],
     ["metrics", "training", "seen"],
     ["timing", "experiment", "report"],

@@ -645,7 +645,8 @@ def test_classes_that_are_not_trained_on_are_named(tmp_path, monkeypatch, capsys
     assert f"warning: {said}\n" in capsys.readouterr().out
     config = from_dict({"data": {"name": "npz", "path": "x.npz"}, "schedule": {"rates": [1], "repeat": 1}})
     found = experiment.data_of(config.data)
-    assert [one for one in experiment.warnings(config, found) if "training label" in one] == [f"data: {said}"]
+    warned = experiment.warnings(config, found, InputError("not analysed"))
+    assert [one for one in warned if "training label" in one] == [f"data: {said}"]
     trained_alike = Dataset("x", found.task, found.classes, found.test, found.test, found.test)
     assert trained_alike.untrained == []
     monkeypatch.setattr("hdc.lab.memory.limit", lambda: 64)

@@ -196,7 +196,7 @@ def as_a_slurm_step_of_two_tasks() -> None:
         program = [sys.executable, "-W", "error", "-c", "import test_devices; test_devices.in_a_cluster()"]
         tasks.append(subprocess.Popen(program, env=os.environ | step | task))
     try:
-        codes = [task.wait(200) for task in tasks]
+        codes = [task.wait(600) for task in tasks]
     finally:
         for task in tasks:
             task.kill()

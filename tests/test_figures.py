@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,12 @@ from scipy import stats
 from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.config import from_dict
-from hdc.lab.report import figures
+from hdc.lab.report import figures, tables
 from hdc.lab.report.figures import DRAWINGS, FigureConfig, config
 from hdc.lab.report.figures.scatter import front
+from hdc.lab.report.tables import TableConfig
+
+FINDINGS = Path(__file__).parents[1] / "experiments" / "findings"
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +301,30 @@ def test_names_in_the_pareto_figure_cover_neither_each_other_nor_a_point(schedul
     assert {text.get_text() for text in axis.texts} == labels
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert not any(box.contains(*at) for box in boxes for at in axis.transData.transform(points(axis)))
+
+
+def test_a_tradeoff_has_a_panel_for_each_baseline_and_names_what_changes_and_its_time():
+    runs = records.load("cures", FINDINGS)
+    asked = {"study": "cures", "baseline": "2x6, net.layer=standard", "measured": ("test/feature_ripple",)}
+    figure = figures.DRAWINGS["tradeoff"](FigureConfig(**asked), runs)
+    columns = ("test/mean_iou", "test/feature_ripple", "train/seconds")
+    table = tables.build(TableConfig(study="cures", measured=columns), runs)
+    rows = {row.label: row for row in table.rows}
+    for axis, data in zip(figure.axes, ("terrain", "coast"), strict=True):
+        assert axis.get_title() == data
+        mine = [row for row in table.rows if f"data.name={data}" in row.others]
+        means = [[100 * row.estimate(columns[0]).mean, row.estimate(columns[1]).mean] for row in mine]
+        np.testing.assert_allclose(points(axis)[:, ::-1], means)
+        standard = rows[f"2x6, data.name={data}, net.layer=standard"]
+        wanted = {"2x6"}
+        for row in mine:
+            what = row.schedule if row.schedule != "2x6" else row.keys["net.layer"]
+            times = np.mean(list(row.values[columns[2]].values())) / standard.estimate(columns[2]).mean
+            wanted |= {f"{what} ×{times:.1f}"} if row is not standard else set()
+        assert {text.get_text() for text in axis.texts} == wanted
+    assert "n = 8 seeds" in figure.get_suptitle()
+    with pytest.raises(InputError, match="no row that can be compared with '2x6'"):
+        figures.DRAWINGS["tradeoff"](FigureConfig(**asked | {"baseline": "2x6"}), runs[:2])
 
 
 def test_differences_are_paired_by_seed_and_in_percentage_points(schedules):

@@ -28,6 +28,7 @@ from hdc.lab.data.dataset import Dataset, Split
 from hdc.lab.report import tables
 from hdc.lab.report.tables import TableConfig
 from hdc.layers import evaluation
+from hdc.networks import ASPP
 from hdc.networks import unet as unet_file
 
 CLASSES = 3
@@ -91,10 +92,9 @@ def filled(row: Row, **keywords: Any) -> Any:
     model = reference.filled(lambda: made(row), **keywords)
     if not keywords:
         rng = np.random.default_rng(1)
-        for leaf in jax.tree.leaves(
-            nnx.state(model, nnx.BatchStat), is_leaf=lambda x: isinstance(x, nnx.Variable)
-        ):
-            leaf.set_value(jnp.asarray(rng.uniform(0.1, 0.2, leaf.shape), jnp.float32))
+        for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.BatchStat)):
+            moved = rng.uniform(0.5, 1.5, leaf.shape) if path[-1] == "var" else rng.normal(0, 0.1, leaf.shape)
+            leaf.set_value(jnp.asarray(moved, jnp.float32))
     return evaluation(model)
 
 
@@ -133,13 +133,17 @@ def context_module(module: str, stride: int, rates: list[int]) -> Callable:
     return computed
 
 
-def after(x: np.ndarray, norm: Any) -> np.ndarray:
-    """Normalised as in evaluation, and ReLU."""
-    scale = of(norm.scale) / np.sqrt(of(norm.var) + 1e-5)
-    return np.maximum((x - of(norm.mean)) * scale + of(norm.bias), 0)
+def norm(x: np.ndarray, layer: Any) -> np.ndarray:
+    """Batch normalisation by running statistics."""
+    return (x - of(layer.mean)) / np.sqrt(of(layer.var) + 1e-5) * of(layer.scale) + of(layer.bias)
 
 
-def normed(x: np.ndarray, block: Any, *, rate: int = 1, stride: int = 1) -> np.ndarray:
+def after(x: np.ndarray, layer: Any) -> np.ndarray:
+    """Normalised, and ReLU."""
+    return np.maximum(norm(x, layer), 0)
+
+
+def normed(x: np.ndarray, block: Any, rate: int = 1, stride: int = 1) -> np.ndarray:
     return after(conv(x, block.conv, rate, stride), block.norm)
 
 
@@ -199,10 +203,137 @@ def in_esp(ins: int, outs: int, branches: int, taps: int) -> int:
     return taps * ins * share + bn(share, outs)
 
 
+# --- residual networks ---
+
+
+def residual(x: np.ndarray, block: Any, rates: list[int], stride: int) -> np.ndarray:
+    """A basic block or a bottleneck; takes its rates from the front of the list."""
+    y = x
+    if hasattr(block, "conv3"):
+        y = np.maximum(norm(conv(y, block.conv1), block.bn1), 0)
+        y = np.maximum(norm(conv(y, block.conv2, rates.pop(0), stride), block.bn2), 0)
+        y = norm(conv(y, block.conv3), block.bn3)
+    else:
+        y = np.maximum(norm(conv(y, block.conv1, rates.pop(0), stride), block.bn1), 0)
+        y = norm(conv(y, block.conv2, rates.pop(0)), block.bn2)
+    if block.downsample is not None:
+        shortcut, its_norm = block.downsample
+        x = norm(conv(x, shortcut, stride=stride), its_norm)
+    return np.maximum(x + y, 0)
+
+
+def encoded(model: Any, x: np.ndarray, rates: list[int], strides: tuple[int, ...]) -> list[np.ndarray]:
+    """The last map of each stage of a residual network with the small stem."""
+    y, maps = np.maximum(norm(conv(x, model.conv1), model.bn1), 0), []
+    early = [1] * 2 * sum(len(getattr(model, f"layer{stage}")) for stage in (1, 2))
+    late = [*rates]
+    for stage, stride in enumerate(strides, 1):
+        for number, block in enumerate(getattr(model, f"layer{stage}")):
+            y = residual(y, block, early if stage < 3 else late, stride if number == 0 else 1)
+        maps.append(y)
+    assert not late
+    return maps
+
+
+def linear(x: np.ndarray, layer: Any) -> np.ndarray:
+    return x @ of(layer.kernel) + of(layer.bias)
+
+
+def resnet(rates: list[int], strides: tuple[int, ...], whole: bool = False) -> Callable:
+    def computed(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y = encoded(model, x, rates, strides)[-1]
+        if whole:
+            return y, linear(y.mean(axis=(1, 2)), model.fc)
+        return y, reference.bilinear(linear(y, model.fc), x.shape[1:3])
+
+    return computed
+
+
+def pyramid(x: np.ndarray, aspp: Any, rates: list[int]) -> np.ndarray:
+    maps = [normed(x, branch, rate) for branch, rate in zip(aspp.branches, [1, *rates], strict=True)]
+    whole = normed(x.mean(axis=(1, 2), keepdims=True), aspp.image)
+    return normed(np.concatenate([*maps, np.broadcast_to(whole, maps[0].shape)], axis=-1), aspp.project)
+
+
+def head(kind: str, rates: list[int], strides: tuple[int, ...], aspp: list[int]) -> Callable:
+    def computed(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first, *_, y = encoded(model.backbone, x, rates, strides)
+        match kind:
+            case "fcn":
+                y = normed(y, model.last)
+            case "deeplabv3":
+                y = normed(pyramid(y, model.aspp, aspp), model.last)
+            case "deeplabv3plus":
+                fine = reference.bilinear(pyramid(y, model.aspp, aspp), first.shape[1:3])
+                y = np.concatenate([fine, normed(first, model.low)], axis=-1)
+                for layer in model.decoder:
+                    y = normed(y, layer)
+            case "duc":
+                y = sum(conv(y, branch, rate) for branch, rate in zip(model.branches, aspp, strict=True))
+                logits = np.zeros((*x.shape[:3], CLASSES))
+                for place in np.ndindex(*x.shape[:3]):
+                    image, row, column = place
+                    cell = y[image, row // 2, column // 2].reshape(2, 2, CLASSES)
+                    logits[place] = cell[row % 2, column % 2]
+                return y, logits
+        return y, reference.bilinear(conv(y, model.classes), x.shape[1:3])
+
+    return computed
+
+
+def drn(rates: list[int]) -> Callable:
+    def computed(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y, late, levels = normed(x, model.stem), [*rates], list(model.levels)
+        for _, count, stride in DRN_LEVELS[:4]:
+            for number in range(count):
+                block, step = levels.pop(0), stride if number == 0 else 1
+                y = normed(y, block, 1, step) if hasattr(block, "norm") else residual(y, block, [1, 1], step)
+        for block in levels:
+            y = normed(y, block, late.pop(0)) if hasattr(block, "norm") else residual(y, block, late, 1)
+        assert not late
+        return y, reference.bilinear(linear(y, model.fc), x.shape[1:3])
+
+    return computed
+
+
+def block_parameters(ins: int, width: int, bottleneck: bool) -> int:
+    """Without biases, two values for each normalised channel."""
+    outs = 4 * width if bottleneck else width
+    kernels = ins * width + 9 * width**2 + width * outs if bottleneck else 9 * (ins * width + width**2)
+    norms = 2 * (2 * width + outs) if bottleneck else 4 * width
+    return kernels + norms
+
+
+def residual_parameters(
+    widths: list[int], counts: list[int], strides: tuple[int, ...], stem: int, bottleneck: bool = False
+) -> int:
+    """Of stages behind `stem` channels: blocks, and a shortcut where a stage changes stride or channels."""
+    total, ins = 0, stem
+    for width, count, stride in zip(widths, counts, strides, strict=True):
+        outs = 4 * width if bottleneck else width
+        if stride > 1 or ins != outs:
+            total += ins * outs + 2 * outs
+        for _ in range(count):
+            total += block_parameters(ins, width, bottleneck)
+            ins = outs
+    return total
+
+
+EIGHT, NINE = [1, 2, 1, 2, 2, 3, 1, 2], [1, 2, 1, 2, 1, 2, 1, 3, 2]
+TWOS, FOURTH = [2, 2, 2, 2], (1, 2, 1, 1)
+SMALL = {"stem": "small", "output_stride": 2, "width_multiplier": 1 / 16}  # 4, 8, 16 and 32 channels
+STEM = 9 * 3 * 4 + 2 * 4
+ENCODER = STEM + residual_parameters([4, 8, 16, 32], TWOS, FOURTH, 4)
+PYRAMID = 2 * bn(32, 16, 1) + 2 * bn(32, 16) + bn(4 * 16, 16, 1)
+
 SEVEN = [1, 1, 2, 4, 8, 16, 1]
 FRONT = 3 * 3 * 3 * 4 + 4 + 2 * (9 * 4 * 4 + 4)
 SCORES = 4 * CLASSES + CLASSES
 WIDE = [CLASSES * times for times in (1, 2, 2, 4, 8, 16, 32, 32)]
+
+DRN_C, DRN_D = [1, 2, 1, 2, 2, 3, 1, 2, 2, 1, 1, 1], [1, 2, 1, 2, 2, 3, 1, 2, 2, 1]
+DRN_LEVELS = [(4, 1, 1), (8, 1, 2), (16, 2, 2), (32, 2, 2), (64, 2, 1), (128, 2, 1)]  # width, blocks, stride
+WITHOUT_IMAGE = ((ASPP, "summary", lambda pyramid, x: jnp.zeros_like(pyramid.branches[0](x))),)
 
 ROWS = {
     "context_module": Row(
@@ -260,6 +391,72 @@ ROWS = {
         + 2 * 16 * CLASSES + CLASSES,
         (24, 17, 3),
         "regression",
+    ),
+    "resnet": Row(
+        {"name": "resnet", **SMALL},
+        EIGHT,
+        resnet(EIGHT, FOURTH),
+        ENCODER + 32 * CLASSES + CLASSES,
+        (9, 10, 3),
+    ),
+    "resnet, bottlenecks": Row(
+        {"name": "resnet", "depth": 50, **SMALL, "width_multiplier": 1 / 32},
+        NINE,
+        resnet(NINE, FOURTH, whole=True),
+        9 * 3 * 2 + 4
+        + residual_parameters([2, 4, 8, 16], [3, 4, 6, 3], FOURTH, 2, bottleneck=True)
+        + 64 * CLASSES + CLASSES,
+        (7, 6, 3),
+        "classification",
+    ),
+    "fcn": Row(
+        {"name": "fcn", **SMALL},
+        EIGHT,
+        head("fcn", EIGHT, FOURTH, []),
+        ENCODER + bn(32, 8) + 8 * CLASSES + CLASSES,
+        (9, 10, 3),
+    ),
+    "deeplabv3": Row(
+        {"name": "deeplabv3", **SMALL, "aspp_rates": [2, 3]},
+        EIGHT,
+        head("deeplabv3", EIGHT, FOURTH, [2, 3]),
+        ENCODER + PYRAMID + bn(16, 16) + 16 * CLASSES + CLASSES,
+        (9, 10, 3),
+        twin=WITHOUT_IMAGE,
+    ),
+    "deeplabv3plus": Row(
+        {"name": "deeplabv3plus", **SMALL, "aspp_rates": [2, 3]},
+        EIGHT,
+        head("deeplabv3plus", EIGHT, FOURTH, [2, 3]),
+        ENCODER + PYRAMID + bn(4, 3, 1) + bn(19, 16)
+        + bn(16, 16) + 16 * CLASSES + CLASSES,
+        (9, 10, 3),
+        twin=WITHOUT_IMAGE,
+    ),
+    "duc": Row(
+        {"name": "duc", **SMALL, "aspp_rates": [2, 3]},
+        EIGHT,
+        head("duc", EIGHT, FOURTH, [2, 3]),
+        ENCODER + 2 * (9 * 32 * 4 * CLASSES + 4 * CLASSES),
+        (9, 10, 3),
+    ),
+    "drn": Row(
+        {"name": "drn", "width_multiplier": 1 / 4},
+        DRN_C,
+        drn(DRN_C),
+        49 * 3 * 4 + 8
+        + residual_parameters(*zip(*DRN_LEVELS, strict=True), 4)
+        + 4 * bn(128, 128) + 128 * CLASSES + CLASSES,
+        (17, 18, 3),
+    ),
+    "drn, variant D": Row(
+        {"name": "drn", "variant": "D", "depth": 22, "width_multiplier": 1 / 4},
+        DRN_D,
+        drn(DRN_D),
+        49 * 3 * 4 + 8 + bn(4, 4) + bn(4, 8)
+        + residual_parameters(*zip(*DRN_LEVELS[2:], strict=True), 8)
+        + 2 * bn(128, 128) + 128 * CLASSES + CLASSES,
+        (17, 18, 3),
     ),
 }  # fmt: skip
 
@@ -322,13 +519,23 @@ def test_it_trains_to_a_table_and_is_loaded_again(name, tmp_path, monkeypatch) -
     assert run.state == "done"
     assert run.info["network"]["parameters"] == row.parameters
     assert len(tables.build(TableConfig(study="mine"), [run]).rows) == 1
-    assert trained.load(run)(images).shape == (6, *row.shape[:2], CLASSES)
+    assert trained.load(run)(images).shape[-1] == CLASSES
 
 
-@pytest.mark.parametrize("kind", registry_names("layer"))
-def test_every_kind_of_layer_fits(row, kind) -> None:
+# Networks that share their dilated layers' code take every kind in one of them.
+KINDS = [
+    (name, kind)
+    for name in ROWS
+    for kind in registry_names("layer")
+    if kind == "separable" or name in ("context_module", "unet", "espnet", "resnet")
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+def test_every_kind_of_layer_fits(name, kind) -> None:
+    row = ROWS[name]
     logits = nnx.eval_shape(lambda: made(row, layer=kind, **dict(row.others))(jnp.zeros((1, *row.shape))))
-    assert logits.shape == (1, *row.shape[:2], CLASSES)
+    assert logits.shape == ((1, CLASSES) if row.task == "classification" else (1, *row.shape[:2], CLASSES))
 
 
 REFUSED = [
@@ -391,6 +598,19 @@ REFUSED = [
         *("espnet", {"width_multiplier": 0.05}, [1, 2, 3, 4], (16, 16, 3), "dense"),
         "a branch for each rate, but 4 rates for 3 channels: give fewer, such as schedule.repeat=1",
     ),
+    (
+        *("resnet", {}, [1, 2, 5], (9, 9, 3), "dense"),
+        "takes 8 rates, one for each dilated layer, but the schedule 1-2-5 has 3: give 8, such as "
+        "schedule.repeat=1 'schedule.rates=[1,2,2,2,2,4,4,4]'",
+    ),
+    ("resnet", {"output_stride": 12}, [1], None, "dense", "net.output_stride=12 is not possible with stem="),
+    ("resnet", {"depth": 19}, [1], None, "dense", "net.depth must be one of 18, 34, 50, 101, 152, got 19"),
+    ("resnet", {"output_stride": 16, "layer": "gi"}, [2] * 8, (9, 9, 3), "dense", "gi takes strides of 1"),
+    ("resnet", {}, [1] * 8, (9, 7, 3), "dense", "images of 9 x 7 are smaller than the network's output"),
+    ("deeplabv3", {"aspp_rates": [0]}, [1], None, "dense", "net.aspp_rates must be numbers of at least 1"),
+    ("deeplabv3", {}, [1] * 8, (9, 9, 3), "classification", "net=deeplabv3 gives one label per pixel"),
+    ("drn", {"depth": 18}, [1], None, "dense", "net.variant=C with depth=18 does not exist: there are A"),
+    ("drn", {}, [1], (9, 9, 3), "dense", "DRN-C-26 takes 12 rates, one for each dilated layer"),
 ]
 
 

@@ -39,7 +39,7 @@ def test_a_stack_sees_what_stem_and_schedule_multiplied_do(rates, net):
     taps = net.get("kernel_size", 3)
     counts = np.convolve(reference.path_counts(rates, taps), np.ones(3))
     paths = PathCounts.of(counts, (-(len(counts) // 2),))
-    found = seen.numbers(network(rates, **net), IMAGE)["seen"]
+    found = seen.numbers(seen.analysed(network(rates, **net), IMAGE))["seen"]
     assert found["size"] == [len(counts)] * 2
     assert found["origin"] == [paths.origin[0]] * 2
     assert found["coverage"] == [paths.coverage] * 2
@@ -58,7 +58,7 @@ def test_mixed_maps_are_recorded_as_json_has_them():
 @pytest.mark.parametrize(("rates", "index"), [([1, 2, 5, 1, 2, 5], 0.0013), ([2, 2, 2, 2, 3, 5], 0.0142)])
 def test_shortcuts_are_counted(rates, index):
     """Along an axis, a 3x3 layer adds up three pixels of three rows each, and its shortcut one pixel."""
-    found = seen.numbers(network(rates, residual=True), IMAGE)["seen"]
+    found = seen.numbers(seen.analysed(network(rates, residual=True), IMAGE))["seen"]
     spectrum = []
     for q in range(2, max(rates) + 1):
         for m in range(1, q):
@@ -72,12 +72,14 @@ def test_shortcuts_are_counted(rates, index):
 
 
 def test_a_classifier_is_seen_at_its_last_maps():
-    dense, pooled = (seen.numbers(network([1, 2], task), IMAGE) for task in ("dense", "classification"))
+    dense, pooled = (
+        seen.numbers(seen.analysed(network([1, 2], task), IMAGE)) for task in ("dense", "classification")
+    )
     assert dense == pooled
 
 
 def test_a_model_that_cannot_be_analysed_has_a_reason_of_one_line():
-    found = seen.numbers(nnx.Embed(3, 4, rngs=nnx.Rngs(0)), IMAGE)
+    found = seen.numbers(seen.analysed(nnx.Embed(3, 4, rngs=nnx.Rngs(0)), IMAGE))
     assert found["seen"] is None
     assert found["unseen"] and "\n" not in found["unseen"]
 
@@ -101,7 +103,7 @@ def test_records_get_the_numbers_and_nothing_else_changes(tmp_path, capsys):
         records.load("old", tmp_path)[:2], before, ([1] * 6, [2] * 6), strict=False
     ):
         network_now = run.info["network"]
-        expected = seen.numbers(network(rates, residual=True), IMAGE)
+        expected = seen.numbers(seen.analysed(network(rates, residual=True), IMAGE))
         assert network_now == values["network"] | expected
         assert read_json(run.folder / "run.json") == values | {"network": network_now}
     assert read_json(runs[2].folder / "run.json") == before[2]

@@ -15,11 +15,12 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from hdc.errors import InputError
-from hdc.lab import experiment, records
+from hdc.lab import experiment, records, seen
 from hdc.lab.commands import compose as launch
 from hdc.lab.commands import train
 from hdc.lab.commands.main import main
 from hdc.lab.config import from_dict
+from hdc.lab.training import Trainer
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -230,8 +231,10 @@ def test_a_papers_study_is_found_by_the_name_that_is_typed(tmp_path, capsys):
 
 def test_a_rate_larger_than_the_map_is_a_warning_that_names_the_share():
     config = from_dict({"schedule": {"rates": [64], "repeat": 1}})
-    said = experiment.warnings(config, experiment.data_of(config.data))
-    assert said[0].startswith("schedule.rates: rate 64 is not smaller than the 64 x 64 map, 89% of its taps")
+    dataset = experiment.data_of(config.data)
+    found = seen.analysed(Trainer(config, dataset).abstract, dataset.image_shape)
+    said = experiment.warnings(config, dataset, found)
+    assert said[0].startswith("blocks.0.conv: rate 64 is not smaller than the 64 x 64 map, 89% of its taps")
     assert "gridding.max_period=8" in said[1]
 
 

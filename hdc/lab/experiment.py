@@ -34,10 +34,11 @@ from hdc.lab import metrics, parts, records, seen, signals, trained
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.config import Config, PartConfig
 from hdc.lab.data.dataset import QUALITY, Dataset, some
+from hdc.lab.prediction import predicted_ripple
 from hdc.lab.training import NonFiniteLoss, Snapshot, Trainer
 from hdc.ops import backends, native_build
 from hdc.ops.backends import Served
-from hdc.schedules import padding_share
+from hdc.receptive import Analysis
 
 log = logging.getLogger("hdc")
 
@@ -89,14 +90,19 @@ def run(
             return say(f"skipped: failed before ({error}); --retry-failed tries again")
     dataset = data_of(config.data)
     record.refuse_other_data(dataset.fingerprint)
-    for warning in warnings(config, dataset):
-        say(warning, "warning: ")
     trainer = Trainer(config, dataset)
+    found = seen.analysed(trainer.abstract, dataset.image_shape)
+    for warning in warnings(config, dataset, found):
+        say(warning, "warning: ")
+    say(seen.sentence(found, predicted_ripple(config, dataset.image_shape)))
     if trainer.streamed:
         say(trainer.streamed)
+    if trainer.pretrained is not None:
+        record.refuse_other_weights(trainer.pretrained.sha256)
+        say(str(trainer.pretrained))
     with signals.deferred() as asked:
         try:
-            with record.start(_about(trainer)) as writer:
+            with record.start(_about(trainer, found)) as writer:
 
                 def give_up() -> None:
                     console.show_cursor()  # which the progress bar hides
@@ -304,32 +310,33 @@ def data_of(config: PartConfig) -> Dataset:
     return parts.dataset(config)
 
 
-def warnings(config: Config, dataset: Dataset) -> list[str]:
-    """One line for each setting that is allowed but probably not intended."""
-    *sides, _ = dataset.image_shape
+def warnings(config: Config, dataset: Dataset, found: Analysis | InputError) -> list[str]:
+    """One line for each setting that is allowed but probably not intended; `found` is of the network."""
     kind = dataset.kind
-    found = [
+    lines = [
         f"data: {count} of the {len(dataset.splits[split])} {split} {kind} are {earlier} {kind}, too: they "
         "are not held out"
         for (split, earlier), count in dataset.repeated.items()
     ]
     if never := dataset.untrained:
-        found.append(
+        lines.append(
             f"data: no training label is of these classes, which occur in other splits: {some(never)}"
         )
-    for rate in sorted(set(config.schedule.rates)):
-        if getattr(config.net, "padding", "SAME") == "SAME" and rate >= min(sides):
-            share = padding_share(rate, config.net.kernel_size, sides)
-            found.append(
-                f"schedule.rates: rate {rate} is not smaller than the {' x '.join(map(str, sides))} map, "
-                f"{share:.0%} of its taps fall into the padding"
-            )
+    wide = {}  # by rate, since most layers of a network have the same ones
+    for layer in () if isinstance(found, InputError) else found.layers:
+        if max(layer.rate) >= min(layer.input_map) and layer.padding_share:
+            wide.setdefault((max(layer.rate), layer.input_map), layer)
+    for (rate, sides), layer in sorted(wide.items()):
+        lines.append(
+            f"{layer.name}: rate {rate} is not smaller than the {' x '.join(map(str, sides))} map, "
+            f"{layer.padding_share:.0%} of its taps fall into the padding"
+        )
     if max(config.schedule.rates) > config.gridding.max_period:
-        found.append(
+        lines.append(
             f"schedule.rates: rate {max(config.schedule.rates)} can ripple with periods above "
             f"gridding.max_period={config.gridding.max_period}, which are not measured"
         )
-    return found
+    return lines
 
 
 @cache
@@ -359,7 +366,7 @@ def spread(length: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))
 
 
-def _about(trainer: Trainer) -> dict[str, Any]:
+def _about(trainer: Trainer, found: Analysis | InputError) -> dict[str, Any]:
     dataset = trainer.dataset
     device, layout = jax.devices()[0], trainer.layout(len(trainer.config.seeds))
     return {
@@ -367,7 +374,8 @@ def _about(trainer: Trainer) -> dict[str, Any]:
             "parameters": cost.count_parameters(trainer.abstract),
             "flops_per_image": trainer.cost.flops,
             "bytes_per_image": trainer.cost.bytes,
-            **seen.numbers(trainer.abstract, dataset.image_shape),
+            **seen.numbers(found),
+            **({} if trainer.pretrained is None else {"weights": trainer.pretrained.about}),
         },
         "data": {
             **dataset.about,

@@ -18,12 +18,40 @@ from hdc.receptive import Analysis
 from hdc.registry import inputs
 
 
-def numbers(model: nnx.Module, image_shape: Sequence[int]) -> dict[str, Any]:
-    """What the middle pixel of a model's last feature maps sees, in the form that `run.json` keeps.
+def analysed(model: nnx.Module, image_shape: Sequence[int]) -> Analysis | InputError:
+    """What the middle pixel of a model's last feature maps sees, or the reason why that is not known.
 
     Args:
         model: values or shapes; only the operations count.
         image_shape: height, width and channels, or length and channels.
+    """
+    try:
+        return gridding.analyse_features(model, (1, *image_shape))
+    except InputError as error:
+        return error
+
+
+def sentence(found: Analysis | InputError, ripple: float | None) -> str:
+    """What a run says of it when it starts; `ripple` is the predicted one in dB, if it is known."""
+    if isinstance(found, InputError):
+        return f"what the network sees is not known: {' '.join(str(found).split())}"
+    axes = range(len(found.paths.size))
+    *others, widest = (f"{length:,}" for length in found.paths.size)
+    unit = "pixels" if others else "steps"
+    share = min(found.paths.axis_coverage(axis) for axis in axes)
+    holes = "without holes" if share == 1 else f"{100 * (1 - share):.1f} % of them holes along an axis"
+    words = [f"sees {' x '.join([*others, widest])} {unit}, {holes}"]
+    if found.output_stride is not None:
+        words.append(f"output stride {' x '.join(map(str, dict.fromkeys(found.output_stride)))}")
+    if ripple is not None:
+        words.append(f"predicted ripple {ripple:.1f} dB")
+    if found.couplings:
+        words.append("beside summaries of the whole map")
+    return "; ".join(words)
+
+
+def numbers(found: Analysis | InputError) -> dict[str, Any]:
+    """What `analysed` found, in the form that `run.json` keeps.
 
     Returns:
         Under `seen` the numbers below, or null, and then the reason under `unseen`, where the model cannot be
@@ -33,21 +61,22 @@ def numbers(model: nnx.Module, image_shape: Sequence[int]) -> dict[str, Any]:
         - `origin`: its first pixel, per axis, relative to the image pixel that the output pixel stands for;
         - `coverage`: per axis, the share of positions at which anything is seen;
         - `gridding` and `frequency`: the gridding index G and where its peak is, null where G is 0;
-        - `row`: which pixels of its own row the output pixel sees, as `[first, last]` offsets to the right.
+        - `row`: which pixels of its own row the output pixel sees, as `[first, last]` offsets to the right;
+        - `output_stride`: input pixels from one output pixel to the next, per axis; null where that is not
+            known, and missing in older records.
     """
-    try:
-        analysis = gridding.analyse_features(model, (1, *image_shape))
-    except InputError as error:
-        return {"seen": None, "unseen": " ".join(str(error).split())}
-    paths = analysis.paths
-    origin = [start - place for start, place in zip(paths.origin, _place(analysis), strict=True)]
+    if isinstance(found, InputError):
+        return {"seen": None, "unseen": " ".join(str(found).split())}
+    paths, stride = found.paths, found.output_stride
+    origin = [start - place for start, place in zip(paths.origin, _place(found), strict=True)]
     seen = {
         "size": list(paths.size),
         "origin": origin,
         "coverage": [paths.axis_coverage(axis) for axis in range(len(paths.size))],
-        "gridding": analysis.gridding.index,
-        "frequency": analysis.gridding.frequency,
+        "gridding": found.gridding.index,
+        "frequency": found.gridding.frequency,
         "row": _row(paths.seen, origin),
+        "output_stride": None if stride is None else [float(one) for one in stride],
     }
     return {"seen": seen}
 
@@ -95,7 +124,7 @@ def _of_run(run: Run) -> dict[str, Any]:
     images = inputs(about["image_shape"], len(about["classes"]), about["task"])
     config = again(run.config)
     model = nnx.eval_shape(lambda: evaluation(parts.network(config, images, rngs=nnx.Rngs(0))))
-    return numbers(model, about["image_shape"])
+    return numbers(analysed(model, about["image_shape"]))
 
 
 def _place(analysis: Analysis) -> tuple[int, ...]:

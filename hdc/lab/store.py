@@ -228,26 +228,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         OSError: if it cannot be read.
         InputError: if it is damaged, or was not written here.
     """
-    _check_regular(path)
-    with path.open("rb") as file, ThreadPoolExecutor() as pool:
-        length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
-        try:
-            if length > size - 8:
-                raise ValueError("it has no header of safetensors, or ends within it")
-            header = parse_json(file.read(length))
-            noted = header.pop("__metadata__", {}).get(_ABOUT)
-            content = np.empty(size - 8 - length, np.uint8)
-
-            def fill(start: int) -> int:
-                return os.preadv(file.fileno(), [content[start : start + _PIECE].data], 8 + length + start)
-
-            if sum(pool.map(fill, range(0, content.size, _PIECE))) != content.size:
-                raise ValueError("it ends too early")
-            arrays = {name: _array(content, tensor) for name, tensor in header.items()}
-            if sum(array.nbytes for array in arrays.values()) != content.size:
-                raise ValueError("its arrays are not all that it holds")
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read: {line(error)}") from None
+    arrays, metadata = read_tensors(path)
+    noted = metadata.get(_ABOUT)
     if noted is None:
         raise InputError(f"{path} was not written by hdc: its header has no {_ABOUT!r}")
     try:
@@ -260,6 +242,37 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     if not whole:
         raise InputError(f"{path} is damaged: its content is not what was written")
     return arrays, about
+
+
+def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
+    """The arrays of any safetensors file, and the metadata of its header.
+
+    Raises:
+        OSError: if it cannot be read.
+        InputError: if it is not such a file, or its header does not fit its content.
+    """
+    _check_regular(path)
+    with path.open("rb") as file, ThreadPoolExecutor() as pool:
+        length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
+        try:
+            if length > size - 8:
+                raise ValueError("it has no header of safetensors, or ends within it")
+            header = parse_json(file.read(length))
+            metadata = header.pop("__metadata__", {})
+            content = np.empty(size - 8 - length, np.uint8)
+
+            def fill(start: int) -> int:
+                return os.preadv(file.fileno(), [content[start : start + _PIECE].data], 8 + length + start)
+
+            if sum(pool.map(fill, range(0, content.size, _PIECE))) != content.size:
+                raise ValueError("it ends too early")
+            arrays = {name: _array(content, tensor) for name, tensor in header.items()}
+            if sum(array.nbytes for array in arrays.values()) != content.size:
+                raise ValueError("its arrays are not all that it holds")
+            metadata.get(_ABOUT)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path} cannot be read: {line(error)}") from None
+    return arrays, metadata
 
 
 def _array(content: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:

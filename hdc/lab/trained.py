@@ -14,7 +14,7 @@ from jax import Array
 from jax.core import Tracer
 
 from hdc.errors import InputError
-from hdc.lab import parts
+from hdc.lab import parts, pretrained
 from hdc.lab.config import Config, again, from_record
 from hdc.lab.data.dataset import TYPES, Dataset
 from hdc.lab.data.stream import Rows, blocks, kept
@@ -55,6 +55,21 @@ def normaliser(images: np.ndarray | Rows) -> Normaliser:
     mean = np.array([np.average(values, weights=count) for count in counts])
     variance = [np.average((values - m) ** 2, weights=count) for m, count in zip(mean, counts, strict=True)]
     return Normaliser(mean.astype(np.float32), (1 / np.sqrt(np.maximum(variance, 1.0))).astype(np.float32))
+
+
+def imagenet(images: np.ndarray | Rows) -> Normaliser:
+    """Scales colour images as those that published weights were trained with; fractions are from 0 to 1.
+
+    Raises:
+        InputError: for images of another number of channels.
+    """
+    if images.shape[-1] != len(pretrained.MEAN):
+        raise InputError(
+            f"net.weights is for images of 3 channels, red, green and blue; these have {images.shape[-1]}"
+        )
+    largest = 1 if images.dtype == np.float32 else np.iinfo(images.dtype).max
+    mean, deviation = (np.array(one) * largest for one in (pretrained.MEAN, pretrained.DEVIATION))
+    return Normaliser(mean.astype(np.float32), (1 / deviation).astype(np.float32))
 
 
 def _counts(images: np.ndarray | Rows, values: int) -> list[list[int]]:

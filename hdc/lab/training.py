@@ -14,13 +14,13 @@ from jax import Array, lax
 
 from hdc import cost, ops
 from hdc.errors import InputError
-from hdc.lab import devices, feed, parts
+from hdc.lab import devices, feed, parts, pretrained
 from hdc.lab.augment import augment_of, window
 from hdc.lab.config import Config
 from hdc.lab.data.dataset import IGNORE, Dataset
 from hdc.lab.data.stream import blocks
 from hdc.lab.losses import loss_of
-from hdc.lab.trained import normaliser
+from hdc.lab.trained import imagenet, normaliser
 from hdc.layers import crop, evaluation
 from hdc.registry import Images, Signals, inputs
 
@@ -118,8 +118,9 @@ class Trainer:
         abstract: the model in evaluation mode, with shapes in place of values.
         graph: its graph definition, to merge with an epoch's state.
         cost: the cost of one image's forward pass.
-        normalise: turns images into the network's input, by the training split's channel means and
-            standard deviations.
+        pretrained: the weights that every network starts from; None if it starts at random.
+        normalise: turns images into the network's input, by the channel means and standard deviations of the
+            training split, or of ImageNet where there are pretrained weights.
         steps_per_epoch: full batches in the training split. Each epoch shuffles the images and leaves out
             those that do not fill a batch.
 
@@ -139,7 +140,9 @@ class Trainer:
                 f"of {dataset.name}"
             )
         self._images = inputs(dataset.image_shape, len(dataset.classes), dataset.task)
-        self.normalise = normaliser(dataset.train.images)
+        weights = getattr(config.net, "weights", None)
+        self.pretrained = None if weights is None else pretrained.load(weights)
+        self.normalise = (normaliser if self.pretrained is None else imagenet)(dataset.train.images)
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.
         self.abstract = nnx.eval_shape(lambda: evaluation(self._model(0)))
         self.graph = nnx.graphdef(self.abstract)
@@ -153,7 +156,10 @@ class Trainer:
         self._programs: dict[int, _Programs] = {}  # by how many seeds they train
 
     def _model(self, seed: int) -> nnx.Module:
-        return parts.network(self.config, self._images, rngs=nnx.Rngs(params=seed, dropout=seed + 1))
+        model = parts.network(self.config, self._images, rngs=nnx.Rngs(params=seed, dropout=seed + 1))
+        if self.pretrained is not None:
+            self.pretrained.into(model)
+        return model
 
     def start(self, seed: int) -> nnx.State:
         """The state of a seed's network before its first step, in evaluation, to merge with `graph`."""

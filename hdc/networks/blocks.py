@@ -44,6 +44,33 @@ class Block(nnx.Module):
         return nnx.relu(y)
 
 
+class ConvNorm(nnx.Module):
+    """A convolution without bias, batch normalisation, ReLU.
+
+    Args:
+        conv: a layer that maps `[b, h, w, c]` to `[b, h', w', features]`.
+        features: channels out.
+        rngs: of the normalisation.
+    """
+
+    def __init__(self, conv: nnx.Module, features: int, *, rngs: nnx.Rngs):
+        self.conv: Any = conv
+        self.norm = batch_norm(features, rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return nnx.relu(self.norm(self.conv(x)))
+
+
+def scaled(width: int, multiplier: float) -> int:
+    """A published number of channels times the width multiplier, at least 1."""
+    return max(1, round(width * multiplier))
+
+
+def batch_norm(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """Batch normalisation with PyTorch's momentum: running statistics move by a tenth in each step."""
+    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, rngs=rngs)
+
+
 def _norm(name: str, features: int, rngs: nnx.Rngs) -> nnx.Module | None:
     match name:
         case "none":
@@ -73,11 +100,6 @@ def padded(
         **{"strides": stride, "padding": (sides, sides), "use_bias": use_bias},
         rngs=rngs,
     )
-
-
-def scaled(width: int, multiplier: float) -> int:
-    """A published number of channels times the width multiplier, at least 1."""
-    return max(1, round(width * multiplier))
 
 
 def resized(x: Array, images: Array) -> Array:

@@ -145,13 +145,22 @@ class RunFolder:
 
     def refuse_other_data(self, fingerprint: str) -> None:
         """InputError where the run was started on images or labels with another `Dataset.fingerprint`."""
+        self._refuse_other(fingerprint, "data of fingerprint", "data", "fingerprint")
+
+    def refuse_other_weights(self, sha256: str) -> None:
+        """InputError where the run was started from another file of weights."""
+        self._refuse_other(sha256, "weights of SHA-256", "network", "weights", "sha256")
+
+    def _refuse_other(self, now: str, what: str, *keys: str) -> None:
         if not (self.folder / "run.json").exists():
             return
-        before = check_info(self.folder / "run.json", read_json(self.folder / "run.json")).get("data", {})
-        if before.get("fingerprint", fingerprint) != fingerprint:
+        before: Any = check_info(self.folder / "run.json", read_json(self.folder / "run.json"))
+        for key in keys:
+            before = before.get(key, {})
+        if before not in ({}, now):
             raise InputError(
-                f"{self.folder / 'run.json'} was made with data of fingerprint {before['fingerprint']}, "
-                f"now it is {fingerprint}: restore the data, or give another name="
+                f"{self.folder / 'run.json'} was made with {what} {before}, now it is {now}: restore the "
+                f"{what.split()[0]}, or give another name="
             )
 
     def start(self, about: Mapping[str, Any]) -> "Writer":

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hdc.lab.prediction import predicted_ripple
 from hdc.lab.records.run import Run
-from hdc.ripple import STEM, predict
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,26 @@ def seen(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     return next((found for run in runs if (found := run.info.get("network", {}).get("seen"))), None)
 
 
-def _seen(of: Callable[[Mapping[str, Any]], float]) -> Callable[[Sequence[Run]], float | None]:
+def _seen(of: Callable[[Mapping[str, Any]], float | None]) -> Callable[[Sequence[Run]], float | None]:
     return lambda runs: None if (found := seen(runs)) is None else of(found)
 
 
 def _predicted_ripple(runs: Sequence[Run]) -> float | None:
-    """What `hdc.ripple` says of `net=context`, over the measured periods; None of other networks."""
-    config, shape = runs[0].config, runs[0].info.get("data", {}).get("image_shape")
-    net, schedule = config.net, config.dilation
-    if net.name != "context" or shape is None:
-        return None
-    layers = [STEM, *((schedule.kernel_size, rate) for rate in schedule.layer_rates)]
-    longest = max(2, min(config.gridding.max_period, min(shape[:-1]) // 4))
-    return predict(layers, width=net.width, channels=shape[-1], residual=net.residual, max_period=longest).db
+    shape = runs[0].info.get("data", {}).get("image_shape")
+    return None if shape is None else predicted_ripple(runs[0].config, shape)
 
 
-NETWORK = ("network_coverage", "network_gridding")  # what `hdc.lab.seen` records
+def _stride(found: Mapping[str, Any]) -> float | None:
+    strides = found.get("output_stride")
+    return None if strides is None else max(strides)
+
+
+NETWORK = (
+    "network_field",
+    "network_coverage",
+    "network_gridding",
+    "output_stride",
+)  # what `hdc.lab.seen` records
 DESCRIBED = {
     "receptive_field": Column("field px", 0, of=lambda runs: runs[0].config.dilation.receptive_field),
     "coverage": Column("coverage %", 0, of=lambda runs: 100 * runs[0].config.dilation.coverage),
@@ -66,6 +70,8 @@ DESCRIBED = {
     "gridding": Column("G", 3, of=lambda runs: runs[0].config.dilation.gridding.index),
     "lattice_share": Column("lattice %", 0, of=lambda runs: 100 * runs[0].config.dilation.lattice_share),
     "predicted_ripple": Column("predicted ripple dB", 1, of=_predicted_ripple),
+    "network_field": Column("field of the network px", 0, of=_seen(lambda found: max(found["size"]))),
+    "output_stride": Column("output stride", 0, of=_seen(_stride)),
     "network_coverage": Column(
         "coverage of the network %", 0, of=_seen(lambda found: 100 * min(found["coverage"]))
     ),

@@ -28,6 +28,7 @@ from hdc.lab.report.tables.columns import (
     difference_text,
     is_plugin,
     name_and_unit,
+    seen,
     title,
 )
 from hdc.lab.report.tables.rendering import FORMATS, Document
@@ -267,7 +268,11 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
         name for name in (rows[0].values if rows else ()) if is_plugin(name) and name not in config.measured
     ]
     dense = task_of(runs) == "dense"
-    return Table(config, tuple(runs), rows, tuple(measured), config.described, dense, are_signals(runs))
+    described = config.described
+    strided = any((one := seen(row.runs)) and max(one.get("output_stride") or [1]) > 1 for row in rows)
+    if strided and described == TableConfig.described:
+        described = ("network_field", "output_stride", *described)  # the schedule is in pixels of a small map
+    return Table(config, tuple(runs), rows, tuple(measured), described, dense, are_signals(runs))
 
 
 def _matches(baseline: str, row: Row) -> bool:

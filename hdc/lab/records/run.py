@@ -177,9 +177,18 @@ _SEEN = _group(
 )
 
 
+def _is_stride(value: Any) -> bool:
+    """One number per axis, or null where there is none; older records have no such key."""
+    return value is None or _list(_number(int | float, 0))(value)
+
+
 def _is_network(value: Any) -> bool:
     """Counts by name, and what the network sees, see `hdc.lab.seen`."""
-    own = {"seen": lambda value: value is None or _SEEN(value), "unseen": _text}
+    own = {
+        "seen": lambda value: value is None or (_SEEN(value) and _is_stride(value.get("output_stride"))),
+        "unseen": _text,
+        "weights": _group(_anything, file=_text, sha256=_text),
+    }
     return isinstance(value, Mapping) and all(own.get(name, _COUNT)(one) for name, one in value.items())
 
 

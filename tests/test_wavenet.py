@@ -1,5 +1,7 @@
 """`net=wavenet` against NumPy in double precision: what it computes, sees and costs; even kernel sizes."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,14 @@ from hdc.registry import Signals
 from hdc.schedules import DilationSchedule
 
 WIDTH, CHANNELS, CLASSES = 4, 2, 3
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    """The programs run once: compiling them fast matters more."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def made(rates=(1, 2, 5), task="dense", kernel_size=2, causal=True) -> Wavenet:

@@ -14,6 +14,7 @@ from hdc.errors import InputError
 from hdc.lab import experiment, parts, pretrained, records, trained
 from hdc.lab.config import from_dict
 from hdc.lab.data.dataset import Dataset, Split
+from hdc.lab.store import to_safetensors
 from hdc.lab.training import Trainer
 from hdc.layers import evaluation
 from hdc.networks import FCN, DeepLabV3, ResNet, resnet
@@ -189,6 +190,8 @@ def test_a_residual_networks_weights_go_into_the_backbone(file) -> None:
 def test_what_does_not_fit_is_one_line_before_training(file, tmp_path) -> None:
     text = tmp_path / "old.pth"
     text.write_bytes(b"PK\x03\x04 a pickle")
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(to_safetensors({"bn1.mean": np.zeros(3, np.float32)}, {"seed": 0}))
     lacking = {
         name: array for name, array in pretrained.load(file).arrays.items() if "layer4.1.bn2" not in name
     }
@@ -197,7 +200,9 @@ def test_what_does_not_fit_is_one_line_before_training(file, tmp_path) -> None:
     cases = [
         ({"weights": file, "width_multiplier": 1 / 16}, dataset(), "is of another network, depth or width"),
         ({"weights": str(tmp_path / "nowhere")}, dataset(), "nowhere cannot be read"),
-        ({"weights": str(text)}, dataset(), "a file of PyTorch becomes one by: python -c"),
+        ({"weights": str(tmp_path)}, dataset(), "net.weights must be a safetensors file"),
+        ({"weights": str(own)}, dataset(), "is a network that hdc trained: hdc.lab.trained.load reads it"),
+        ({"weights": str(text)}, dataset(), "PyTorch's own files are converted by: python -c"),
         (
             {"weights": str(tmp_path / "lacking.safetensors")},
             dataset(),

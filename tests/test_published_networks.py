@@ -607,7 +607,7 @@ REFUSED = [
     ("resnet", {"depth": 19}, [1], None, "dense", "net.depth must be one of 18, 34, 50, 101, 152, got 19"),
     ("resnet", {"output_stride": 16, "layer": "gi"}, [2] * 8, (9, 9, 3), "dense", "gi takes strides of 1"),
     ("resnet", {}, [1] * 8, (9, 7, 3), "dense", "images of 9 x 7 are smaller than the network's output"),
-    ("deeplabv3", {"aspp_rates": [0]}, [1], None, "dense", "net.aspp_rates must be numbers of at least 1"),
+    ("deeplabv3", {"aspp_rates": [0]}, [1], None, "dense", "net.aspp_rates must be one or more numbers of"),
     ("deeplabv3", {}, [1] * 8, (9, 9, 3), "classification", "net=deeplabv3 gives one label per pixel"),
     ("drn", {"depth": 18}, [1], None, "dense", "net.variant=C with depth=18 does not exist: there are A"),
     ("drn", {}, [1], (9, 9, 3), "dense", "DRN-C-26 takes 12 rates, one for each dilated layer"),

@@ -51,7 +51,7 @@ def test_a_stack_sees_what_stem_and_schedule_multiplied_do(rates, net):
 
 def test_mixed_maps_are_recorded_as_json_has_them():
     with layer("gi"):
-        found = seen.numbers(network([3, 3]), IMAGE)
+        found = seen.numbers(seen.analysed(network([3, 3]), IMAGE))
     assert json.loads(json.dumps(found)) == found
 
 

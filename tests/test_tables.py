@@ -668,6 +668,23 @@ def test_a_key_that_only_some_runs_have_is_none_in_the_others(tmp_path):
     assert [row.seeds for row in rows.group(runs, [])] == ["2", "1", "1"]
 
 
+def test_a_default_of_one_part_is_none_of_another(tmp_path):
+    changes = [{}, {"name": "unet", "depth": 2}, {"name": "unet"}]
+    runs = growing(tmp_path, changes, {1: ["net.depth"]})
+    assert [name[1:] for name in names.names(runs)] == [("net.name=context",), *[("net.name=unet",)] * 2]
+    assert [one["net.depth"] for one in names.settings(runs)] == ["none", "2", "2"]
+
+
+def test_a_network_that_sees_more_than_its_schedule_says_how_much(tmp_path):
+    (run,) = growing(tmp_path, [{}])
+    field = run.config.dilation.receptive_field
+    seen = {"coverage": [1.0, 1.0], "gridding": 0.1}
+    for size, stride, shown in ((2, [1.0], False), (3, [1.0], True), (3, None, False)):
+        found = {**seen, "size": [field + size] * 2} | ({} if stride is None else {"output_stride": stride})
+        run.info["network"] = {"seen": found}
+        assert ("network_field" in tables.build(TableConfig(), [run]).described) == shown
+
+
 def plugin_study(tmp_path, metrics):
     runs = records.plan(
         tmp_path / "tiny", [synthetic.configuration(kind, [0, 1, 2]) for kind in synthetic.RATES]

@@ -41,7 +41,10 @@ class InteractedConv(nnx.Module):
     ):
         self.conv = Conv(in_features, features, kernel_size, use_bias=use_bias, rngs=rngs, **geometry)
         if max(self.conv.strides) > 1:
-            raise InputError(f"net.layer=gi takes strides of 1, got {self.conv.strides}")
+            raise InputError(
+                f"net.layer=gi takes strides of 1, got {self.conv.strides}: choose a net.output_stride at "
+                "which no dilated layer has a stride, such as 8 of a ResNet"
+            )
         if self.conv.padding == "CAUSAL":
             raise InputError("net.layer=gi mixes neighbours on both sides, which causal padding rules out")
         self.matrix = nnx.Param(jnp.eye(math.prod(self.conv.rate)))

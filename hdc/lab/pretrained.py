@@ -26,7 +26,7 @@ import numpy as np
 from flax import nnx
 
 from hdc.errors import InputError
-from hdc.lab.store import line, read_tensors
+from hdc.lab.store import read_tensors
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's images from 0 to 1, red, green and blue: what these weights were trained with."""
@@ -117,15 +117,21 @@ def load(path: str) -> Pretrained:
         status = Path(path).stat()
         return _load(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
-        raise InputError(f"net.weights={path} cannot be read: {line(error)}") from None
+        raise InputError(f"net.weights={path} cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=1)
 def _load(path: str, size: int, changed: int) -> Pretrained:
     try:
-        arrays, _ = read_tensors(Path(path))
+        arrays, metadata = read_tensors(Path(path))
     except InputError as error:
-        raise InputError(f"net.weights: {error}; a file of PyTorch becomes one by: {_CONVERT}") from None
+        how = f"; PyTorch's own files are converted by: {_CONVERT}" if Path(path).is_file() else ""
+        raise InputError(f"net.weights must be a safetensors file: {error}{how}") from None
+    if "hdc" in metadata:
+        raise InputError(
+            f"net.weights={path} is a network that hdc trained: hdc.lab.trained.load reads it; net.weights "
+            "takes files of torchvision or timm"
+        )
     with Path(path).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Pretrained(path, {name: array.astype(np.float32) for name, array in arrays.items()}, digest)

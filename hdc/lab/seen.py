@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from hdc import gridding
+from hdc.advice import share
 from hdc.errors import InputError
 from hdc.lab import parts, records
 from hdc.lab.config import again
@@ -35,11 +36,10 @@ def sentence(found: Analysis | InputError, ripple: float | None) -> str:
     """What a run says of it when it starts; `ripple` is the predicted one in dB, if it is known."""
     if isinstance(found, InputError):
         return f"what the network sees is not known: {' '.join(str(found).split())}"
-    axes = range(len(found.paths.size))
     *others, widest = (f"{length:,}" for length in found.paths.size)
     unit = "pixels" if others else "steps"
-    share = min(found.paths.axis_coverage(axis) for axis in axes)
-    holes = "without holes" if share == 1 else f"{100 * (1 - share):.1f} % of them holes along an axis"
+    unseen = 1 - found.paths.coverage
+    holes = f"of which {share(unseen)} are holes" if unseen else "without holes"
     words = [f"sees {' x '.join([*others, widest])} {unit}, {holes}"]
     if found.output_stride is not None:
         words.append(f"output stride {' x '.join(map(str, dict.fromkeys(found.output_stride)))}")

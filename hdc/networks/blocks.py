@@ -124,5 +124,5 @@ def per_pixel(network: str, images: Images) -> None:
     if images.task == "classification":
         raise InputError(
             f"net={network} gives one label per pixel and the data has one per image: "
-            "use net=context, or labels per pixel such as data=terrain"
+            "use a network that classifies, such as net=context or resnet"
         )

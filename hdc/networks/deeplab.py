@@ -31,7 +31,9 @@ class DeepLabOptions(ResnetOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.aspp_rates or min(self.aspp_rates) < 1:
-            raise InputError(f"aspp_rates must be numbers of at least 1, got {list(self.aspp_rates)}")
+            raise InputError(
+                f"aspp_rates must be one or more numbers of at least 1, got {list(self.aspp_rates)}"
+            )
 
 
 class ASPP(nnx.Module):

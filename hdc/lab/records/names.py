@@ -34,18 +34,29 @@ def varying(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
 def settings(runs: Sequence[Run]) -> list[dict[str, str]]:
     """For each run: the configuration as text by dotted key, the same keys for all.
 
-    Records of another version, or of a plugin, have other keys. A run that lacks a key had its default if
-    another run's record says that its own value is the default; else the value is "none".
+    Records of another version, or of a plugin, have other keys. A run that lacks a key had its default if the
+    record of another run with the same part says that its own value is the default; else the value is "none".
     """
     flat = [{key: plain(value) for key, value in flatten(run.config.to_dict()).items()} for run in runs]
     if any(values.get("net.layer", "standard") != "standard" for values in flat):
         for values in flat:  # then the first version's word for one of the layers is no key of its own
             if values.pop("net.separable", "false") == "true":
                 values["net.layer"] = "separable"
-    absent = {key: "none" for values in flat for key in values}
+    defaults: dict[tuple[str, str], str] = {}  # by part and key: another part may have the same key
     for run, values in zip(runs, flat, strict=True):
-        absent |= {key: values[key] for key in getattr(run, "defaults", ()) if key in values}
-    return [absent | values for values in flat]
+        for key in getattr(run, "defaults", ()):
+            if key in values:
+                defaults[_part(key, values), key] = values[key]
+    keys = dict.fromkeys(key for values in flat for key in values)
+    return [
+        {key: values.get(key, defaults.get((_part(key, values), key), "none")) for key in keys}
+        for values in flat
+    ]
+
+
+def _part(key: str, values: Mapping[str, str]) -> str:
+    """The part that a key is an option of, by name; empty for keys of ours."""
+    return values.get(f"{key.partition('.')[0]}.name", "")
 
 
 def _varying(settled: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:

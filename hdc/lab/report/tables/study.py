@@ -2,10 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
+from typing import Any, get_args
 
 import polars as pl
 
@@ -269,7 +269,7 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     ]
     dense = task_of(runs) == "dense"
     described = config.described
-    strided = any((one := seen(row.runs)) and max(one.get("output_stride") or [1]) > 1 for row in rows)
+    strided = any((one := seen(row.runs)) and _is_wider(row, one) for row in rows)
     if strided and described == TableConfig.described:
         described = ("network_field", "output_stride", *described)  # the schedule is in pixels of a small map
     return Table(config, tuple(runs), rows, tuple(measured), described, dense, are_signals(runs))
@@ -279,6 +279,11 @@ def _matches(baseline: str, row: Row) -> bool:
     """Whether a row is of the kind or schedule that a baseline names, and has its keys."""
     first, *named = baseline.split(", ")
     return first in (row.kind, row.schedule) and {*named} <= {*row.others}
+
+
+def _is_wider(row: Row, found: Mapping[str, Any]) -> bool:
+    """Whether a network sees more than its schedule and a stem do; older records do not say."""
+    return "output_stride" in found and max(found["size"]) > row.runs[0].config.dilation.receptive_field + 2
 
 
 def long_frame(table: Table) -> pl.DataFrame:

@@ -99,11 +99,11 @@ def test_other_names_go_to_tensorflow_datasets(data_dir: Path, monkeypatch, caps
     [
         (
             ["data", "prepare", "cifar10", "--from", "x"],
-            "--from is for mnist, mnist10k, fashion_mnist, scenes, not for cifar10",
+            "--from is for mnist, mnist10k, fashion_mnist, scenes, sequential, not for cifar10",
         ),
         (
             ["data", "prepare", "terrain", "--from", "x"],
-            "--from is for mnist, mnist10k, fashion_mnist, scenes, not for terrain",
+            "--from is for mnist, mnist10k, fashion_mnist, scenes, sequential, not for terrain",
         ),
         (["data", "prepare", "cifar1"], "no data set 'cifar1', did you mean"),
         (["data", "prepare", "mnist", "--from", "no/such/folder"], "has neither train-images-idx3-ubyte"),

@@ -17,7 +17,7 @@ outputs = [output for cell in notebook.cells for output in cell.get("outputs", [
 print(sum("image/png" in output.get("data", {}) for output in outputs))
 print(any(sys.argv[3] in str(output) for output in outputs))
 """
-SHOWN = {"explore": ("6", "paired by seed"), "claims": ("23", "exponential growth")}  # pictures, and words
+SHOWN = {"explore": ("6", "paired by seed"), "claims": ("24", "exponential growth")}  # pictures, and words
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

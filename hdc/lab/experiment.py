@@ -327,9 +327,10 @@ def warnings(config: Config, dataset: Dataset, found: Analysis | InputError) -> 
         if max(layer.rate) >= min(layer.input_map) and layer.padding_share:
             wide.setdefault((max(layer.rate), layer.input_map), layer)
     for (rate, sides), layer in sorted(wide.items()):
+        name, sides = layer.name.removeprefix("model."), " x ".join(map(str, sides))
         lines.append(
-            f"{layer.name}: rate {rate} is not smaller than the {' x '.join(map(str, sides))} map, "
-            f"{layer.padding_share:.0%} of its taps fall into the padding"
+            f"{name}: rate {rate} is not smaller than the {sides} map, {layer.padding_share:.0%} of its taps "
+            "fall into the padding"
         )
     if max(config.schedule.rates) > config.gridding.max_period:
         lines.append(

@@ -178,7 +178,6 @@ def test_a_residual_networks_weights_go_into_the_backbone(file) -> None:
     )
     before = np.asarray(model.aspp.project.conv.kernel[...])
     one = pretrained.load(file)
-    one.left.clear()
     one.into(model)
     np.testing.assert_array_equal(
         as_torch(model.backbone)["layer4.1.conv2.weight"], one.arrays["layer4.1.conv2.weight"]

@@ -443,6 +443,19 @@ def test_a_key_that_is_added_renames_no_run_and_counts_where_it_is_not_the_defau
     assert from_record(other.record()).run_id == other.run_id
 
 
+def test_weights_of_another_packages_network_are_its_own(for_a_while):
+    @dataclass(frozen=True)
+    class Weighed:
+        weights: str = "light"
+
+    @registry.network("mine", Weighed)
+    def mine(options, schedule, images, *, rngs): ...
+
+    assert parts.weights_file(from_dict({"net": {"name": "mine"}})) is None
+    ours = from_dict({"net": {"name": "fcn", "weights": "FILE"}})
+    assert parts.weights_file(ours) == "FILE"
+
+
 def test_an_option_that_is_added_to_one_of_our_networks_renames_no_run(for_a_while):
     before = from_dict({})
     part = registry.find("network", "context")

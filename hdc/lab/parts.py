@@ -63,6 +63,12 @@ def network(config: Config, images: Images | Signals, *, rngs: nnx.Rngs) -> nnx.
         return _made("net", config.net, nnx.Module, "a Flax NNX module", config.dilation, images, rngs=rngs)
 
 
+def weights_file(config: Config) -> str | None:
+    """The file of published weights that one of our networks starts from; not an option of a plugin."""
+    ours = configuration.registered("net", config.net.name).origin is None
+    return getattr(config.net, "weights", None) if ours else None
+
+
 def optimizer(chosen: PartConfig, steps: int) -> optax.GradientTransformation:
     """The optax transformation that `config.optim` names, for a run of `steps` steps.
 

@@ -115,13 +115,13 @@ def load(path: str) -> Pretrained:
     """
     try:
         status = Path(path).stat()
-        return _load(path, status.st_size, status.st_mtime_ns)
+        return Pretrained(path, *_load(path, status.st_size, status.st_mtime_ns))
     except OSError as error:
         raise InputError(f"net.weights={path} cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=1)
-def _load(path: str, size: int, changed: int) -> Pretrained:
+def _load(path: str, size: int, changed: int) -> tuple[dict[str, np.ndarray], str]:
     try:
         arrays, metadata = read_tensors(Path(path))
     except InputError as error:
@@ -134,7 +134,7 @@ def _load(path: str, size: int, changed: int) -> Pretrained:
         )
     with Path(path).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Pretrained(path, {name: array.astype(np.float32) for name, array in arrays.items()}, digest)
+    return {name: array.astype(np.float32) for name, array in arrays.items()}, digest
 
 
 def _torch_name(path: tuple[Any, ...], names: Mapping[str, str]) -> str:

@@ -140,7 +140,7 @@ class Trainer:
                 f"of {dataset.name}"
             )
         self._images = inputs(dataset.image_shape, len(dataset.classes), dataset.task)
-        weights = getattr(config.net, "weights", None)
+        weights = parts.weights_file(config)
         self.pretrained = None if weights is None else pretrained.load(weights)
         self.normalise = (normaliser if self.pretrained is None else imagenet)(dataset.train.images)
         # Shapes only: a network that does not fit the images is refused here, in milliseconds.

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ from networks import build
 
 from hdc.errors import InputError
 from hdc.fields import PathCounts
-from hdc.lab import records, seen
+from hdc.lab import experiment, records, seen
 from hdc.lab.commands.main import main
+from hdc.lab.config import from_dict
 from hdc.lab.records import packed
 from hdc.lab.store import read_json
 from hdc.layers import evaluation, layer
+from hdc.networks import DeepLabV3
 from hdc.schedules import DilationSchedule
 
 IMAGE = (24, 20, 3)
@@ -76,6 +80,44 @@ def test_a_classifier_is_seen_at_its_last_maps():
         seen.numbers(seen.analysed(network([1, 2], task), IMAGE)) for task in ("dense", "classification")
     )
     assert dense == pooled
+
+
+@pytest.mark.parametrize(
+    ("rates", "ripple", "said"),
+    [
+        ([1, 2], None, "sees 9 x 9 pixels, without holes; output stride 1"),
+        # Behind a 3x3 stem, rate 4 leaves 2 of 11 positions per axis: 81 of 121 pixels are seen.
+        (
+            [4],
+            3.21,
+            "sees 11 x 11 pixels, of which 33.1% are holes; output stride 1; predicted ripple 3.2 dB",
+        ),
+    ],
+)
+def test_a_run_says_what_its_network_sees(rates, ripple, said):
+    assert seen.sentence(seen.analysed(network(rates), IMAGE), ripple) == said
+
+
+def test_a_run_says_stride_and_summaries_and_what_is_not_known():
+    schedule = DilationSchedule([1, 2, 2, 2, 2, 4, 4, 4])
+    keys = {"in_channels": 3, "classes": 2, "stem": "small", "output_stride": 2, "width_multiplier": 1 / 32}
+    model = nnx.eval_shape(
+        lambda: DeepLabV3(schedule, aspp_rates=(2, 16), rngs=nnx.Rngs(0, dropout=1), **keys)
+    )
+    found = seen.analysed(evaluation(model), IMAGE)
+    said = seen.sentence(found, None)
+    assert re.fullmatch(
+        r"sees [\d,]+ x [\d,]+ pixels, .*; output stride 2; beside summaries of the whole map", said
+    )
+    config, data = from_dict({}), SimpleNamespace(kind="images", repeated={}, untrained=[])
+    (warning,) = experiment.warnings(config, data, found)
+    share = reference.padding_share(16, 3, (12, 10))
+    assert warning == (
+        f"aspp.branches.2.conv: rate 16 is not smaller than the 12 x 10 map, {share:.0%} of its taps fall into "
+        "the padding"
+    )
+    unknown = seen.sentence(seen.analysed(nnx.Embed(3, 4, rngs=nnx.Rngs(0)), IMAGE), None)
+    assert unknown.startswith("what the network sees is not known: ")
 
 
 def test_a_model_that_cannot_be_analysed_has_a_reason_of_one_line():

@@ -1,7 +1,7 @@
 """Weights of PyTorch's models (torchvision, timm) to start from: `net.weights=FILE`, a safetensors file.
 
-A network that takes them has a property `torch_names`: what PyTorch calls the modules whose names differ. The
-names of arrays follow from those of the modules:
+What PyTorch calls modules whose names differ is a network's property `torch_names`. The names of arrays
+follow from those of the modules:
 
 | here | PyTorch | its axes |
 |---|---|---|
@@ -63,9 +63,7 @@ class Pretrained:
         Raises:
             InputError: where the file is of another network, depth or width; the model is not changed then.
         """
-        names = getattr(model, "torch_names", None)
-        if names is None:
-            raise InputError(f"net.weights={self.path}: there are no published weights for this network")
+        names = getattr(model, "torch_names", {})
         state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
         encoder = hasattr(model, "backbone") and not any(one.startswith("backbone.") for one in self.arrays)
         chosen, known = [], set()

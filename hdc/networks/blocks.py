@@ -1,6 +1,7 @@
 """What the networks are made of: a dilated convolution with normalisation, ReLU and shortcut."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from jax import Array
 from hdc.errors import InputError
 from hdc.layers import Conv, SeparableConv, crop
 from hdc.registry import Images
+from hdc.schedules import DilationSchedule
 
 NORMS = ("none", "batch", "group")
 PADDINGS = ("SAME", "VALID")
@@ -107,6 +109,17 @@ def resized(x: Array, images: Array) -> Array:
     if x.shape[1:3] == images.shape[1:3]:
         return x
     return jax.image.resize(x, (*x.shape[:1], *images.shape[1:3], x.shape[-1]), "bilinear")
+
+
+def check_rates(schedule: DilationSchedule, usual: Sequence[int], what: str) -> None:
+    """InputError unless the schedule has as many rates as the usual ones of what takes them."""
+    count = len(schedule.layer_rates)
+    if count != len(usual):
+        raise InputError(
+            f"{what} takes {len(usual)} rates, one for each dilated layer, but the "
+            f"schedule {schedule.label} has {count}: give {len(usual)}, such as schedule.repeat=1 "
+            f"'schedule.rates=[{','.join(map(str, usual))}]'"
+        )
 
 
 def refuse_small(x: Array, output_stride: int) -> None:

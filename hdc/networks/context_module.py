@@ -11,7 +11,7 @@ from jax import Array
 from hdc import registry
 from hdc.errors import InputError, in_range, one_of
 from hdc.layers import Conv, PointwiseConv, dilated
-from hdc.networks.blocks import MAX_WIDTH, Block, padded, per_pixel, refuse_small, resized
+from hdc.networks.blocks import MAX_WIDTH, Block, check_rates, padded, per_pixel, refuse_small, resized
 from hdc.registry import Images
 from hdc.schedules import DilationSchedule
 
@@ -21,7 +21,7 @@ WIDTHS = {
     "large": (2, 2, 4, 8, 16, 32, 32),
 }  # of dilated layers, times the classes
 STRIDES = (1, 2, 4, 8)
-PUBLISHED = "schedule.repeat=1 'schedule.rates=[1,1,2,4,8,16,1]'"
+PUBLISHED = (1, 1, 2, 4, 8, 16, 1)
 NOISE = 0.01  # of the large module's start, as a share of the weights that pass maps on
 
 
@@ -128,18 +128,13 @@ class ContextModule(nnx.Module):
 
 def _check_rates(schedule: DilationSchedule, module: str) -> None:
     """InputError unless the module has a layer for each rate."""
-    count = len(schedule.layer_rates)
     if module == "none" and schedule.layer_rates != (1,):
         raise InputError(
             f"net.module=none has no dilated layers, but the schedule is {schedule.label}: "
             "give schedule.repeat=1 'schedule.rates=[1]'"
         )
-    takes = len(WIDTHS["large"])
-    if module == "large" and count != takes:
-        raise InputError(
-            f"net.module=large takes {takes} rates, one for each dilated layer, but the schedule "
-            f"{schedule.label} has {count}: give {takes}, such as {PUBLISHED}"
-        )
+    if module == "large":
+        check_rates(schedule, PUBLISHED, "net.module=large")
 
 
 def _start_as_identity(layer: nnx.Module, classes: int, noise: float) -> None:

@@ -158,11 +158,6 @@ class DeepLabV3Plus(nnx.Module):
         )
         self.classes = PointwiseConv(width, classes, rngs=rngs)
 
-    @property
-    def torch_names(self) -> dict[str, str]:
-        """Empty: torchvision has no such network; the encoder's weights have its names."""
-        return {}
-
     def features(self, x: Array) -> Array:
         """The decoder's maps, at the first stage's stride: `[b, h, w, c]` to `[b, h', w', channels]`."""
         first, *_, last = self.backbone.maps(x)

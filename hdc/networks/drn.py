@@ -7,9 +7,9 @@ from jax import Array
 
 from hdc import registry
 from hdc.errors import InputError, in_range
-from hdc.layers import Conv, dilated
-from hdc.networks.blocks import MAX_WIDTH, ConvNorm, padded, refuse_small, resized, scaled
-from hdc.networks.resnet import BasicBlock, Bottleneck, ResNet, check_rates
+from hdc.layers import dilated
+from hdc.networks.blocks import MAX_WIDTH, ConvNorm, check_rates, padded, refuse_small, resized, scaled
+from hdc.networks.resnet import BasicBlock, Bottleneck, ResNet
 from hdc.registry import Images, Task
 from hdc.schedules import DilationSchedule
 
@@ -154,9 +154,7 @@ def _conv(
     """A late layer of that kernel size, or an early one if it is 0."""
     if kernel_size:
         return dilated(in_features, features, kernel_size, rate=rate, use_bias=False, rngs=rngs)
-    if stride > 1:
-        return padded(in_features, features, 3, stride=stride, rngs=rngs)
-    return Conv(in_features, features, use_bias=False, rngs=rngs)
+    return padded(in_features, features, stride=stride, rngs=rngs)
 
 
 @registry.network("drn", DrnOptions)

@@ -57,11 +57,6 @@ class DUC(nnx.Module):
             [dilated(channels, self.stride**2 * classes, rate=rate, rngs=rngs) for rate in aspp_rates]
         )
 
-    @property
-    def torch_names(self) -> dict[str, str]:
-        """Empty: torchvision has no such network; the encoder's weights have its names."""
-        return {}
-
     def features(self, x: Array) -> Array:
         """What is laid out as pixels: `[b, h, w, c]` to `[b, h', w', stride² x classes]`."""
         maps = self.backbone.features(x)

@@ -10,7 +10,7 @@ from jax import Array
 from hdc import registry
 from hdc.errors import InputError, in_range, one_of
 from hdc.layers import Conv, PointwiseConv, dilated
-from hdc.networks.blocks import MAX_WIDTH, batch_norm, padded, refuse_small, resized, scaled
+from hdc.networks.blocks import MAX_WIDTH, batch_norm, check_rates, padded, refuse_small, resized, scaled
 from hdc.registry import Images, Task
 from hdc.schedules import DilationSchedule
 
@@ -156,7 +156,7 @@ class Encoder(nnx.Module):
     ):
         ResnetOptions(depth, output_stride, stem, width_multiplier)
         block = block_of(depth)
-        check_rates(schedule, usual_rates(depth, output_stride, stem), f"of depth {depth}")
+        check_rates(schedule, usual_rates(depth, output_stride, stem), f"a residual network of depth {depth}")
         channels = scaled(64, width_multiplier)
         self.conv1 = (
             padded(in_channels, channels, 7, stride=2, rngs=rngs)
@@ -217,11 +217,6 @@ class ResNet(Encoder):
         schedule, in_channels, depth, output_stride, stem, width_multiplier, rngs: see `Encoder`.
     """
 
-    @property
-    def torch_names(self) -> dict[str, str]:
-        """Empty: torchvision and timm have the same names."""
-        return {}
-
     def __init__(
         self, schedule: DilationSchedule, *, classes: int, task: Task, rngs: nnx.Rngs, **encoder: Any
     ):
@@ -263,23 +258,10 @@ def block_of(depth: int) -> type[BasicBlock] | type[Bottleneck]:
     return BasicBlock if depth < 50 else Bottleneck
 
 
-def check_rates(schedule: DilationSchedule, usual: Sequence[int], network: str) -> None:
-    """InputError unless the schedule has as many rates as the usual ones."""
-    count = len(schedule.layer_rates)
-    if count != len(usual):
-        raise InputError(
-            f"a residual network {network} takes {len(usual)} rates, one for each dilated layer, but the "
-            f"schedule {schedule.label} has {count}: give {len(usual)}, such as schedule.repeat=1 "
-            f"'schedule.rates=[{','.join(map(str, usual))}]'"
-        )
-
-
 def _conv(
     in_features: int, features: int, kernel_size: int, stride: int, rate: int, late: bool, rngs: nnx.Rngs
 ) -> Any:
     if not late:
-        if stride == 1:
-            return Conv(in_features, features, kernel_size, use_bias=False, rngs=rngs)
         return padded(in_features, features, kernel_size, stride=stride, rngs=rngs)
     sides = (rate * (kernel_size // 2),) * 2
     padding = "SAME" if stride == 1 else (sides, sides)

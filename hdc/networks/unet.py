@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -10,7 +9,7 @@ from jax import Array
 from hdc import registry
 from hdc.errors import InputError, in_range, one_of
 from hdc.layers import Conv, PointwiseConv, dilated
-from hdc.networks.blocks import MAX_WIDTH, NORMS, Block, per_pixel
+from hdc.networks.blocks import MAX_WIDTH, NORMS, Block, per_pixel, resized
 from hdc.ops import max_pool
 from hdc.registry import Images
 from hdc.schedules import DilationSchedule
@@ -100,7 +99,7 @@ class UNet(nnx.Module):
             x = block(x)
         for pair in self.up:
             fine = kept.pop()
-            x = jnp.concatenate([fine, jax.image.resize(x, (*fine.shape[:3], x.shape[3]), "bilinear")], -1)
+            x = jnp.concatenate([fine, resized(x, fine)], -1)
             for block in pair:
                 x = block(x)
         return x

@@ -269,8 +269,8 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     ]
     dense = task_of(runs) == "dense"
     described = config.described
-    strided = any((one := seen(row.runs)) and _is_wider(row, one) for row in rows)
-    if strided and described == TableConfig.described:
+    wider = any((one := seen(row.runs)) and _is_wider(row, one) for row in rows)
+    if wider and described == TableConfig.described:
         described = ("network_field", "output_stride", *described)  # the schedule is in pixels of a small map
     return Table(config, tuple(runs), rows, tuple(measured), described, dense, are_signals(runs))
 

@@ -113,8 +113,8 @@ def test_a_run_says_stride_and_summaries_and_what_is_not_known():
     (warning,) = experiment.warnings(config, data, found)
     share = reference.padding_share(16, 3, (12, 10))
     assert warning == (
-        f"aspp.branches.2.conv: rate 16 is not smaller than the 12 x 10 map, {share:.0%} of its taps fall into "
-        "the padding"
+        f"aspp.branches.2.conv: rate 16 is not smaller than the 12 x 10 map, {share:.0%} of its taps "
+        "fall into the padding"
     )
     unknown = seen.sentence(seen.analysed(nnx.Embed(3, 4, rngs=nnx.Rngs(0)), IMAGE), None)
     assert unknown.startswith("what the network sees is not known: ")

@@ -1,30 +1,32 @@
 """What the benchmarks train, ours and PyTorch's, with Adam.
 
 a: 3x3 1-32-64-64 with pooling and a dense head; b: 3x3 at rates 1, 2, 5, 1-32-64-64, stride 1, global
-pooling; c: b with depthwise separable layers; q: the network of study=terrain_quick on 64x64 tiles. On a GPU
-also deeplab: DeepLabV3 (Chen et al. 2017) on a ResNet-50 of output stride 8, as torchvision builds it,
-without its auxiliary head and dropout, on 512x512 images.
+pooling; c: b with depthwise separable layers; q: the network of study=terrain_quick on 64x64 tiles; resnet18:
+ResNet-18 of output stride 8, a label per pixel of 64x64 tiles; deeplabv3: DeepLabV3 of rates 2, 4, 6 on it, at a
+quarter of its width, without dropout, on 128x128 tiles; tcn: the network of study=papers/tcn2018. On a GPU also
+deeplab: DeepLabV3 (Chen et al. 2017) on a ResNet-50 of output stride 8, without dropout, on 512x512 images.
 """
 
 import os
 
 import numpy as np
 
-MODELS = ("a", "b", "c", "q")
+MODELS = ("a", "b", "c", "q", "resnet18", "deeplabv3", "tcn")
 WIDTHS, RATES = ((1, 32), (32, 64), (64, 64)), (1, 2, 5)
+TCN_RATES, TCN_KERNEL, TCN_WIDTH, TCN_DROPOUT = (1, 1, 2, 2, 4, 4, 8, 8, 16, 16), 7, 32, 0.05
+ASPP_RATES, NARROW = (2, 4, 6), 0.25
+DENSE = {"q": (64, 6), "resnet18": (64, 6), "deeplabv3": (128, 6), "deeplab": (512, 21)}  # side, classes
 
 
 def batch_of(name, size):
-    """Random images and labels; q takes 8 tiles, as its study does, deeplab 8 images."""
+    """Random inputs and labels: 8 images where each pixel has a label, 32 signals of 192 steps, or as many as asked."""
     generator = np.random.default_rng(0)
-    if name == "deeplab":
-        images = generator.standard_normal((8, 512, 512, 3), dtype=np.float32)
-        return images, generator.integers(0, 21, (8, 512, 512))
-    if name == "q":
-        images = generator.standard_normal((8, 64, 64, 3), dtype=np.float32)
-        return images, generator.integers(0, 6, (8, 64, 64))
-    images = generator.standard_normal((size, 28, 28, 1), dtype=np.float32)
-    return images, generator.integers(0, 10, size)
+    if name in DENSE:
+        side, classes = DENSE[name]
+        images = generator.standard_normal((8, side, side, 3), dtype=np.float32)
+        return images, generator.integers(0, classes, (8, side, side))
+    shape = (32, 192, 1) if name == "tcn" else (size, 28, 28, 1)
+    return generator.standard_normal(shape, dtype=np.float32), generator.integers(0, 10, shape[0])
 
 
 def ours(name, dtype="float32"):
@@ -39,7 +41,8 @@ def ours(name, dtype="float32"):
 
     from hdc import ops
     from hdc.layers import Conv, SeparableConv
-    from hdc.networks import ContextNetwork
+    from hdc.networks import ContextNetwork, DeepLabV3, ResNet, Tcn
+    from hdc.networks.resnet import usual_rates
     from hdc.schedules import DilationSchedule
 
     class Classifier(nnx.Module):
@@ -58,15 +61,26 @@ def ours(name, dtype="float32"):
                     x = ops.max_pool(x, 2)
             return self.head(x.reshape(len(x), -1) if name == "a" else x.mean(axis=(1, 2)))
 
+    rngs = nnx.Rngs(0)
     if name == "q":
         schedule = DilationSchedule(RATES, repeat=2)
-        model = ContextNetwork(schedule, in_channels=3, classes=6, task="dense", rngs=nnx.Rngs(0))
-    elif name == "deeplab":
-        from benchmarks.deeplab import DeepLabV3
-
-        model = DeepLabV3(21, rngs=nnx.Rngs(0))
+        model = ContextNetwork(schedule, in_channels=3, classes=6, task="dense", rngs=rngs)
+    elif name == "tcn":
+        keys = {"width": TCN_WIDTH, "dropout": TCN_DROPOUT, "task": "classification"}
+        schedule = DilationSchedule(TCN_RATES, kernel_size=TCN_KERNEL)
+        model = Tcn(schedule, in_channels=1, classes=10, rngs=rngs, **keys)
+    elif name in DENSE:
+        depth = 50 if name == "deeplab" else 18
+        schedule = DilationSchedule(usual_rates(depth, 8))
+        keys = {"in_channels": 3, "classes": DENSE[name][1], "depth": depth, "rngs": rngs}
+        if name == "resnet18":
+            model = ResNet(schedule, task="dense", **keys)
+        else:
+            small = {"width_multiplier": NARROW, "aspp_rates": ASPP_RATES} if name == "deeplabv3" else {}
+            model = DeepLabV3(schedule, **{"aspp_rates": (12, 24, 36)} | small, **keys)
+            model.aspp.dropout.rate = 0.0
     else:
-        model = Classifier(nnx.Rngs(0))
+        model = Classifier(rngs)
     graph, params, statistics = nnx.split(model, nnx.Param, ...)
     optimizer = optax.adam(1e-3)
 
@@ -96,44 +110,19 @@ def theirs(name, images, labels, compiled=False, device="cpu", dtype="float32", 
         import torch
     except ImportError:
         return {}
-    from torch import nn
+    from benchmarks.torch_models import network
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-
-    def conv(i, o, rate):
-        if name != "c":
-            return [nn.Conv2d(i, o, 3, padding=rate, dilation=rate)]
-        depthwise = nn.Conv2d(i, i, 3, padding=rate, dilation=rate, groups=i, bias=False)
-        return [depthwise, nn.Conv2d(i, o, 1)]
-
-    class Mean(nn.Module):
-        def forward(self, x):
-            return x.mean(dim=(2, 3))
-
-    def model():
-        if name == "deeplab":
-            return _torchvision_deeplab()
-        if name == "q":
-            rates = (1, *RATES, *RATES)
-            layers = [m for k, r in enumerate(rates) for m in (*conv(3 if k == 0 else 16, 16, r), nn.ReLU())]
-            return nn.Sequential(*layers, nn.Conv2d(16, 6, 1))
-        rates = (1, 1, 1) if name == "a" else RATES
-        layers = []
-        for position, ((i, o), rate) in enumerate(zip(WIDTHS, rates, strict=True)):
-            layers += [*conv(i, o, rate), nn.ReLU()]
-            if name == "a" and position < 2:
-                layers.append(nn.MaxPool2d(2))
-        head = [nn.Flatten(), nn.Linear(64 * 49, 10)] if name == "a" else [Mean(), nn.Linear(64, 10)]
-        return nn.Sequential(*layers, *head)
-
     calls = {}
     for layout in layouts:
+        if images.ndim == 3 and layout == "nhwc":
+            continue  # PyTorch has no such layout for signals
         form = torch.channels_last if layout == "nhwc" else torch.contiguous_format
-        net = model().to(device, memory_format=form)
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).to(device).contiguous(memory_format=form)
+        net = network(name).to(device, memory_format=form)
+        x = torch.from_numpy(images).movedim(-1, 1).to(device).contiguous(memory_format=form)
         y = torch.from_numpy(labels).to(device)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-        loss = nn.CrossEntropyLoss()
+        loss = torch.nn.functional.cross_entropy
         forward = torch.compile(net) if compiled else net
 
         def call(forward=forward, x=x, y=y, optimizer=optimizer, loss=loss):
@@ -147,19 +136,3 @@ def theirs(name, images, labels, compiled=False, device="cpu", dtype="float32", 
 
         calls[f"torch {'compiled ' if compiled else ''}{layout}"] = call
     return calls
-
-
-def _torchvision_deeplab():
-    from torch import nn
-    from torchvision.models.segmentation import deeplabv3_resnet50
-
-    class Output(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21)
-            self.net.classifier[0].project[3] = nn.Identity()  # its dropout
-
-        def forward(self, x):
-            return self.net(x)["out"]
-
-    return Output()

@@ -150,15 +150,15 @@ def _choice(geometry: Geometry) -> Choice:
         return choice
     if early := _elsewhere(geometry.dtypes, 0 in geometry.x or 0 in geometry.kernel):
         return early
-    if geometry.strides != (1, 1):
-        return Choice("lax", "the others need stride 1")
-    if geometry.groups > 1 and not geometry.depthwise:
-        return Choice("lax", "the others need one group, or one per channel")
     reached = [n + sum(pad) for n, pad in zip(geometry.x[1:3], geometry.pads, strict=True)]
     if math.prod(reached) > _PADDED * math.prod(geometry.x[1:3]) + _SMALL:
         return Choice("lax", "mostly padding, which the others would store")
     if _native():
         return Choice("native", _COMPILED)
+    if geometry.strides != (1, 1):
+        return Choice("lax", "without native code the others need stride 1")
+    if geometry.groups > 1 and not geometry.depthwise:
+        return Choice("lax", "without native code the others need one group, or one per channel")
     if geometry.depthwise and geometry.groups > 1:
         return Choice("jax", "depthwise as shifted multiply-adds")
     if geometry.pointwise:

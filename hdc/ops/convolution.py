@@ -112,7 +112,7 @@ def _convolve(
         case "native":
             from hdc.ops import native
 
-            return native.conv2d(x, kernel, bias, relu, rates, pads)
+            return native.conv2d(x, kernel, bias, relu, rates, pads, geometry.strides)
         case "triton" if geometry.depthwise and groups > 1:
             from hdc.ops import triton_depthwise
 
@@ -232,7 +232,8 @@ def _separable(
     if choice.backend == "native" and features and pointwise.dtype == x.dtype:
         from hdc.ops import native
 
-        y = native.separable_conv2d(x, depthwise, pointwise, bias, relu, geometry.rate, geometry.pads)
+        numbers = (geometry.rate, geometry.pads, geometry.strides)
+        y = native.separable_conv2d(x, depthwise, pointwise, bias, relu, *numbers)
     else:
         y = conv2d(_convolve(x, depthwise, None, False, geometry, choice), pointwise, bias, relu=relu)
     return y if axes == 2 else y[:, 0]

@@ -1,4 +1,4 @@
-"""The operations in C++ for CPUs, called by XLA: float32, stride 1, one group or one per channel.
+"""The operations in C++ for CPUs, called by XLA, in float32.
 
 Each pass over an image does as much as possible while the data is in the cache: bias and ReLU with the
 convolution, the depthwise with the pointwise convolution, all gradients together. Gradients of gradients are
@@ -31,14 +31,16 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(n, int) for n in value)
 
 
-def _numbers(rate: Pair, pads: Pads, relu: bool) -> dict[str, int]:
+def _numbers(relu: bool, rate: Pair, pads: Pads, strides: Pair) -> dict[str, int]:
     (top, _), (left, _) = pads
-    return {"rate_h": rate[0], "rate_w": rate[1], "top": top, "left": left, "relu": int(relu)}
+    names = ("rate_h", "rate_w", "stride_h", "stride_w", "top", "left", "relu")
+    return dict(zip(names, (*rate, *strides, top, left, int(relu)), strict=True))
 
 
-def _sizes(x: Array, kernel: Array, rate: Pair, pads: Pads) -> tuple[int, ...]:
-    lost = [(k - 1) * r for k, r in zip(kernel.shape[:2], rate, strict=True)]
-    return tuple(n + sum(pad) - less for n, pad, less in zip(x.shape[1:3], pads, lost, strict=True))
+def _sizes(x: Array, kernel: Array, rate: Pair, pads: Pads, strides: Pair) -> tuple[int, ...]:
+    reach = [(k - 1) * r for k, r in zip(kernel.shape[:2], rate, strict=True)]
+    axes = zip(x.shape[1:3], pads, reach, strides, strict=True)
+    return tuple((n + sum(pad) - far - 1) // step + 1 for n, pad, far, step in axes)
 
 
 def _differentiable_again(gradients: Callable, forward: Callable, count: int) -> Callable:
@@ -96,13 +98,14 @@ def _operation(forward: Callable, gradients: Callable, reference: Callable, coun
     return operation
 
 
-def _convolution_gradients(name: str, *arguments: Any) -> list[Array | None]:
-    """A `gradients` by the native call `name`; the last operand is the bias."""
-    relu, rate, pads, wanted, (x, *kernels, bias), y, dy = arguments
+def _convolution_gradients(name: Callable, *arguments: Any) -> list[Array | None]:
+    """A `gradients` by the native call that `name` gives for x and kernel; the last operand is the bias."""
+    relu, *numbers, wanted, (x, *kernels, bias), y, dy = arguments
     computed = [wanted[0], *[any(wanted[1:-1])] * len(kernels), wanted[-1]]
     operands = (x, *kernels, bias)
     shapes = [a.shape if want else _NOTHING for a, want in zip(operands, computed, strict=True)]
-    found = _call(name, shapes, x, *kernels, y, dy, **_numbers(rate, pads, relu))
+    y = y if relu else _optional(None)
+    found = _call(name(x, kernels[0], "backward"), shapes, x, *kernels, y, dy, **_numbers(relu, *numbers))
     return [g if want else None for g, want in zip(found, wanted, strict=True)]
 
 
@@ -110,28 +113,59 @@ def _optional(array: Array | None) -> Array:
     return jnp.zeros(_NOTHING, jnp.float32) if array is None else array
 
 
-def _conv2d(x: Array, kernel: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads) -> Array:
-    shape = (x.shape[0], *_sizes(x, kernel, rate, pads), kernel.shape[3])
-    return _call("hdc_forward", shape, x, kernel, _optional(bias), **_numbers(rate, pads, relu))
+def _groups(x: Array, kernel: Array) -> int:
+    return x.shape[3] // kernel.shape[2]
 
 
-def _xla_conv2d(x: Array, kernel: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads) -> Array:
-    depthwise = kernel.shape[2] == 1 and x.shape[3] > 1
-    return xla.conv2d(x, kernel, bias, relu, rate, pads, groups=x.shape[3] if depthwise else 1)
+def _name(x: Array, kernel: Array, way: str) -> str:
+    depthwise = 1 < x.shape[3] == _groups(x, kernel) == kernel.shape[3]
+    return f"hdc_depthwise_{way}" if depthwise else f"hdc_{way}"
+
+
+def _separable_name(x: Array, kernel: Array, way: str) -> str:
+    return f"hdc_separable_{way}"
+
+
+def _conv2d(
+    x: Array, kernel: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads, strides: Pair
+) -> Array:
+    shape = (x.shape[0], *_sizes(x, kernel, rate, pads, strides), kernel.shape[3])
+    numbers = _numbers(relu, rate, pads, strides)
+    return _call(_name(x, kernel, "forward"), shape, x, kernel, _optional(bias), **numbers)
+
+
+def _xla_conv2d(
+    x: Array, kernel: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads, strides: Pair
+) -> Array:
+    return xla.conv2d(x, kernel, bias, relu, rate, pads, strides, _groups(x, kernel))
 
 
 def _separable_conv2d(
-    x: Array, depthwise: Array, pointwise: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads
+    x: Array,
+    depthwise: Array,
+    pointwise: Array,
+    bias: Array | None,
+    relu: bool,
+    rate: Pair,
+    pads: Pads,
+    strides: Pair,
 ) -> Array:
-    shape = (x.shape[0], *_sizes(x, depthwise, rate, pads), pointwise.shape[3])
+    shape = (x.shape[0], *_sizes(x, depthwise, rate, pads, strides), pointwise.shape[3])
     arrays = (x, depthwise, pointwise, _optional(bias))
-    return _call("hdc_separable_forward", shape, *arrays, **_numbers(rate, pads, relu))
+    return _call("hdc_separable_forward", shape, *arrays, **_numbers(relu, rate, pads, strides))
 
 
 def _xla_separable(
-    x: Array, depthwise: Array, pointwise: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads
+    x: Array,
+    depthwise: Array,
+    pointwise: Array,
+    bias: Array | None,
+    relu: bool,
+    rate: Pair,
+    pads: Pads,
+    strides: Pair,
 ) -> Array:
-    y = xla.conv2d(x, depthwise, None, False, rate, pads, groups=x.shape[3])
+    y = xla.conv2d(x, depthwise, None, False, rate, pads, strides, x.shape[3])
     return xla.conv2d(y, pointwise, bias, relu, (1, 1), ((0, 0), (0, 0)))
 
 
@@ -144,10 +178,10 @@ def _max_pool_gradients(size: Pair, wanted: tuple, operands: tuple, y: Array, dy
     return [_call("hdc_max_pool_gradient", x.shape, x, dy, rows=size[0], columns=size[1]) for x in operands]
 
 
-# Arguments as in `hdc.ops`, by position: arrays first, the bias may be None, pads are pixels (before, after)
-# per axis. Call these only if `hdc.ops.native_build.unavailable()` is "".
-conv2d = _operation(_conv2d, partial(_convolution_gradients, "hdc_backward"), _xla_conv2d, 3)
+# Arguments as in `hdc.ops`, by position: arrays first, the bias may be None, then ReLU, rates, pads in pixels
+# (before, after) and strides, per axis. Call these only if `hdc.ops.native_build.unavailable()` is "".
+conv2d = _operation(_conv2d, partial(_convolution_gradients, _name), _xla_conv2d, 3)
 separable_conv2d = _operation(
-    _separable_conv2d, partial(_convolution_gradients, "hdc_separable_backward"), _xla_separable, 4
+    _separable_conv2d, partial(_convolution_gradients, _separable_name), _xla_separable, 4
 )
 max_pool = _operation(_max_pool, _max_pool_gradients, xla.max_pool, 1)

@@ -31,6 +31,8 @@ _OF_CPU = {
 _CALLS = (
     "hdc_forward",
     "hdc_backward",
+    "hdc_depthwise_forward",
+    "hdc_depthwise_backward",
     "hdc_separable_forward",
     "hdc_separable_backward",
     "hdc_max_pool",

@@ -7,26 +7,28 @@ struct Shape {
   int height, width, channels;  // of the image
   long pixel;                   // floats from one pixel of the image to the next
   int out_height, out_width, features, padded;  // padded: features, up to whole vectors
-  int kernel_h, kernel_w, rate_h, rate_w, top, left;
+  long out_pixel, out_line;  // floats from one output to the next, and to the one below
+  int kernel_h, kernel_w, rate_h, rate_w, top, left, stride_h, stride_w;
 };
 
 struct Kernels {
   const char* name;
   int lanes;  // floats in a vector
-  // One image to [out_height, out_width, features]; w is [kernel_h, kernel_w, channels, padded], bias
+  // One image, or where `add` is set the sum with what is at y; w is [kernel_h, kernel_w, channels, padded], bias
   // [padded] or null.
-  void (*dense)(const Shape&, const float* image, const float* w, const float* bias, bool relu, float* y);
-  // Adds to dk, [kernel_h, kernel_w, channels, padded]; dy is [out_height, out_width, padded].
-  void (*dense_kernel_gradient)(const Shape&, const float* image, const float* dy, float* dk);
-  // The same, faster, where an image has at most 4 channels and its padding is written out: of dy where y, [out_height,
-  // out_width, padded], is positive, or all of it where y is null, its sum over the pixels added to db, [padded], if
-  // that is not null.
+  void (*dense)(const Shape&, const float* image, const float* w, const float* bias, bool add, bool relu, float* y);
+  // Adds to dk, [kernel_h, kernel_w, channels, padded], what so many images and gradients give, which lie `image` and
+  // `dy` floats apart. Vectors are read whole from dy.
+  void (*dense_kernel_gradient)(const Shape&, const float* image, const float* dy, float* dk, int images,
+                                long next_image, long next_dy);
+  // The same, faster, where an image has at most 4 channels and its padding is written out: of dy where y, which lies
+  // as dy does, is positive, or all of it where y is null, its sum over the pixels added to db, [padded], if that is
+  // not null.
   void (*few_channels_kernel_gradient)(const Shape&, const float* image, const float* y, const float* dy, float* dk,
                                        float* db);
-  // One vector of channels of an image with its padding written out; y has `pixel` floats from one pixel to
-  // the next. w and dk are [kernel_h, kernel_w, lanes], bias [lanes] or null; dk is added to.
-  void (*depthwise)(const Shape&, const float* image, const float* w, const float* bias, bool relu, float* y,
-                    long pixel);
+  // One vector of channels of an image with its padding written out. w and dk are [kernel_h, kernel_w, lanes], bias
+  // [lanes] or null; dk is added to. dy has `pixel` floats from one pixel to the next.
+  void (*depthwise)(const Shape&, const float* image, const float* w, const float* bias, bool relu, float* y);
   void (*depthwise_kernel_gradient)(const Shape&, const float* image, const float* dy, long pixel, float* dk);
   // What reaches the convolution: dy where y is positive, or all of it where y is null, as [pixels, padded],
   // filled with zeros; its sum over the pixels is added to db, [padded], if that is not null.

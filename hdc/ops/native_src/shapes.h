@@ -188,7 +188,8 @@ inline Image widened(const Shape& s, const float* image, int slot) {
     outside += first < 0 ? before(0, first, s.stride_w, s.out_width) : 0;
     outside += s.out_width - (first < s.width ? before(s.width, first, s.stride_w, s.out_width) : 0);
   }
-  if (outside == 0 || outside * 10 > s.out_width * (long)s.kernel_w) return {s, image};
+  const int little = s.out_width <= 16 ? 5 : 10;  // short rows have no piece to spare
+  if (outside == 0 || outside * little > s.out_width * (long)s.kernel_w) return {s, image};
   Shape wide = s;
   wide.width = spread(s).width, wide.left = 0;
   const long line = wide.width * s.pixel, row = s.width * s.pixel;

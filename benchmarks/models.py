@@ -1,10 +1,11 @@
 """What the benchmarks train, ours and PyTorch's, with Adam.
 
 a: 3x3 1-32-64-64 with pooling and a dense head; b: 3x3 at rates 1, 2, 5, 1-32-64-64, stride 1, global
-pooling; c: b with depthwise separable layers; q: the network of study=terrain_quick on 64x64 tiles; resnet18:
-ResNet-18 of output stride 8, a label per pixel of 64x64 tiles; deeplabv3: DeepLabV3 of rates 2, 4, 6 on it, at a
-quarter of its width, without dropout, on 128x128 tiles; tcn: the network of study=papers/tcn2018. On a GPU also
-deeplab: DeepLabV3 (Chen et al. 2017) on a ResNet-50 of output stride 8, without dropout, on 512x512 images.
+pooling; c: b with depthwise separable layers; q: the network of study=terrain_quick on 64x64 tiles;
+resnet18: ResNet-18 of output stride 8, a label per pixel of 64x64 tiles; deeplabv3: DeepLabV3 of rates 2, 4,
+6 on it, at a quarter of its width, without dropout, on 128x128 tiles; tcn: the network of
+study=papers/tcn2018. On a GPU also deeplab: DeepLabV3 (Chen et al. 2017) on a ResNet-50 of output stride 8,
+without dropout, on 512x512 images.
 """
 
 import os
@@ -19,7 +20,7 @@ DENSE = {"q": (64, 6), "resnet18": (64, 6), "deeplabv3": (128, 6), "deeplab": (5
 
 
 def batch_of(name, size):
-    """Random inputs and labels: 8 images where each pixel has a label, 32 signals of 192 steps, or as many as asked."""
+    """Random inputs and labels: 8 images where pixels have labels, 32 signals, or `size` digits."""
     generator = np.random.default_rng(0)
     if name in DENSE:
         side, classes = DENSE[name]

@@ -11,7 +11,7 @@ from jax import Array
 
 from hdc import registry
 from hdc.errors import InputError
-from hdc.ops import Padding, conv1d, conv2d, separable_conv1d, separable_conv2d
+from hdc.ops import Padding, batch_norm, conv1d, conv2d, separable_conv1d, separable_conv2d
 from hdc.ops.convolution import Padding1d, Pair, check_groups, per_axis
 
 _initializer = nnx.initializers.he_normal()
@@ -233,6 +233,37 @@ def dilated(
     if not isinstance(made, nnx.Module):
         raise InputError(f"{part} returned an object of type {type(made).__name__}, not a Flax NNX module")
     return made
+
+
+def normalised(norm: Any, x: Array, *, residual: Array | None = None, relu: bool = True) -> Array:
+    """`norm(x)`, plus the residual, through ReLU: in one pass where it is batch normalisation in training.
+
+    >>> norm = nnx.BatchNorm(8, rngs=nnx.Rngs(0))
+    >>> x = jnp.ones((1, 4, 4, 8))
+    >>> normalised(norm, x, residual=x).shape
+    (1, 4, 4, 8)
+
+    Args:
+        norm: a normalisation layer; the running statistics of `nnx.BatchNorm` move as by calling it.
+        x: `[b, h, w, c]` or `[b, length, c]`.
+        residual: of x's shape.
+        relu: whether ReLU is applied at last.
+    """
+    if type(norm) is nnx.BatchNorm and _is_plain(norm):
+        scale, bias = norm.scale[...], norm.bias[...]
+        y, mean, variance = batch_norm(x, scale, bias, residual, relu=relu, epsilon=norm.epsilon)
+        for kept, new in ((norm.mean, mean), (norm.var, variance)):
+            kept[...] = norm.momentum * kept[...] + (1 - norm.momentum) * new
+        return y
+    y = norm(x)
+    y = y if residual is None else y + residual
+    return nnx.relu(y) if relu else y
+
+
+def _is_plain(norm: nnx.BatchNorm) -> bool:
+    """Whether it normalises by the batch's own statistics, over all axes but the last, on one device."""
+    own = not norm.use_running_average and norm.axis == -1 and norm.axis_name is None and norm.dtype is None
+    return own and norm.use_fast_variance and norm.scale is not None and norm.bias is not None
 
 
 def axes_of(kernel_size: Pair) -> int:

@@ -1,18 +1,13 @@
 """The benchmarks run, on a few images, and say what they should; how fast anything is, is not tested."""
 
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import pytest
-from flax import nnx
 
 from benchmarks import gpu
-from benchmarks.deeplab import DeepLabV3
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,18 +37,10 @@ def test_the_gpu_benchmark_says_where_there_is_none_and_measures_all(monkeypatch
     assert "the time is up, left out: dense, bfloat16" in capsys.readouterr().err
 
 
-def test_the_deeplab_of_the_gpu_benchmark_is_torchvisions() -> None:
-    net = nnx.eval_shape(lambda: DeepLabV3(21, rngs=nnx.Rngs(0)))
-    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(net, nnx.Param))]
-    assert sum(sizes) == 42_004_074 - 2_365_205  # without its auxiliary head
-    maps = nnx.eval_shape(lambda net: net(jnp.ones((1, 96, 64, 3))), net)
-    assert maps.shape == (1, 96, 64, 21)
-
-
 @pytest.mark.parametrize(
     ("module", "options", "rows"),
     [
-        ("train_step", ["--models", "a,c", "--batch", "4"], ["a", "c"]),
+        ("train_step", ["--models", "a,c,tcn", "--batch", "4"], ["a", "c", "tcn"]),
         ("epoch", ["--models", "c", "--batch", "4"], ["c jax"]),
     ],
 )

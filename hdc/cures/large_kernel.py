@@ -9,7 +9,7 @@ from jax import Array
 from hdc import registry
 from hdc.cures.branches import BranchesOptions, halved
 from hdc.errors import InputError
-from hdc.layers import DepthwiseConv, PointwiseConv, axes_of
+from hdc.layers import DepthwiseConv, PointwiseConv, axes_of, normalised
 from hdc.ops import conv1d, conv2d
 from hdc.ops.convolution import Padding, Padding1d, Pair, per_axis
 
@@ -87,7 +87,10 @@ class LargeKernelConv(nnx.Module):
             strides = self.convs[0].strides
             maps = convolve(x, kernel, bias, groups=x.shape[-1], strides=strides)
         else:
-            parts = [norm(conv(x)) for conv, norm in zip(self.convs, self.norms, strict=True)]
+            parts = [
+                normalised(norm, conv(x), relu=False)
+                for conv, norm in zip(self.convs, self.norms, strict=True)
+            ]
             maps = sum(parts[1:], parts[0])
         return self.pointwise(maps, relu=relu)
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from hdc.errors import InputError
-from hdc.layers import Conv, SeparableConv, crop
+from hdc.layers import Conv, SeparableConv, crop, normalised
 from hdc.registry import Images
 from hdc.schedules import DilationSchedule
 
@@ -39,11 +39,10 @@ class Block(nnx.Module):
         if self.norm is None and not self.residual and isinstance(self.conv, Conv | SeparableConv):
             return self.conv(x, relu=True)  # in one pass
         y = self.conv(x)
-        if self.norm is not None:
-            y = self.norm(y)
-        if self.residual:
-            y = y + crop(x, *y.shape[1:-1])
-        return nnx.relu(y)
+        residual = crop(x, *y.shape[1:-1]) if self.residual else None
+        if self.norm is None:
+            return nnx.relu(y if residual is None else y + residual)
+        return normalised(self.norm, y, residual=residual)
 
 
 class ConvNorm(nnx.Module):
@@ -60,7 +59,7 @@ class ConvNorm(nnx.Module):
         self.norm = batch_norm(features, rngs)
 
     def __call__(self, x: Array) -> Array:
-        return nnx.relu(self.norm(self.conv(x)))
+        return normalised(self.norm, self.conv(x))
 
 
 def scaled(width: int, multiplier: float) -> int:

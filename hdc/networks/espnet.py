@@ -10,7 +10,7 @@ from jax import Array
 
 from hdc import registry
 from hdc.errors import InputError, in_range
-from hdc.layers import PointwiseConv, dilated
+from hdc.layers import PointwiseConv, dilated, normalised
 from hdc.networks.blocks import MAX_WIDTH, Block, padded, per_pixel, refuse_small, resized, scaled
 from hdc.registry import Images
 from hdc.schedules import DilationSchedule
@@ -89,7 +89,7 @@ class EspModule(nnx.Module):
             for number in range(1, len(others)):
                 others[number] = others[number] + others[number - 1]
         y = jnp.concatenate([first, *others], axis=-1)
-        return nnx.relu(self.norm(x + y if self.added else y))
+        return normalised(self.norm, x + y if self.added else y)
 
 
 class EspNet(nnx.Module):
@@ -155,7 +155,7 @@ class EspNet(nnx.Module):
 
     def _joined(self, place: int, *maps: Array) -> Array:
         """Maps side by side, normalised, through ReLU."""
-        return nnx.relu(self.norms[place](jnp.concatenate(maps, axis=-1)))
+        return normalised(self.norms[place], jnp.concatenate(maps, axis=-1))
 
     def _ends(self, level: int, x: Array) -> tuple[Array, Array]:
         """What the first module of a level and the last one return."""

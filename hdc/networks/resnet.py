@@ -9,8 +9,9 @@ from jax import Array
 
 from hdc import registry
 from hdc.errors import InputError, in_range, one_of
-from hdc.layers import Conv, PointwiseConv, dilated
+from hdc.layers import Conv, PointwiseConv, dilated, normalised
 from hdc.networks.blocks import MAX_WIDTH, batch_norm, check_rates, padded, refuse_small, resized, scaled
+from hdc.ops import max_pool
 from hdc.registry import Images, Task
 from hdc.schedules import DilationSchedule
 
@@ -85,8 +86,8 @@ class BasicBlock(nnx.Module):
         self.downsample = _shortcut(in_features, features, stride, rngs)
 
     def __call__(self, x: Array) -> Array:
-        y = self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x)))))
-        return nnx.relu(y + _shortcut_of(self, x))
+        y = self.conv2(normalised(self.bn1, self.conv1(x)))
+        return normalised(self.bn2, y, residual=_shortcut_of(self, x))
 
 
 class Bottleneck(nnx.Module):
@@ -119,8 +120,8 @@ class Bottleneck(nnx.Module):
         self.downsample = _shortcut(in_features, 4 * features, stride, rngs)
 
     def __call__(self, x: Array) -> Array:
-        y = nnx.relu(self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x))))))
-        return nnx.relu(self.bn3(self.conv3(y)) + _shortcut_of(self, x))
+        y = normalised(self.bn2, self.conv2(normalised(self.bn1, self.conv1(x))))
+        return normalised(self.bn3, self.conv3(y), residual=_shortcut_of(self, x))
 
 
 class Encoder(nnx.Module):
@@ -192,9 +193,9 @@ class Encoder(nnx.Module):
     def maps(self, x: Array) -> list[Array]:
         """The last map of each stage."""
         refuse_small(x, self.output_stride)
-        x = nnx.relu(self.bn1(self.conv1(x)))
+        x = normalised(self.bn1, self.conv1(x))
         if self.pooled:
-            x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # type: ignore[arg-type]
+            x = max_pool(x, 3, strides=2, padding=((1, 1), (1, 1)))
         found = []
         for stage in range(1, 5):
             for block in getattr(self, f"layer{stage}"):
@@ -280,9 +281,10 @@ def _shortcut(in_features: int, features: int, stride: int, rngs: nnx.Rngs) -> n
 
 
 def _shortcut_of(block: BasicBlock | Bottleneck, x: Array) -> Array:
-    for layer in block.downsample or ():
-        x = layer(x)
-    return x
+    if block.downsample is None:
+        return x
+    conv, norm = block.downsample
+    return normalised(norm, conv(x), relu=False)
 
 
 @registry.network("resnet", ResnetOptions)

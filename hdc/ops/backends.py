@@ -118,12 +118,26 @@ def choose(geometry: Geometry, then: str = "") -> Choice:
     return _noted(_described(geometry) + (then if choice.backend == "native" else ""), choice)
 
 
-def choose_pool(shape: tuple[int, ...], dtype: str, size: tuple[int, int]) -> Choice:
-    """The backend for max pooling of maps `[b, h, w, c]` with windows of `size`."""
-    choice = _elsewhere({dtype}, 0 in shape)
+def choose_pool(
+    shape: tuple[int, ...], dtype: str, size: tuple[int, int], strides: tuple[int, int]
+) -> Choice:
+    """The backend for max pooling of maps `[b, h, w, c]` with windows of `size`, `strides` apart."""
+    compared = Choice("jax", "gradient as comparisons")
+    if jax.default_backend() == "gpu" and _asked.get() == "auto" and strides < size and 0 not in shape:
+        choice = compared  # XLA's own is a scatter
+    else:
+        choice = _elsewhere({dtype}, 0 in shape)
     if choice is None:
-        choice = Choice("native", _COMPILED) if _native() else Choice("jax", "gradient as comparisons")
+        choice = Choice("native", _COMPILED) if _native() else compared
     return _noted(f"{size[0]}x{size[1]} max pooling of {shape[3]} channels", choice)
+
+
+def choose_norm(shape: tuple[int, ...], dtypes: frozenset[str]) -> Choice:
+    """The backend for batch normalisation of maps or signals `[b, ..., c]`."""
+    choice = _elsewhere(dtypes, 0 in shape)
+    if choice is None:
+        choice = Choice("native", _COMPILED) if _native() else Choice("lax", "as Flax computes it")
+    return _noted(f"batch normalisation of {shape[-1]} channels", choice)
 
 
 def _noted(operation: str, choice: Choice) -> Choice:

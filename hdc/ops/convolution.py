@@ -271,7 +271,7 @@ def _geometry(
     wanted = features if out_channels is None else out_channels
     if bias is not None and bias.shape != (wanted,):
         raise InputError(f"bias must be [{wanted}], one value per output channel, got shape {bias.shape}")
-    pads = _pads(x.shape[1:-1], kernel.shape[:-2], rates, steps, padding)
+    pads = pads_of(x.shape[1:-1], kernel.shape[:-2], rates, steps, padding)
     for axis, side in enumerate(sides.split(", ")):
         extent = 1 + (kernel.shape[axis] - 1) * rates[axis]
         if not 1 <= extent < 2**30:
@@ -291,7 +291,7 @@ def _geometry(
     return Geometry(x.shape, kernel.shape, dtypes, rates, steps, pads, groups)
 
 
-def _pads(
+def pads_of(
     sizes: Sequence[int],
     kernel: Sequence[int],
     rates: Sequence[int],

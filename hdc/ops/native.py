@@ -21,10 +21,12 @@ from hdc.ops.xla import Pads, Pair
 _NOTHING = (0,)  # the shape of an unwanted gradient and of a missing bias
 
 
-def _call(name: str, shapes: Any, *arrays: Array, **numbers: int) -> Any:
+def _call(name: str, shapes: Any, *arrays: Array, **numbers: float) -> Any:
     results = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s, jnp.float32), shapes, is_leaf=_is_shape)
     call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
-    return call(*arrays, **{key: np.int64(value) for key, value in numbers.items()})
+    return call(
+        *arrays, **{k: np.float32(n) if isinstance(n, float) else np.int64(n) for k, n in numbers.items()}
+    )
 
 
 def _is_shape(value: Any) -> bool:
@@ -169,13 +171,56 @@ def _xla_separable(
     return xla.conv2d(y, pointwise, bias, relu, (1, 1), ((0, 0), (0, 0)))
 
 
-def _max_pool(x: Array, size: Pair) -> Array:
-    shape = (x.shape[0], x.shape[1] // size[0], x.shape[2] // size[1], x.shape[3])
-    return _call("hdc_max_pool", shape, x, rows=size[0], columns=size[1])
+def _window(size: Pair, strides: Pair, pads: Pads) -> dict[str, int]:
+    (top, _), (left, _) = pads
+    names = ("rows", "columns", "stride_h", "stride_w", "top", "left")
+    return dict(zip(names, (*size, *strides, top, left), strict=True))
 
 
-def _max_pool_gradients(size: Pair, wanted: tuple, operands: tuple, y: Array, dy: Array) -> list[Array]:
-    return [_call("hdc_max_pool_gradient", x.shape, x, dy, rows=size[0], columns=size[1]) for x in operands]
+def _max_pool(x: Array, size: Pair, strides: Pair, pads: Pads) -> Array:
+    axes = zip(x.shape[1:3], pads, size, strides, strict=True)
+    sides = ((n + sum(pad) - window) // step + 1 for n, pad, window, step in axes)
+    return _call("hdc_max_pool", (x.shape[0], *sides, x.shape[3]), x, **_window(size, strides, pads))
+
+
+def _max_pool_gradients(*arguments: Any) -> list[Array]:
+    *window, _, (x,), _, dy = arguments
+    return [_call("hdc_max_pool_gradient", x.shape, x, dy, **_window(*window))]
+
+
+def moments(x: Array) -> tuple[Array, Array]:
+    """The mean and the variance of each channel; not to be differentiated."""
+    channels = x.shape[-1:]
+    return tuple(_call("hdc_moments", [channels, channels], x))
+
+
+def _normalise(
+    x: Array,
+    scale: Array,
+    bias: Array,
+    residual: Array | None,
+    mean: Array,
+    variance: Array,
+    relu: bool,
+    epsilon: float,
+) -> Array:
+    arrays = (x, scale, bias, _optional(residual), mean, variance)
+    return _call("hdc_normalise", x.shape, *arrays, relu=int(relu), epsilon=epsilon)
+
+
+def _normalise_gradients(*arguments: Any) -> list[Array | None]:
+    relu, epsilon, wanted, (x, scale, bias, _, mean, variance), y, dy = arguments
+    shapes = [x.shape, scale.shape, bias.shape, x.shape if wanted[3] else _NOTHING]
+    arrays = (x, scale, mean, variance, y if relu else _optional(None), dy)
+    found = _call("hdc_normalise_gradient", shapes, *arrays, relu=int(relu), epsilon=epsilon)
+    found = (*found, jnp.zeros_like(mean), jnp.zeros_like(variance))
+    return [g if want else None for g, want in zip(found, wanted, strict=True)]
+
+
+def _xla_normalise(
+    x: Array, scale: Array, bias: Array, residual: Array | None, mean: Array, variance: Array, *settings: Any
+) -> Array:
+    return xla.normalise(x, scale, bias, residual, *settings)
 
 
 # Arguments as in `hdc.ops`, by position: arrays first, the bias may be None, then ReLU, rates, pads in pixels
@@ -185,3 +230,6 @@ separable_conv2d = _operation(
     _separable_conv2d, partial(_convolution_gradients, _separable_name), _xla_separable, 4
 )
 max_pool = _operation(_max_pool, _max_pool_gradients, xla.max_pool, 1)
+
+# The mean and the variance must be those of x, and gradients flow as through them.
+normalise = _operation(_normalise, _normalise_gradients, _xla_normalise, 6)

@@ -37,6 +37,9 @@ _CALLS = (
     "hdc_separable_backward",
     "hdc_max_pool",
     "hdc_max_pool_gradient",
+    "hdc_moments",
+    "hdc_normalise",
+    "hdc_normalise_gradient",
 )
 _COMPILE_SECONDS = 300
 

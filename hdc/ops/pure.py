@@ -7,7 +7,7 @@ gradient is a convolution in the layout that XLA is fast for. Max pooling: compa
 
 import math
 import os
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -154,39 +154,48 @@ def _dense_backward(rate: Pair, pads: Pads, kept: tuple[Array, Array], dy: Array
 dense.defvjp(_dense_forward, _dense_backward)
 
 
-@partial(custom_vjp, nondiff_argnums=(1,))
-def max_pool(x: Array, size: Pair) -> Array:
-    """`[b, h, w, c]` to `[b, h // rows, w // columns, c]`, windows of `size` (rows, columns)."""
-    return _windows(x, size).max((2, 4))
+@partial(custom_vjp, nondiff_argnums=(1, 2, 3))
+def max_pool(x: Array, size: Pair, strides: Pair, pads: Pads) -> Array:
+    """`[b, h, w, c]` to `[b, h', w', c]`, as `xla.max_pool`."""
+    return reduce(jnp.maximum, (seen for _, seen in _windows(x, size, strides, pads)))
 
 
-def _windows(x: Array, size: Pair) -> Array:
-    """`[b, h', rows, w', columns, c]`, without the pixels that fill no window."""
-    rows, columns = x.shape[1] // size[0], x.shape[2] // size[1]
-    covered = x[:, : rows * size[0], : columns * size[1]]
-    return covered.reshape(len(x), rows, size[0], columns, size[1], x.shape[3])
+def _windows(x: Array, size: Pair, strides: Pair, pads: Pads) -> list[tuple[Pair, Array]]:
+    """For each place in a window, what lies there in all of them, `[b, h', w', c]`."""
+    batch, *sides, channels = x.shape
+    sides = [n + sum(pad) for n, pad in zip(sides, pads, strict=True)]
+    padded = lax.pad(x, -jnp.inf, ((0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)))
+    found = []
+    for i in range(size[0]):
+        for j in range(size[1]):
+            lasts = (n - k + at + 1 for n, k, at in zip(sides, size, (i, j), strict=True))
+            seen = lax.slice(padded, (0, i, j, 0), (batch, *lasts, channels), (1, *strides, 1))
+            found.append(((i, j), seen))
+    return found
 
 
-def _max_pool_forward(x: Array, size: Pair) -> tuple[Array, tuple[Array, Array]]:
-    y = _windows(x, size).max((2, 4))
+def _max_pool_forward(x: Array, size: Pair, strides: Pair, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
+    y = max_pool(x, size, strides, pads)
     return y, (x, y)
 
 
-def _max_pool_backward(size: Pair, kept: tuple[Array, Array], dy: Array) -> tuple[Array]:
+def _max_pool_backward(
+    size: Pair, strides: Pair, pads: Pads, kept: tuple[Array, Array], dy: Array
+) -> tuple[Array]:
     x, y = kept
-    windows, open_ = _windows(x, size), jnp.ones_like(y, dtype=bool)
-    rows = []
-    for i in range(size[0]):
-        row = []
-        for j in range(size[1]):
-            one = windows[:, :, i, :, j]
-            here = open_ & ((one == y) | (one != one))  # the first of equal maxima
-            row.append(jnp.where(here, dy, 0))
-            open_ &= ~here
-        rows.append(jnp.stack(row, 3))
-    dx = jnp.stack(rows, 2).reshape(len(x), y.shape[1] * size[0], y.shape[2] * size[1], x.shape[3])
-    left = ((0, 0), (0, x.shape[1] - dx.shape[1]), (0, x.shape[2] - dx.shape[2]), (0, 0))
-    return (jnp.pad(dx, left),)
+    open_ = jnp.ones_like(y, dtype=bool)
+    total = jnp.zeros_like(x)
+    for place, seen in _windows(x, size, strides, pads):
+        here = open_ & ((seen == y) | (seen != seen))  # the first of equal maxima
+        open_ &= ~here
+        # Back to its pixels: strides between them, others before and after them, the padding cut off.
+        sides = []
+        for axis, at in enumerate(place):
+            low = at - pads[axis][0]
+            reached = low + (y.shape[1 + axis] - 1) * strides[axis] + 1
+            sides.append((low, x.shape[1 + axis] - reached, strides[axis] - 1))
+        total += lax.pad(jnp.where(here, dy, 0), jnp.zeros((), dy.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
+    return (total,)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -11,6 +11,17 @@ struct Shape {
   int kernel_h, kernel_w, rate_h, rate_w, top, left, stride_h, stride_w;
 };
 
+struct Windows {
+  int height, width, channels;  // of the image
+  int out_height, out_width, rows, columns, stride_h, stride_w, top, left;
+};
+
+struct Norm {  // per channel
+  int channels;
+  bool relu;
+  const float *mean, *factor, *bias, *slope;
+};
+
 struct Kernels {
   const char* name;
   int lanes;  // floats in a vector
@@ -35,11 +46,20 @@ struct Kernels {
   // y and dy have `pixel` floats from one pixel to the next.
   void (*before_relu)(const float* y, const float* dy, long pixel, long pixels, int features, int padded, float* g,
                       float* db);
-  // Maxima of the rows x columns windows of a width x channels row of them.
-  void (*max_pool)(const float* x, int width, int channels, int rows, int columns, int out_width, float* y);
-  // To the first of the largest in every window; dx is written, but for what no window covers.
-  void (*max_pool_gradient)(const float* x, const float* dy, int width, int channels, int rows, int columns,
-                            int out_width, float* dx);
+  // Maxima of the windows of an image, [out_height, out_width, channels].
+  void (*max_pool)(const Windows&, const float* x, float* y);
+  // To the first of the largest in every window: written, or added where windows share pixels.
+  void (*max_pool_gradient)(const Windows&, const float* x, const float* dy, float* dx);
+  // Of pixels minus `shift`, all [pixels, channels]: their sums and sums of squares, added to [channels] each.
+  void (*moments)(const float* x, const float* shift, long pixels, int channels, float* sums, float* squares);
+  // (x - mean) * factor + bias, and a residual added, if that is not null; ReLU.
+  void (*normalise)(const Norm&, const float* x, const float* residual, long pixels, float* y);
+  // Of dy where y is positive, or all of it where y is null: the sums of it, and of its products with x - mean, added.
+  void (*norm_sums)(const Norm&, const float* x, const float* y, const float* dy, long pixels, float* sums,
+                    float* products);
+  // dx = factor * (dy - bias - (x - mean) * slope), dy as above; dy to `residual`, if that is not null.
+  void (*norm_gradient)(const Norm&, const float* x, const float* y, const float* dy, long pixels, float* dx,
+                        float* residual);
 };
 
 extern const Kernels portable;

@@ -1,6 +1,7 @@
 // Shapes of convolutions and of their gradients, and images with their padding written out.
 #pragma once
 
+#include <cmath>
 #include <numeric>
 #include <vector>
 

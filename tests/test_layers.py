@@ -11,7 +11,7 @@ from flax import nnx
 from networks import context
 
 from hdc.errors import InputError
-from hdc.layers import Conv, DepthwiseConv, PointwiseConv, SeparableConv
+from hdc.layers import Conv, DepthwiseConv, PointwiseConv, SeparableConv, evaluation, normalised
 from hdc.ops import backend
 from hdc.schedules import DilationSchedule
 
@@ -222,3 +222,22 @@ def test_the_constructor_refuses_what_does_not_fit(make, mentions: str) -> None:
 def test_a_layer_refuses_maps_of_other_channels() -> None:
     with pytest.raises(InputError, match="takes 4 channels, x has 3"):
         drawn(Conv, 4, 6)(jnp.ones((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 5, 7), (2, 9, 7)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_normalised_is_the_norm_the_residual_and_relu_and_moves_the_running_statistics(shape, relu) -> None:
+    rng = np.random.default_rng(0)
+    x, residual = (jnp.asarray(rng.standard_normal(shape, np.float32)) for _ in range(2))
+    ours, theirs = (nnx.BatchNorm(7, momentum=0.7, rngs=nnx.Rngs(0)) for _ in range(2))
+    for added in (residual, None):
+        y = normalised(ours, x, residual=added, relu=relu)
+        expected = theirs(x) + (0 if added is None else added)
+        np.testing.assert_allclose(y, nnx.relu(expected) if relu else expected, atol=2e-6)
+        for one, other in ((ours.mean, theirs.mean), (ours.var, theirs.var)):
+            np.testing.assert_allclose(one[...], other[...], rtol=1e-5, atol=1e-7)
+    # In evaluation, and for other kinds, the layer itself is called.
+    kept = evaluation(ours)
+    np.testing.assert_array_equal(normalised(kept, x, relu=False), kept(x))
+    group = nnx.GroupNorm(7, num_groups=7, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(normalised(group, x, relu=False), group(x))

@@ -1,5 +1,6 @@
 """The operations and their gradients against explicit loops in float64."""
 
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hdc.errors import InputError
 from hdc.ops import (
     backend,
     backends,
+    batch_norm,
     conv2d,
     gpu,
     max_pool,
@@ -131,6 +133,8 @@ def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
             (5, 37, 1),
             (20, 3, 1),
             (19, 19, 19),
+            (70, 130, 1),
+            (68, 140, 2),
         ]
     ),
     padding=st.sampled_from(["SAME", "VALID", "explicit"]),
@@ -168,10 +172,11 @@ def test_forward_and_gradients_equal_the_loops(
     ),
     kind=st.sampled_from(["dense", "depthwise", "separable"]),
     padding=st.sampled_from(["SAME", ((9, 0), (3, 20))]),
+    strides=st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 1)]),
     relu=st.booleans(),
 )
 def test_bias_and_relu_and_separable_equal_the_loops(
-    name, seed, batch, size, kernel_size, rate, channels, kind, padding, relu
+    name, seed, batch, size, kernel_size, rate, channels, kind, padding, strides, relu
 ) -> None:
     ins, outs = channels
     added = (9, 23) if padding != "SAME" else (0, 0)
@@ -184,7 +189,8 @@ def test_bias_and_relu_and_separable_equal_the_loops(
     rng = np.random.default_rng(seed)
     x = draw(rng, batch, *size, ins)
     depthwise = draw(rng, *kernel_size, 1, ins)
-    kernels, options = [draw(rng, *kernel_size, ins, outs)], {"rate": rate, "padding": padding}
+    kernels = [draw(rng, *kernel_size, ins, outs)]
+    options = {"rate": rate, "padding": padding, "strides": strides}
     if kind == "depthwise":
         kernels, options = [depthwise], options | {"groups": ins}
     elif kind == "separable":
@@ -220,10 +226,97 @@ def test_max_pooling_equals_the_loops_and_its_gradient_goes_to_the_first_of_the_
     np.testing.assert_array_equal(pullback(jnp.asarray(dy))[0], dx)
 
 
+@settings(max_examples=30)
+@given(
+    name=SOME_BACKEND,
+    seed=st.integers(0, 2**32 - 1),
+    size=pairs(4, 9),
+    window=pairs(1, 4),
+    strides=pairs(1, 4),
+    pads=st.tuples(pairs(0, 3), pairs(0, 3)),
+    channels=st.sampled_from([1, 5, 16, 21]),
+)
+def test_max_pooling_with_strides_and_padding_equals_the_loops(
+    name, seed, size, window, strides, pads, channels
+) -> None:
+    pads = tuple((min(a, k - 1), min(b, k - 1)) for (a, b), k in zip(pads, window, strict=True))
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-3, 4, (2, *size, channels)).astype(np.float32)  # with many ties
+    with backend(name):
+        pool = partial(max_pool, size=window, strides=strides, padding=pads)
+        y, pullback = jax.vjp(pool, jnp.asarray(x))
+    dy, dx = rng.integers(1, 99, y.shape).astype(np.float32), np.zeros_like(x)
+    expected = np.zeros(y.shape, np.float32)
+    for n, i, j, c in np.ndindex(y.shape):
+        seen = [
+            (x[n, row, column, c], -row, -column)
+            for row in range(i * strides[0] - pads[0][0], i * strides[0] - pads[0][0] + window[0])
+            for column in range(j * strides[1] - pads[1][0], j * strides[1] - pads[1][0] + window[1])
+            if 0 <= row < size[0] and 0 <= column < size[1]
+        ]
+        expected[n, i, j, c], row, column = max(seen)
+        dx[n, -row, -column, c] += dy[n, i, j, c]
+    outs = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(size, pads, window, strides, strict=True)]
+    assert y.shape == (2, *outs, channels)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(pullback(jnp.asarray(dy))[0], dx)
+
+
+@settings(max_examples=30)
+@given(
+    name=SOME_BACKEND,
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.sampled_from([(1, 1, 2, 3), (3, 5, 4, 16), (2, 30, 21), (4, 7, 9, 33), (2, 40, 30, 4)]),
+    added=st.booleans(),
+    relu=st.booleans(),
+    large=st.sampled_from([0.0, 30.0]),
+)
+def test_batch_normalisation_and_its_gradients_equal_the_formula(
+    name, seed, shape, added, relu, large
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = draw(rng, *shape) + np.float32(large)
+    scale, bias, residual = draw(rng, shape[-1]), draw(rng, shape[-1]), draw(rng, *shape)
+    arrays = [x, scale, bias, *([residual] if added else [])]
+    with backend(name):
+        apply = partial(batch_norm, relu=relu, epsilon=1e-3)
+        y, pullback, (mean, variance) = jax.vjp(
+            lambda *a: (lambda y, *moments: (y, moments))(*apply(*a)), *map(jnp.asarray, arrays), has_aux=True
+        )
+    axes = tuple(range(x.ndim - 1))
+    x = x.astype(np.float64)
+    tolerance = 1e-5 if large == 0 or name == "native" else 1e-2  # XLA subtracts the squares of large means
+    expected_mean, expected_variance = x.mean(axes), x.var(axes)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(variance, expected_variance, rtol=max(1e-4, tolerance), atol=tolerance)
+    inverse = 1 / np.sqrt(expected_variance + 1e-3)
+    normal = (x - expected_mean) * inverse
+    before = normal * scale + bias + (residual if added else 0)
+    sure = abs(before) > 10 * tolerance  # where ReLU's side is beyond doubt
+    expected = np.maximum(before, 0) if relu else before
+    np.testing.assert_allclose(y, expected, atol=5 * tolerance, rtol=tolerance)
+    dy = draw(rng, *shape) * (sure if relu else 1)
+    g = dy * (before > 0) if relu else dy.astype(np.float64)
+    pixels = math.prod(shape[:-1])
+    d_scale, d_bias = (g * normal).sum(axes), g.sum(axes)
+    dx = scale * inverse * (g - d_bias / pixels - normal * d_scale / pixels)
+    wanted = [dx, d_scale, d_bias, *([g] if added else [])]
+    for found, right in zip(pullback(jnp.asarray(dy, jnp.float32)), wanted, strict=True):
+        bound = 10 * tolerance * max(1.0, abs(right).max())
+        np.testing.assert_allclose(found, right, atol=bound, rtol=10 * tolerance)
+
+
 @pytest.mark.parametrize(
     ("call", "mentions"),
     [
         (lambda x: max_pool(x, 9), "size 9 x 9 is larger than the 8 x 8 map"),
+        (lambda x: max_pool(x, 2, padding=((2, 0), (0, 0))), "must be less than the size, 2 x 2"),
+        (lambda x: max_pool(x, 2, strides=0), "strides must be a positive integer or two of them, got 0"),
+        (lambda x: batch_norm(x, jnp.ones(3), jnp.ones(4)), "got (1, 8, 8, 4), (3,) and (4,)"),
+        (
+            lambda x: batch_norm(x, jnp.ones(4), jnp.ones(4), x[:1]),
+            "the residual must have x's shape (2, 8, 8, 4)",
+        ),
         (lambda x: max_pool(x, 0), "size must be a positive integer or two of them, got 0"),
         (lambda x: max_pool(x[0]), "(8, 8, 4)"),
         (lambda x: conv2d(x, jnp.ones((3, 3, 4, 2)), jnp.ones(3)), "bias must be [2]"),
@@ -350,6 +443,34 @@ def test_native_results_are_the_same_to_the_bit_every_time(wide) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(first, gradients(x, kernel), strict=True))
 
 
+@pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
+def test_native_results_are_the_same_to_the_bit_for_any_number_of_threads() -> None:
+    program = """
+import hashlib, os, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[1])])
+import jax, jax.numpy as jnp, numpy as np
+from hdc.ops import backend, batch_norm, conv2d, max_pool, separable_conv2d
+def ones(*shape):
+    return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
+def network(x, small, large, one, two, some):
+    x = conv2d(x, small, one, relu=True, strides=2)
+    x, mean, _ = batch_norm(x, one, one, x, relu=True)
+    x = conv2d(max_pool(x, 3, strides=1), large, rate=2)
+    x = separable_conv2d(x, two, some, strides=(1, 2))
+    return jnp.sin(conv2d(x, ones(3, 3, 10, 40), groups=4)).sum() + mean.sum()
+shapes = [(5, 20, 18, 3), (3, 3, 3, 64), (3, 3, 64, 230), (64,), (3, 3, 1, 230), (1, 1, 230, 40)]
+arrays = [ones(*shape) for shape in shapes]
+with backend("native"):
+    found = jax.jit(jax.value_and_grad(network, range(6)))(*arrays)
+print(hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in jax.tree.leaves(found))).hexdigest())
+"""
+    seen = set()
+    for count in {1, len(os.sched_getaffinity(0))}:
+        command = [sys.executable, "-c", program, str(count)]
+        seen.add(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("name", ["jax", NATIVE])
 @pytest.mark.parametrize("groups", [1, 33])
 def test_backends_work_under_every_transformation(name: str, groups: int, wide) -> None:
@@ -380,7 +501,16 @@ def test_backends_work_under_every_transformation(name: str, groups: int, wide) 
             x, kernel, bias
         )
 
-    for function in (loss, jax.grad(loss, argnums=(0, 1)), seeds, scanned, twice, fused):
+    def normal(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        def apply(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            y = conv2d(x, kernel, groups=groups, strides=2)
+            y = batch_norm(y, kernel[0, 0, 0], kernel[1, 1, 0], jnp.cos(y), relu=True)[0]
+            return jnp.sum(jnp.sin(max_pool(y, 3, strides=1)))
+
+        inner = jax.grad(apply, argnums=(0, 1))
+        return jax.grad(lambda *a: sum(jnp.sum(jnp.square(g)) for g in inner(*a)), argnums=(0, 1))(x, kernel)
+
+    for function in (loss, jax.grad(loss, argnums=(0, 1)), seeds, scanned, twice, fused, normal):
         results = []
         for chosen in (name, "lax"):
             with backend(chosen):
@@ -570,8 +700,8 @@ def geometry(**changes) -> Geometry:
         ({"kernel": (3, 3, 4, 32)}, "native", "jax"),
         ({"groups": 4, "kernel": (3, 3, 1, 4)}, "native", "jax"),
         ({"kernel": (1, 1, 4, 6), "pads": ((0, 0), (0, 0))}, "native", "jax"),
-        ({"groups": 2, "kernel": (3, 3, 2, 6)}, "lax", "lax"),
-        ({"strides": (2, 2)}, "lax", "lax"),
+        ({"groups": 2, "kernel": (3, 3, 2, 6)}, "native", "lax"),
+        ({"strides": (2, 2)}, "native", "lax"),
         ({"dtypes": frozenset(["bfloat16"])}, "lax", "lax"),
         ({"x": (0, 8, 8, 4)}, "lax", "lax"),
     ],
@@ -718,11 +848,11 @@ def test_without_a_compiler_it_says_so_in_one_line(tmp_path) -> None:
 def test_smaller_instruction_sets_compute_the_same(instructions: str) -> None:
     program = """
 import jax, jax.numpy as jnp, numpy as np
-from hdc.ops import backend, backends, conv2d, max_pool, native_build, pure, separable_conv2d, xla
+from hdc.ops import backend, batch_norm, conv2d, max_pool, native_build, separable_conv2d
 assert native_build.unavailable() == ""
 rng = np.random.default_rng(0)
 few = [(1, 1, 24), (1, 3, 8), (1, 3, 20), (1, 4, 16)]
-for groups, ins, outs in [(1, 5, 37), (19, 19, 19), (1, 33, 8), *few]:
+for groups, ins, outs in [(1, 5, 37), (19, 19, 19), (1, 33, 8), (3, 18, 60), (1, 100, 140), *few]:
     x = jnp.asarray(rng.standard_normal((3, 10, 9, ins), np.float32))
     k = jnp.asarray(rng.standard_normal((3, 5, ins // groups, outs), np.float32))
     found = []
@@ -730,10 +860,12 @@ for groups, ins, outs in [(1, 5, 37), (19, 19, 19), (1, 33, 8), *few]:
         with backend(name):
             bias, depthwise, pointwise = jnp.ones(outs), jnp.ones((3, 3, 1, ins)), jnp.ones((1, 1, ins, 7))
             def apply(x, k, bias):
-                return max_pool(conv2d(x, k, bias, relu=True, rate=(1, 2), groups=groups))
+                y = conv2d(x, k, bias, relu=True, rate=(1, 2), groups=groups, strides=(1, 2))
+                y = batch_norm(y, bias, bias, y)[0]
+                return max_pool(max_pool(y, 2), 2, strides=1)
             y, pullback = jax.vjp(apply, x, k, bias)
             first = jax.vjp(lambda k, bias: apply(x, k, bias), k, bias)[1]
-            z, pull = jax.vjp(lambda x: separable_conv2d(x, depthwise, pointwise), x)
+            z, pull = jax.vjp(lambda x: separable_conv2d(x, depthwise, pointwise, strides=2), x)
         found.append((y, z, *pullback(jnp.cos(y)), *first(jnp.cos(y)), *pull(jnp.cos(z))))
     for one, other in zip(*found):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

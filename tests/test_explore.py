@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import permutations
 
@@ -11,7 +12,7 @@ import pytest
 
 from hdc import published
 from hdc.advice import share
-from hdc.fields import Branches, Field, Stack, parse
+from hdc.fields import Branches, Stack, parse
 from hdc.lab.commands import explore
 from hdc.lab.commands.main import main
 from hdc.ripple import STEM, predict
@@ -187,7 +188,7 @@ def random_schedules(number: int) -> list[tuple[str, int, int]]:
                 continue
         else:
             deep = len(found) % 25 == 1
-            largest = 3 if deep else draw.choice([2, 4, 9, 20, 70])
+            largest = 3 if deep else draw.choice([2, 4, 9, 20, 40])
             rates = [draw.randint(1, largest) for _ in range(40 if deep else draw.randint(1, 9))]
             text = (
                 "-".join(map(str, rates)) + "x2"
@@ -206,8 +207,8 @@ EVALUATE = """(schedules) => schedules.map(([text, taps, axes, size]) => {
   return {...field, line: null, steps: null, value: null, count: null,
     pixels: Array.from({length: side}, (_, at) => String(field.count(row(at), at))),
     along: Array.from({length: side}, (_, at) => String(field.along(at))),
-    ripples: [true, false].map((stem) => hdc.predicted(layers, taps, axes, stem)),
-    padding: [true, false].map((causal) => hdc.padding(layers, taps, axes, size, causal))};
+    ripple: hdc.predicted(layers, taps, axes, size % 2 === 0),
+    padding: hdc.padding(layers, taps, axes, size, size % 3 === 0)};
 })"""
 
 
@@ -217,10 +218,12 @@ def test_500_schedules_have_the_numbers_of_python(show):
     for (text, taps, axes, size), ours in zip(
         [*schedules, *known], show().evaluate(EVALUATE, [*schedules, *known]), strict=True
     ):
-        compare(parse(text, taps, axes), ours, size)
+        field = parse(text, taps, axes)
+        assert isinstance(field, Stack | Branches)
+        compare(field, ours, size)
 
 
-def compare(field: Field, ours: dict, size: int) -> None:
+def compare(field: Stack | Branches, ours: dict, size: int) -> None:
     """Integers and verdicts are equal; numbers with a square root or a sine to nine digits."""
     assert ours["layers"] == [rates if isinstance(rates, list) else [rates] for rates in field.rates]
     assert (ours["side"],) == field.receptive_field
@@ -258,23 +261,14 @@ def compare(field: Field, ours: dict, size: int) -> None:
         rule = field.rule
         assert ours["rule"] == {"m2": rule.m2, "accepts": rule.accepts, "agrees": rule.agrees}
         assert field.lattice_share == (ours["lattice"]["share"], ours["lattice"]["period"])
-    for stem, ripple in zip((True, False), ours["ripples"], strict=True):
-        predicted = field.predicted_ripple(stem)
-        if predicted is None:
-            assert ripple is None
-            continue
-        assert ripple["db"] == pytest.approx(predicted.db, **CLOSE)
-        assert ripple["tried"] == predicted.tried
-        assert ripple["m"] / ripple["period"] == predicted.frequency
-    for causal, padding in zip((True, False), ours["padding"], strict=True):
-        assert padding == pytest.approx(_causal(field, causal).padding(size), **CLOSE)
-
-
-def _causal(field: Field, causal: bool) -> Field:
-    if isinstance(field, Stack):
-        return Stack(field.axes, field.name, causal)
-    assert isinstance(field, Branches)
-    return Branches(field.branches, field.name, field.kernel_size, causal, field.axes)
+    predicted = field.predicted_ripple(stem=size % 2 == 0)
+    if predicted is None:
+        assert ours["ripple"] is None
+    else:
+        assert ours["ripple"]["db"] == pytest.approx(predicted.db, **CLOSE)
+        assert ours["ripple"]["tried"] == predicted.tried
+        assert ours["ripple"]["m"] / ours["ripple"]["period"] == predicted.frequency
+    assert ours["padding"] == pytest.approx(replace(field, causal=size % 3 == 0).padding(size), **CLOSE)
 
 
 def test_every_order_has_the_ripple_that_python_predicts(show):

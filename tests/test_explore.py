@@ -277,10 +277,15 @@ def test_every_order_has_the_ripple_that_python_predicts(show):
         ([2, 2, 3, 7], 3, False),
         ([1, 1, 4, 20], 2, True),
         ([1, 3, 3, 6, 9], 5, True),
+        ([1, 3, 3, 10], 3, True),
+        ([1, 1, 1, 4, 5, 15], 3, True),
     ]
-    for (rates, taps, stem), found in zip(
+    for (rates, taps, stem), (found, chosen) in zip(
         sets,
-        show().evaluate("(sets) => sets.map((one) => hdc.orders(...one))", [list(one) for one in sets]),
+        show().evaluate(
+            "(sets) => sets.map((one) => [hdc.orders(...one), hdc.bestOrder(...one)])",
+            [list(one) for one in sets],
+        ),
         strict=True,
     ):
         expected = {
@@ -289,6 +294,8 @@ def test_every_order_has_the_ripple_that_python_predicts(show):
         }
         assert {tuple(one["rates"]): one["db"] for one in found} == pytest.approx(expected, **CLOSE)
         assert [one["db"] for one in found] == sorted(one["db"] for one in found)
+        assert chosen["db"] == pytest.approx(expected[tuple(chosen["rates"])], **CLOSE)
+        assert chosen["db"] < max(0, found[0]["db"]) + 0.1
 
 
 def test_better_schedules_are_those_of_the_exhaustive_search(show):

@@ -20,7 +20,7 @@ MAX_BRANCHED = 640  # px per side: a map of parallel branches is computed pixel 
 LIMITS = {
     "max_branched": MAX_BRANCHED,
     "max_taps": 31,
-    "max_ripple_rate": 1024,
+    "max_ripple_rate": 512,
     "integers": 4_000_000,  # additions of exact integers beyond 2^53
     "orders": 40_320,  # 8 different rates
     "order_work": 20_000_000,

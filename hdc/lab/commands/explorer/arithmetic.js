@@ -289,20 +289,27 @@ const arithmetic = (known) => {
     white *= (Math.PI / 2 - 1) / known.images / known.numbers;
     const powers = [];
     for (let period = 2; period <= longest; period++) {
+      // The paths are symmetric, so that cosines of the distance from the centre, in half pixels, will do.
       const bins = 2 * period;
-      const folded = new Float64Array(bins);
-      for (let at = 0; at < field; at++) folded[at % bins] += middle[at];
-      const cosine = folded.map((_, at) => Math.cos((2 * Math.PI * at) / bins));
-      const sine = folded.map((_, at) => Math.sin((2 * Math.PI * at) / bins));
-      const at = memo((bin) => {
-        let re = 0;
-        let im = 0;
-        for (let n = 0, turn = 0; n < bins; n++, turn = (turn + bin) % bins) {
-          re += folded[n] * cosine[turn];
-          im += folded[n] * sine[turn];
+      const cosine = Float64Array.from({ length: 2 * bins }, (_, turn) => Math.cos((Math.PI * turn) / bins));
+      const folded = new Float64Array(bins + 1);
+      for (let at = 0; at < field; at++) {
+        const distance = Math.abs(2 * at - (field - 1)) % (2 * bins);
+        folded[Math.min(distance, 2 * bins - distance)] += middle[at];
+      }
+      const kept = new Float64Array(bins + 1).fill(-1);
+      const at = (bin) => {
+        if (kept[bin] >= 0) return kept[bin];
+        const first = (field - 1) % 2;
+        let [total, turn] = [0, bin * first];
+        for (let distance = first; distance <= bins; distance += 2) {
+          total += folded[distance] * cosine[turn];
+          turn += 2 * bin;
+          if (turn >= 2 * bins) turn -= 2 * bins;
         }
-        return re * re + im * im;
-      });
+        kept[bin] = total * total;
+        return kept[bin];
+      };
       for (const m of coprime(period)) powers.push(at(2 * m), at(2 * m - 1), at(2 * m + 1));
     }
     return Float64Array.from(powers, (power) => power + white);
@@ -411,7 +418,10 @@ const arithmetic = (known) => {
     return { different, times, steps, multisets, digit, adds, start };
   };
 
-  const plus = (power, more) => power.map((value, at) => value + more[at]);
+  const plus = (power, more, result = new Float64Array(power.length)) => {
+    for (let at = 0; at < power.length; at++) result[at] = power[at] + more[at];
+    return result;
+  };
 
   /** Every order of the rates with its predicted ripple, the least first; null if there are too many. */
   const orders = (rates, taps, stem) => {
@@ -420,15 +430,17 @@ const arithmetic = (known) => {
     if (number > known.orders || work > known.order_work) return null;
     const set = setOfRates(rates, taps, stem);
     const found = [];
+    const kept = rates.map(() => set.start.slice()); // the power so far, by the number of layers to come
     const visit = (after, power, path) => {
       if (after === set.multisets - 1) {
         found.push({ rates: path, db: decibels(contrast(power)) });
         return;
       }
+      const free = kept[rates.length - path.length - 1];
       set.different.forEach((rate, axis) => {
         if (set.digit(after, axis) === set.times[axis]) return;
         const next = after + set.steps[axis];
-        visit(next, plus(power, set.adds[next]), [rate, ...path]);
+        visit(next, plus(power, set.adds[next], free), [rate, ...path]);
       });
     };
     visit(0, set.start, []);
@@ -489,6 +501,16 @@ const arithmetic = (known) => {
 
   // ---- better schedules ----
 
+  /** What the best order of a set of ascending rates costs: all multisets of them, at all teeth. */
+  const orderWork = (set) => {
+    let [multisets, times] = [1, 0];
+    set.forEach((rate, at) => {
+      times = rate === set[at - 1] ? times + 1 : 1;
+      multisets *= (times + 1) / times;
+    });
+    return multisets * teeth(longestPeriod(largest(set))).length;
+  };
+
   /** The gap-free sets of so many rates with that sum, ascending; null if there are too many. */
   const gapFreeSets = (layers, total, taps) => {
     const found = [];
@@ -524,21 +546,14 @@ const arithmetic = (known) => {
     const command = `hdc search --layers ${layers} --field ${field}` +
       (taps === 3 ? "" : ` --kernel-size ${taps}`) + (stem ? "" : " --no-stem");
     const refused = { layers, field, command, found: null };
+    const tooLong = { ...refused, why: "It would take too long in a browser" };
     const sets = gapFreeSets(layers, total, taps);
     if (sets === null) return { ...refused, why: `There are more than ${known.sets} sets of rates` };
-    let work = 0;
+    if (sum(sets.map((set) => orderWork(set))) > known.search_work) return tooLong;
     const found = [];
     for (const set of sets) {
-      const multisets = set.reduce(
-        ([product, times, last], rate) => {
-          const often = rate === last ? times + 1 : 1;
-          return [(product * (often + 1)) / often, often, rate];
-        },
-        [1, 0, 0],
-      )[0];
-      work += multisets * teeth(longestPeriod(largest(set))).length;
-      const order = work > known.search_work ? null : bestOrder(set, taps, stem);
-      if (order === null) return { ...refused, why: "It would take too long in a browser" };
+      const order = bestOrder(set, taps, stem);
+      if (order === null) return tooLong;
       found.push({ ...order, set, squares: squares(set) });
       yield found.length / sets.length;
     }

@@ -441,7 +441,7 @@ class Card {
       ];
       add("HDC rule", `${parts.join(", ")}: ${rule.agrees ? "✓ right" : "✗ wrong"},`, `there are ${this.field.gapFree ? "no " : ""}holes`);
     }
-    if (this.ripple === null) add("predicted ripple", "not predicted", `for parallel branches and rates above ${known.max_ripple_rate}`);
+    if (this.ripple === null) add("predicted ripple", "not predicted here", `for parallel branches and rates above ${known.max_ripple_rate}`);
     else {
       const { db: value, m, period, tried } = this.ripple;
       add(
@@ -569,7 +569,9 @@ class Card {
     else if (found === null) {
       const ripple = (order) => db(hdc.ripple(...hdc.withStem(order, taps, state.stem)).db);
       const up = [...rates].sort((a, b) => a - b);
-      say(orders, `These rates have ${grouped(Number(hdc.numberOfOrders(rates).toPrecision(6)))} orders, too many to list here. Predicted: ${db(mine)} in this order, ` +
+      const number = hdc.numberOfOrders(rates);
+      const many = number < 1e6 ? grouped(number) : `about ${grouped(Number(number.toPrecision(2)))}`;
+      say(orders, `These rates have ${many} orders, too many to list here. Predicted: ${db(mine)} in this order, ` +
         `${ripple(up)} ascending, ${ripple([...up].reverse())} descending. hdc.search.best_order in Python finds the best.`);
     } else {
       strip.hidden = details.hidden = false;

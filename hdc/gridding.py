@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from hdc.errors import InputError
 from hdc.layers import evaluation
@@ -247,21 +247,67 @@ def erf_area(erf: np.ndarray, share: float, centre: Sequence[float]) -> float:
     return float(np.cumsum(np.bincount(ring.ravel()))[np.argmax(held >= share * total * (1 - 1e-12))])
 
 
-@partial(jax.jit, static_argnums=(0, 2))
+# Rows and columns of an image, `(start, stop)` per axis.
+_Window = tuple[tuple[int, int], ...]
+
+
+@partial(jax.jit, static_argnums=(0, 2, 4))
 def _erf_sum(
-    graph: nnx.GraphDef, state: nnx.State, normalise: Callable[[Array], Array], images: Array
+    graph: nnx.GraphDef,
+    state: nnx.State,
+    normalise: Callable[[Array], Array],
+    images: Array,
+    window: _Window,
 ) -> Array:
     model = nnx.merge(graph, state)
+    sides = images.shape[1:-1]
 
     def centre(x: Array) -> Array:
         maps = getattr(model, "features", model)(x)
-        return maps[:, *(side // 2 for side in maps.shape[1:-1])]
+        # Of a part, the maps have its size, and the centre is that of the whole.
+        whole = maps.shape[1:-1] if x.shape[1:-1] == sides else sides
+        return maps[:, *(side // 2 - start for side, (start, _) in zip(whole, window, strict=True))]
 
-    outputs, pullback = jax.vjp(centre, normalise(images))
+    part = normalise(images)[:, *(slice(*ends) for ends in window)]
+    outputs, pullback = jax.vjp(centre, part)
     channels = outputs.shape[1]
     one_hot = jnp.broadcast_to(jnp.eye(channels)[:, None], (channels, *outputs.shape))
     (gradients,) = jax.vmap(pullback)(one_hot)
+    around = [(start, side - stop) for side, (start, stop) in zip(sides, window, strict=True)]
+    if any(map(any, around)):  # back in their places first, so that sums are in the order of the whole
+        gradients = lax.optimization_barrier(jnp.pad(gradients, [(0, 0), (0, 0), *around, (0, 0)]))
     return jnp.sum(jnp.abs(gradients), axis=(0, 1, gradients.ndim - 1))
+
+
+_found_windows: dict[tuple, _Window] = {}
+
+
+def _window(
+    graph: nnx.GraphDef, state: nnx.State, normalise: Callable[[Array], Array], images: np.ndarray
+) -> _Window:
+    """The part of an image that has to be computed for the gradient of the centre, found once per network.
+
+    It is the box of the theoretical receptive field, if the network has no strides and no summaries of the
+    whole map, and if the first images show the same bits as with the whole image.
+    """
+    key = (graph, normalise, images.shape[1:])
+    if key not in _found_windows:
+        sides = images.shape[1:-1]
+        whole = part = tuple((0, side) for side in sides)
+        seen = _seen(nnx.merge(graph, state), (1, *images.shape[1:]))
+        if (
+            seen is not None
+            and not seen.couplings
+            and seen.output_shape[1:-1] == sides
+            and all(set(layer.strides) == {1} for layer in seen.layers)
+        ):
+            boxes = zip(seen.paths.origin, seen.paths.size, sides, strict=True)
+            part = tuple((max(0, first), min(side, first + size)) for first, size, side in boxes)
+        if part != whole:
+            full, narrow = (_erf_sum(graph, state, normalise, images, one) for one in (whole, part))
+            part = part if np.array_equal(full, narrow) else whole
+        _found_windows[key] = part
+    return _found_windows[key]
 
 
 def effective_receptive_field(
@@ -278,8 +324,9 @@ def effective_receptive_field(
         `[height, width]` or `[length]`, summed over input and feature channels, averaged over images.
     """
     total = np.zeros(images.shape[1:-1])
+    window = _window(graph, state, normalise, images[:_ERF_BATCH])
     for start in range(0, len(images), _ERF_BATCH):
-        total += np.asarray(_erf_sum(graph, state, normalise, images[start : start + _ERF_BATCH]))
+        total += np.asarray(_erf_sum(graph, state, normalise, images[start : start + _ERF_BATCH], window))
     return total / len(images)
 
 

@@ -61,6 +61,7 @@ STARTS = {
     "hdc/registry.py": "git, to say which commit a plugin is of",
     "benchmarks/timing.py": "the program that is measured beside ours",
     "benchmarks/analyse.py": "itself, once for each model of its own list",
+    "benchmarks/study.py": "itself, with the arguments of hdc train that it was given",
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import jax.numpy as jnp
 from flax import nnx
@@ -250,7 +250,7 @@ def normalised(norm: Any, x: Array, *, residual: Array | None = None, relu: bool
         relu: whether ReLU is applied at last.
     """
     if type(norm) is nnx.BatchNorm and _is_plain(norm):
-        scale, bias = norm.scale[...], norm.bias[...]
+        scale, bias = cast(nnx.Param, norm.scale)[...], cast(nnx.Param, norm.bias)[...]
         y, mean, variance = batch_norm(x, scale, bias, residual, relu=relu, epsilon=norm.epsilon)
         for kept, new in ((norm.mean, mean), (norm.var, variance)):
             kept[...] = norm.momentum * kept[...] + (1 - norm.momentum) * new

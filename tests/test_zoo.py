@@ -196,7 +196,7 @@ TWIN: list[tuple[Any, str, Callable]] = [
     *((norm, "__call__", _passed) for norm in (nnx.BatchNorm, nnx.LayerNorm, nnx.GroupNorm)),
     *((nnx, name, _pooled) for name in ("max_pool", "avg_pool")),
     (xla, "finish", lambda y, bias, relu: y),  # of our own layers, where all biases are 0
-    (xla, "max_pool", lambda x, size: _pooled(x, size, size)),
+    (xla, "max_pool", _pooled),
     (nnx, "softmax", _attended),
     (jax.image, "resize", _resized),
     (parts.SqueezeExcite, "__call__", _passed),

@@ -8,6 +8,7 @@ gradient is a convolution in the layout that XLA is fast for. Max pooling: compa
 import math
 import os
 from functools import partial, reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -175,7 +176,7 @@ def _windows(x: Array, size: Pair, strides: Pair, pads: Pads) -> list[tuple[Pair
 
 
 def _max_pool_forward(x: Array, size: Pair, strides: Pair, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
-    y = max_pool(x, size, strides, pads)
+    y: Any = max_pool(x, size, strides, pads)
     return y, (x, y)
 
 

@@ -9,25 +9,61 @@ copy's.
 
 import os
 import time
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks import timing
 
-# name: (batch, side, channels in, channels out, kernel size, rate, kind)
+
+class Layer(NamedTuple):
+    """A layer: dense, separable or depthwise; first (without the images' gradient), or pooling."""
+
+    batch: int
+    side: int
+    ins: int
+    outs: int
+    size: int
+    rate: int
+    kind: str
+    stride: int = 1
+    groups: int = 1
+
+    @property
+    def sides(self):
+        """Pixels of padding on each side."""
+        return self.rate * (self.size - 1) // 2
+
+    @property
+    def out(self):
+        """Pixels of a side of the outputs."""
+        return (self.side - 1) // self.stride + 1 if self.kind != "pooling" else self.side // 2
+
+    @property
+    def split(self):
+        """Feature groups."""
+        return self.outs if self.kind == "depthwise" else self.groups
+
+
 LAYERS = {
-    "first 1-32": (128, 28, 1, 32, 3, 1, "first"),
-    "first 3-16": (8, 64, 3, 16, 3, 1, "first"),
-    "dense 32-64, 14x14": (128, 14, 32, 64, 3, 1, "dense"),
-    "dense 64-64, 7x7": (128, 7, 64, 64, 3, 1, "dense"),
-    "dense 64-64 rate 5": (128, 28, 64, 64, 3, 5, "dense"),
-    "dense 16-16 rate 2": (8, 64, 16, 16, 3, 2, "dense"),
-    "1x1 64-64": (128, 28, 64, 64, 1, 1, "dense"),
-    "depthwise 64 rate 1": (128, 28, 64, 64, 3, 1, "depthwise"),
-    "depthwise 64 rate 5": (128, 28, 64, 64, 3, 5, "depthwise"),
-    "depthwise 64 5x5 rate 2": (128, 28, 64, 64, 5, 2, "depthwise"),
-    "separable 64-64 rate 5": (128, 28, 64, 64, 3, 5, "separable"),
-    "2x2 max pooling 32": (128, 28, 32, 32, 2, 1, "pooling"),
+    "first 1-32": Layer(128, 28, 1, 32, 3, 1, "first"),
+    "first 3-16": Layer(8, 64, 3, 16, 3, 1, "first"),
+    "first 7x7 3-64 stride 2": Layer(8, 64, 3, 64, 7, 1, "first", stride=2),
+    "dense 32-64, 14x14": Layer(128, 14, 32, 64, 3, 1, "dense"),
+    "dense 64-64, 7x7": Layer(128, 7, 64, 64, 3, 1, "dense"),
+    "dense 64-64 rate 5": Layer(128, 28, 64, 64, 3, 5, "dense"),
+    "dense 16-16 rate 2": Layer(8, 64, 16, 16, 3, 2, "dense"),
+    "dense 64-128 stride 2": Layer(8, 32, 64, 128, 3, 1, "dense", stride=2),
+    "dense 512-512 rate 4, 8x8": Layer(8, 8, 512, 512, 3, 4, "dense"),
+    "8 groups 64-64": Layer(8, 32, 64, 64, 3, 1, "dense", groups=8),
+    "1x1 64-64": Layer(128, 28, 64, 64, 1, 1, "dense"),
+    "1x1 64-128 stride 2": Layer(8, 32, 64, 128, 1, 1, "dense", stride=2),
+    "depthwise 64 rate 1": Layer(128, 28, 64, 64, 3, 1, "depthwise"),
+    "depthwise 64 rate 5": Layer(128, 28, 64, 64, 3, 5, "depthwise"),
+    "depthwise 64 stride 2": Layer(128, 28, 64, 64, 3, 1, "depthwise", stride=2),
+    "depthwise 64 5x5 rate 2": Layer(128, 28, 64, 64, 5, 2, "depthwise"),
+    "separable 64-64 rate 5": Layer(128, 28, 64, 64, 3, 5, "separable"),
+    "2x2 max pooling 32": Layer(128, 28, 32, 32, 2, 1, "pooling"),
 }
 
 
@@ -36,6 +72,8 @@ def measure(args):
     matmul, copy = peaks()
     rows = []
     for name, layer in LAYERS.items():
+        if args.layers not in name:
+            continue
         calls = {f"hdc {b}": ours(layer, b) for b in args.backends.split(",")} | theirs(layer)
         times = timing.interleaved(calls, args.repeats)
         row = {"what": name, "times": times}
@@ -70,19 +108,19 @@ def peaks():
 
 def cost(layer):
     """Operations, and bytes, of a forward and backward pass; the images' gradient only where there is one."""
-    batch, side, ins, outs, k, _, kind = layer
-    pixels = batch * side * side
-    passes = 2 if kind == "first" else 3
-    taps = {"depthwise": k * k * outs, "separable": (k * k + outs) * ins, "pooling": 0}.get(
-        kind, k * k * ins * outs
+    layer = Layer(*layer)
+    pixels, k = layer.batch * layer.out**2, layer.size
+    passes = 2 if layer.kind == "first" else 3
+    taps = {"separable": (k * k + layer.outs) * layer.ins, "pooling": 0}.get(
+        layer.kind, k * k * layer.ins * layer.outs // layer.split
     )
-    x, y = 4 * pixels * ins, 4 * pixels * outs // (4 if kind == "pooling" else 1)
-    return 2 * pixels * taps * passes, (x + y) + (x + y + (0 if kind == "first" else x))
+    x, y = 4 * layer.batch * layer.side**2 * layer.ins, 4 * pixels * layer.outs
+    return 2 * pixels * taps * passes, (x + y) + (x + y + (0 if layer.kind == "first" else x))
 
 
 def arrays(layer):
     """Images, and kernels with the bias."""
-    batch, side, ins, outs, k, _, kind = layer
+    batch, side, ins, outs, k, _, kind, _, groups = Layer(*layer)
     draw = np.random.default_rng(0).standard_normal
     biases = [] if kind in ("depthwise", "pooling") else [np.zeros(outs, np.float32)]
     x = draw((batch, side, side, ins), np.float32)
@@ -90,7 +128,7 @@ def arrays(layer):
         "depthwise": [(k, k, 1, outs)],
         "separable": [(k, k, 1, ins), (1, 1, ins, outs)],
         "pooling": [],
-    }.get(kind, [(k, k, ins, outs)])
+    }.get(kind, [(k, k, ins // groups, outs)])
     return x, [*(draw(shape, np.float32) for shape in shapes), *biases]
 
 
@@ -101,21 +139,21 @@ def ours(layer, backend):
 
     from hdc import ops
 
-    *_, outs, _, rate, kind = layer
+    layer = Layer(*layer)
     x, kernels = arrays(layer)
+    keys = {"rate": layer.rate, "strides": layer.stride, "padding": ((layer.sides,) * 2,) * 2}
 
     def apply(x, *kernels):
-        match kind:
+        match layer.kind:
             case "pooling":
                 return ops.max_pool(x, 2)
             case "separable":
-                return ops.separable_conv2d(x, *kernels, relu=True, rate=rate)
-            case _:
-                depthwise = kind == "depthwise"
-                return ops.conv2d(x, *kernels, relu=not depthwise, rate=rate, groups=outs if depthwise else 1)
+                return ops.separable_conv2d(x, *kernels, relu=True, **keys)
+            case kind:
+                return ops.conv2d(x, *kernels, relu=kind != "depthwise", groups=layer.split, **keys)
 
     def both(x, dy, *kernels):
-        if kind == "first":
+        if layer.kind == "first":
             y, pullback = jax.vjp(lambda *kernels: apply(x, *kernels), *kernels)
         else:
             y, pullback = jax.vjp(apply, x, *kernels)
@@ -137,7 +175,8 @@ def theirs(layer, device="cpu"):
     from torch.nn import functional
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    *_, outs, k, rate, kind = layer
+    layer = Layer(*layer)
+    kind = layer.kind
     images, given = arrays(layer)
     calls = {}
     for layout, form in (("nchw", torch.contiguous_format), ("nhwc", torch.channels_last)):
@@ -151,13 +190,13 @@ def theirs(layer, device="cpu"):
         def forward(x=x, kernels=kernels):
             if kind == "pooling":
                 return functional.max_pool2d(x, 2)
-            some = {"padding": rate * (k - 1) // 2, "dilation": rate}
+            some = {"padding": layer.sides, "dilation": layer.rate, "stride": layer.stride}
             if kind == "depthwise":
-                return functional.conv2d(x, kernels[0], groups=outs, **some)
+                return functional.conv2d(x, kernels[0], groups=layer.outs, **some)
             if kind == "separable":
                 y = functional.conv2d(x, kernels[0], groups=x.shape[1], **some)
                 return functional.relu(functional.conv2d(y, *kernels[1:]))
-            return functional.relu(functional.conv2d(x, *kernels, **some))
+            return functional.relu(functional.conv2d(x, *kernels, groups=layer.groups, **some))
 
         dy = torch.ones_like(forward())
 
@@ -175,4 +214,5 @@ def theirs(layer, device="cpu"):
 if __name__ == "__main__":
     parser = timing.parser("conv", __doc__)
     parser.add_argument("--backends", default="lax,jax,native", help="of lax, jax, native")
+    parser.add_argument("--layers", default="", help="those with this in their name")
     timing.run("conv", parser, measure, baseline="torch")

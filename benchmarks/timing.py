@@ -35,7 +35,7 @@ def add_output(options):
 
 
 def run(module, options, measure, baseline):
-    """Measure on each number of cores, in a process whose threads are all bound to them, and report.
+    """Measure on each number of cores, in a process whose threads are bound to them; the rows, reported.
 
     Memory is kept from step to step on both sides (`hdc.lab.memory`), so nothing here imports JAX or PyTorch.
     """
@@ -45,7 +45,7 @@ def run(module, options, measure, baseline):
 
         memory.keep()
         print(json.dumps(measure(args)))
-        return
+        return []
     rows = []
     for count in map(int, args.threads.split(",")):
         cores = sorted(os.sched_getaffinity(0))[:count]
@@ -62,6 +62,7 @@ def run(module, options, measure, baseline):
         )
         rows += [row | {"threads": count} for row in json.loads(done.stdout.splitlines()[-1])]
     report(rows, baseline, args)
+    return rows
 
 
 def report(rows, baseline, args):

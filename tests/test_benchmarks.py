@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import conv, gpu, study
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,3 +57,27 @@ def test_a_benchmark_writes_its_figures(
     assert [row["what"] for row in figures["rows"]] == rows
     assert all(times["median"] > 0 for row in figures["rows"] for times in row["times"].values())
     assert (tmp_path / "table.md").read_text().count("\n|") == len(rows) + 1
+
+
+def test_the_cost_of_a_layer_counts_its_groups_and_strides() -> None:
+    layer = conv.Layer(2, 9, 4, 6, 3, 1, "dense", stride=2, groups=2)
+    outputs = 2 * 5 * 5 * 6  # each of 9 taps of 2 channels, in three passes
+    maps = 4 * (2 * 9 * 9 * 4 * 3 + outputs * 2)
+    assert conv.cost(layer) == (2 * outputs * 9 * 2 * 3, maps)
+    assert conv.ours(layer, "lax")()[0].shape == (2, 5, 5, 6)
+
+
+def test_the_phase_of_a_stack_is_that_of_its_outermost_known_function() -> None:
+    def stack(*calls: tuple[str, str]) -> SimpleNamespace | None:
+        frame = None
+        for file, name in calls:
+            frame = SimpleNamespace(f_code=SimpleNamespace(co_filename=file, co_name=name), f_back=frame)
+        return frame
+
+    run, epoch = ("/x/hdc/lab/train.py", "run"), ("/x/hdc/lab/training.py", "_epoch")
+    assert study.phase_of(stack(run)) == study.phase_of(None) == "other"
+    assert study.phase_of(stack(run, epoch, ("/x/numpy/a.py", "f"))) == "training steps"
+    gridding = ("/x/hdc/gridding.py", "measure")
+    assert study.phase_of(stack(gridding, ("/x/hdc/lab/metrics.py", "evaluate"))) == "gridding"
+    assert study.phase_of(stack(epoch, ("/y/jax/_src/compiler.py", "f"))) == "compiling"
+    assert study.phase_of(stack(epoch, ("<frozen importlib._bootstrap>", "f"))) == "imports"

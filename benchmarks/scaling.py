@@ -48,6 +48,7 @@ def step(batch, side, width, layers):
     import optax
     from flax import nnx
 
+    from hdc import ops
     from hdc.networks import ContextNetwork
     from hdc.schedules import DilationSchedule
 
@@ -74,7 +75,8 @@ def step(batch, side, width, layers):
     kept = [(params, optimizer.init(params))]
 
     def call():
-        kept[0] = jax.block_until_ready(one(kept[0]))
+        with ops.winograd():
+            kept[0] = jax.block_until_ready(one(kept[0]))
 
     return call
 

@@ -31,7 +31,7 @@ def compiled_step(name, images, labels, backend, dtype="float32"):
     step, state = ours(name, dtype)
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     kept = [state]
-    with ops.backend(backend):
+    with ops.backend(backend), ops.winograd():
         compiled = jax.jit(step).lower(state, images, labels).compile()
 
     def call():

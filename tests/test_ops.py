@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from hdc.ops import (
     separable_conv2d,
     triton_dense,
     triton_depthwise,
+    winograd,
     xla,
 )
 from hdc.ops.backends import Choice, Geometry, choose
@@ -196,6 +198,56 @@ def test_bias_and_relu_and_separable_equal_the_loops(
     elif kind == "separable":
         kernels = [depthwise, draw(rng, 1, 1, ins, outs)]
     check_finished(x, kernels, rng, name, relu, **options)
+
+
+@pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    batch=st.integers(1, 20),
+    size=pairs(1, 13),
+    rate=st.integers(1, 7),
+    channels=st.sampled_from([(16, 16), (16, 48), (32, 64), (64, 32), (128, 64), (64, 192)]),
+    relu=st.booleans(),
+)
+def test_winograds_way_equals_the_loops(seed, batch, size, rate, channels, relu) -> None:
+    ins, outs = channels
+    rng = np.random.default_rng(seed)
+    x, kernel, bias = draw(rng, batch, *size, ins), draw(rng, 3, 3, ins, outs), draw(rng, outs)
+    maps = reference.conv2d(x, kernel, rate=(rate, rate)) + bias
+    dy = draw(rng, *maps.shape)
+    with mock.patch.object(backends, "winograd_pays", lambda geometry: True), winograd():
+        y, pullback = jax.vjp(partial(conv2d, relu=relu, rate=rate), *map(jnp.asarray, (x, kernel, bias)))
+    sure = abs(maps) > 1e-4 * abs(maps).max()  # where ReLU's side is beyond doubt
+    dy = dy * sure if relu else dy
+    found = pullback(jnp.asarray(dy, jnp.float32))
+    before = dy * (maps > 0) if relu else dy
+    gradients = reference.conv2d_gradients(x, kernel, before, rate=(rate, rate))
+    expected = [np.maximum(maps, 0) if relu else maps, *gradients, before.sum((0, 1, 2))]
+    for one, other in zip((y, *found), expected, strict=True):
+        assert np.abs(one - other).max() <= TOLERANCE * np.abs(other).max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "pays"),
+    [
+        ({"x": (2, 28, 28, 64), "kernel": (3, 3, 64, 64)}, True),
+        ({"x": (2, 28, 28, 64), "kernel": (3, 3, 64, 64), "strides": (2, 2)}, False),
+        ({"x": (2, 28, 28, 64), "kernel": (3, 3, 64, 64), "pads": ((0, 0), (0, 0))}, False),
+        ({"x": (2, 28, 28, 64), "kernel": (3, 3, 64, 40)}, False),
+        ({"x": (2, 28, 28, 128), "kernel": (3, 3, 128, 256)}, False),
+        ({"x": (2, 28, 28, 4), "kernel": (3, 3, 4, 64)}, False),
+        ({"x": (2, 28, 28, 64), "kernel": (3, 3, 64, 64), "rate": (1, 2), "pads": ((1, 1), (2, 2))}, False),
+        ({"x": (2, 8, 8, 64), "kernel": (3, 3, 64, 64), "rate": (4, 4), "pads": ((4, 4), (4, 4))}, False),
+    ],
+)
+def test_where_winograds_way_is_taken(changes: dict, pays: bool, monkeypatch) -> None:
+    monkeypatch.setattr(native_build, "unavailable", lambda: "")
+    assert not choose(geometry(**changes)).winograd  # only where it is allowed
+    with winograd():
+        assert choose(geometry(**changes)).winograd == pays
+        with backend("jax"):
+            assert not choose(geometry(**changes)).winograd
 
 
 @settings(max_examples=30)
@@ -449,7 +501,7 @@ def test_native_results_are_the_same_to_the_bit_for_any_number_of_threads() -> N
 import hashlib, os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[1])])
 import jax, jax.numpy as jnp, numpy as np
-from hdc.ops import backend, batch_norm, conv2d, max_pool, separable_conv2d
+from hdc.ops import backend, batch_norm, conv2d, max_pool, separable_conv2d, winograd
 def ones(*shape):
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
 def network(x, small, large, one, two, some):
@@ -457,10 +509,11 @@ def network(x, small, large, one, two, some):
     x, mean, _ = batch_norm(x, one, one, x, relu=True)
     x = conv2d(max_pool(x, 3, strides=1), large, rate=2)
     x = separable_conv2d(x, two, some, strides=(1, 2))
-    return jnp.sin(conv2d(x, ones(3, 3, 10, 40), groups=4)).sum() + mean.sum()
+    x = conv2d(x, ones(3, 3, 10, 16), groups=4)
+    return jnp.sin(conv2d(x, ones(3, 3, 16, 64), one)).sum() + mean.sum()
 shapes = [(5, 20, 18, 3), (3, 3, 3, 64), (3, 3, 64, 230), (64,), (3, 3, 1, 230), (1, 1, 230, 40)]
 arrays = [ones(*shape) for shape in shapes]
-with backend("native"):
+with backend("native"), winograd():
     found = jax.jit(jax.value_and_grad(network, range(6)))(*arrays)
 print(hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in jax.tree.leaves(found))).hexdigest())
 """
@@ -848,7 +901,7 @@ def test_without_a_compiler_it_says_so_in_one_line(tmp_path) -> None:
 def test_smaller_instruction_sets_compute_the_same(instructions: str) -> None:
     program = """
 import jax, jax.numpy as jnp, numpy as np
-from hdc.ops import backend, batch_norm, conv2d, max_pool, native_build, separable_conv2d
+from hdc.ops import backend, batch_norm, conv2d, max_pool, native_build, separable_conv2d, winograd
 assert native_build.unavailable() == ""
 rng = np.random.default_rng(0)
 few = [(1, 1, 24), (1, 3, 8), (1, 3, 20), (1, 4, 16)]
@@ -869,6 +922,15 @@ for groups, ins, outs in [(1, 5, 37), (19, 19, 19), (1, 33, 8), (3, 18, 60), (1,
         found.append((y, z, *pullback(jnp.cos(y)), *first(jnp.cos(y)), *pull(jnp.cos(z))))
     for one, other in zip(*found):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+x, k = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in ((2, 9, 10, 32), (3, 3, 32, 64)))
+found = []
+for name in ("native", "lax"):
+    with backend(name), winograd():
+        y, pullback = jax.vjp(conv2d, x, k)
+        assert ("winograd" in str(jax.make_jaxpr(conv2d)(x, k))) == (name == "native")
+        found.append((y, *pullback(jnp.cos(y))))
+for one, other in zip(*found):
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 print(native_build.instruction_set())
 """
     environment = os.environ | {"HDC_NATIVE_ISA": instructions}

@@ -295,7 +295,7 @@ def served(config: Config) -> list[Served]:
     Raises:
         InputError: as `check`.
     """
-    with ops.backend(config.ops.backend), backends.served() as found:
+    with ops.backend(config.ops.backend), ops.winograd(), backends.served() as found:
         trainer = Trainer(config, data_of(config.data))
         found.clear()  # the trainer has traced the model for its shapes
         images = jax.ShapeDtypeStruct((config.train.batch_size, *trainer.dataset.image_shape), jnp.float32)

@@ -362,7 +362,7 @@ class Trainer:
         def proceed_to(start: Array, stop: Array, carry: tuple, data: tuple) -> tuple:
             return lax.fori_loop(start, stop, lambda index, carry: proceed(index, carry, data), carry)
 
-        with layout.tracing():
+        with layout.tracing(), ops.winograd():
             first = jax.jit(begin, out_shardings=layout.own).lower(state, key).compile()
             carry, order = first(state, key)
             some, index = (*order, *fed.arrays), jnp.int32(0)

@@ -1,6 +1,6 @@
 """Convolution and pooling, each computed by the fastest backend for its shapes and device."""
 
-from hdc.ops.backends import backend, fast_in_loops
+from hdc.ops.backends import backend, fast_in_loops, winograd
 from hdc.ops.convolution import Padding, conv1d, conv2d, separable_conv1d, separable_conv2d
 from hdc.ops.normalisation import batch_norm
 from hdc.ops.pooling import max_pool
@@ -15,4 +15,5 @@ __all__ = [
     "max_pool",
     "separable_conv1d",
     "separable_conv2d",
+    "winograd",
 ]

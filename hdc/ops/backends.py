@@ -18,9 +18,11 @@ _FLOATS = {"float32", "bfloat16", "float16"}  # of the backends for GPUs
 _PRODUCT, _XLA = "1x1 as a matrix product", "XLA's own kernels on {}"
 # What a Triton kernel can hold in registers: a depthwise one, weights; a dense one, sums of all weights.
 _TAPS, _FEW, _FEW_TAPS = 49, 32, 25
+_LARGE_KERNEL = 2**14  # channels x features; of larger ones each image reads too many transformed weights
 _PADDED, _SMALL = 16, 2**12  # the other backends take maps that padding enlarges up to 16 times + 4096 pixels
 
 _asked: ContextVar[str] = ContextVar("backend", default="auto")
+_by_winograd: ContextVar[bool] = ContextVar("winograd", default=False)
 _served: ContextVar[list["Served"] | None] = ContextVar("served", default=None)
 
 
@@ -61,6 +63,7 @@ class Choice:
 
     backend: str
     reason: str
+    winograd: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,41 @@ def backend(name: str) -> Iterator[None]:
         yield
     finally:
         _asked.reset(token)
+
+
+@contextmanager
+def winograd() -> Iterator[None]:
+    """Allow Winograd's way for 3x3 convolutions traced in the block: fewer multiplications, other rounding.
+
+    Errors are about 1e-6 of the largest value in a map, where the direct way's are of each value: a
+    gradient that is zero for want of paths can become 1e-7, and a value that is not a number spreads over
+    5 x 5 pixels. So training uses it, and what measures receptive fields does not.
+    """
+    token = _by_winograd.set(True)
+    try:
+        yield
+    finally:
+        _by_winograd.reset(token)
+
+
+def winograd_pays(geometry: Geometry) -> bool:
+    """Whether Winograd's way serves a convolution and is faster, by counting multiplications.
+
+    A tile of 3 x 3 outputs takes 25 for each channel and feature where the direct way takes up to 81. But
+    maps of pixels a rate apart are cut into whole tiles, and transforms cost what 9 channels and features do.
+    """
+    (high, rate), (ins, outs) = geometry.rate, (geometry.x[3], geometry.kernel[3])
+    padded = geometry.pads == ((rate, rate),) * 2
+    whole = all(n % 16 == 0 and (n <= 64 or n % 64 == 0) for n in (ins, outs))
+    plain = geometry.kernel[:2] == (3, 3) and geometry.strides == (1, 1) and geometry.groups == 1
+    if not (plain and high == rate and padded and whole and ins * outs <= _LARGE_KERNEL):
+        return False
+    tiles, direct = 1, 1
+    for side in geometry.x[1:3]:
+        grids = [-(-(side - first) // rate) for first in range(min(rate, side))]
+        tiles *= sum(-(-n // 3) * 5 for n in grids)
+        direct *= sum(3 * n - 2 for n in grids)
+    return tiles * (1 + 9 / ins + 9 / outs) < 0.9 * direct
 
 
 def choose(geometry: Geometry, then: str = "") -> Choice:
@@ -168,6 +206,8 @@ def _choice(geometry: Geometry) -> Choice:
     if math.prod(reached) > _PADDED * math.prod(geometry.x[1:3]) + _SMALL:
         return Choice("lax", "mostly padding, which the others would store")
     if _native():
+        if _by_winograd.get() and winograd_pays(geometry):
+            return Choice("native", f"{_COMPILED}, by Winograd's way", winograd=True)
         return Choice("native", _COMPILED)
     if geometry.strides != (1, 1):
         return Choice("lax", "without native code the others need stride 1")

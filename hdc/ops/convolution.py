@@ -112,7 +112,7 @@ def _convolve(
         case "native":
             from hdc.ops import native
 
-            return native.conv2d(x, kernel, bias, relu, rates, pads, geometry.strides)
+            return native.conv2d(x, kernel, bias, relu, rates, pads, geometry.strides, choice.winograd)
         case "triton" if geometry.depthwise and groups > 1:
             from hdc.ops import triton_depthwise
 

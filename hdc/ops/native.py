@@ -107,7 +107,8 @@ def _convolution_gradients(name: Callable, *arguments: Any) -> list[Array | None
     operands = (x, *kernels, bias)
     shapes = [a.shape if want else _NOTHING for a, want in zip(operands, computed, strict=True)]
     y = y if relu else _optional(None)
-    found = _call(name(x, kernels[0], "backward"), shapes, x, *kernels, y, dy, **_numbers(relu, *numbers))
+    call = name(x, kernels[0], "backward", *numbers[3:])
+    found = _call(call, shapes, x, *kernels, y, dy, **_numbers(relu, *numbers[:3]))
     return [g if want else None for g, want in zip(found, wanted, strict=True)]
 
 
@@ -119,7 +120,9 @@ def _groups(x: Array, kernel: Array) -> int:
     return x.shape[3] // kernel.shape[2]
 
 
-def _name(x: Array, kernel: Array, way: str) -> str:
+def _name(x: Array, kernel: Array, way: str, winograd: bool) -> str:
+    if winograd:
+        return f"hdc_winograd_{way}"
     depthwise = 1 < x.shape[3] == _groups(x, kernel) == kernel.shape[3]
     return f"hdc_depthwise_{way}" if depthwise else f"hdc_{way}"
 
@@ -129,15 +132,29 @@ def _separable_name(x: Array, kernel: Array, way: str) -> str:
 
 
 def _conv2d(
-    x: Array, kernel: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads, strides: Pair
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    relu: bool,
+    rate: Pair,
+    pads: Pads,
+    strides: Pair,
+    winograd: bool,
 ) -> Array:
     shape = (x.shape[0], *_sizes(x, kernel, rate, pads, strides), kernel.shape[3])
     numbers = _numbers(relu, rate, pads, strides)
-    return _call(_name(x, kernel, "forward"), shape, x, kernel, _optional(bias), **numbers)
+    return _call(_name(x, kernel, "forward", winograd), shape, x, kernel, _optional(bias), **numbers)
 
 
 def _xla_conv2d(
-    x: Array, kernel: Array, bias: Array | None, relu: bool, rate: Pair, pads: Pads, strides: Pair
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    relu: bool,
+    rate: Pair,
+    pads: Pads,
+    strides: Pair,
+    winograd: bool,
 ) -> Array:
     return xla.conv2d(x, kernel, bias, relu, rate, pads, strides, _groups(x, kernel))
 
@@ -224,7 +241,8 @@ def _xla_normalise(
 
 
 # Arguments as in `hdc.ops`, by position: arrays first, the bias may be None, then ReLU, rates, pads in pixels
-# (before, after) and strides, per axis. Call these only if `hdc.ops.native_build.unavailable()` is "".
+# (before, after) and strides, per axis, and for `conv2d` whether by Winograd's way. Call these only if
+# `hdc.ops.native_build.unavailable()` is "".
 conv2d = _operation(_conv2d, partial(_convolution_gradients, _name), _xla_conv2d, 3)
 separable_conv2d = _operation(
     _separable_conv2d, partial(_convolution_gradients, _separable_name), _xla_separable, 4

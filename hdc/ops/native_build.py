@@ -40,6 +40,8 @@ _CALLS = (
     "hdc_moments",
     "hdc_normalise",
     "hdc_normalise_gradient",
+    "hdc_winograd_forward",
+    "hdc_winograd_backward",
 )
 _COMPILE_SECONDS = 300
 

@@ -22,6 +22,31 @@ struct Norm {  // per channel
   const float *mean, *factor, *bias, *slope;
 };
 
+constexpr int kTile = 3;     // outputs of a Winograd tile, per axis
+constexpr int kPiece = 128;  // its channels at a time, at most
+
+// The outputs of one tile, `rate` pixels apart, and the inputs they see: pixel (h, w) is the first of these, and may lie
+// off the image; so many rows and columns of outputs are on it.
+struct Tile {
+  int image, h, w, rows, columns;
+  bool inside;  // all inputs lie on the image, and all outputs
+};
+
+// A Winograd convolution, and how it is cut: tiles at a time, and channels and blocks of features for which they are kept.
+struct Winograd {
+  int height, width, rate, channels, features;  // channels and features: whole vectors, at most 64 or multiples of it
+  int tiles, piece, blocks_at_once;
+  int block() const { return features < 64 ? features : 64; }  // features of a block
+  int blocks() const { return features / block(); }
+  // Floats from one matrix of a kernel, of its inputs or of its products to the next: not a power of two, which would put
+  // them all into one set of the cache.
+  long u_step() const { return channels * (long)block() + 16; }
+  long v_step() const { return tiles * (long)piece + 16; }
+  long m_step() const { return tiles * (long)block() + 16; }
+  long work() const { return (kTile + 2) * (kTile + 2) * (v_step() + blocks_at_once * m_step()); }  // floats of memory
+  long kernel() const { return blocks() * (kTile + 2) * (kTile + 2) * u_step(); }  // floats of a transformed kernel
+};
+
 struct Kernels {
   const char* name;
   int lanes;  // floats in a vector
@@ -60,6 +85,15 @@ struct Kernels {
   // dx = factor * (dy - bias - (x - mean) * slope), dy as above; dy to `residual`, if that is not null.
   void (*norm_gradient)(const Norm&, const float* x, const float* y, const float* dy, long pixels, float* dx,
                         float* residual);
+  // Of a kernel [3, 3, channels, features], or turned around, [3, 3, features, channels], to u.
+  void (*winograd_kernel)(const Winograd&, const float* w, bool turned, float* u);
+  // So many tiles of images, after the first of which `last` lie that can be fetched ahead; `work` is memory for it.
+  void (*winograd)(const Winograd&, const Tile*, int count, int last, const float* x, const float* u, const float* bias,
+                   bool relu, float* y, float* work);
+  // What they give for a kernel's gradient, added to du.
+  void (*winograd_gradient)(const Winograd&, const Tile*, int count, int last, const float* x, const float* dy, float* du,
+                            float* work);
+  void (*winograd_kernel_back)(const Winograd&, const float* du, float* dk);
 };
 
 extern const Kernels portable;

@@ -366,8 +366,8 @@ def test_batch_normalisation_and_its_gradients_equal_the_formula(
         (lambda x: max_pool(x, 2, strides=0), "strides must be a positive integer or two of them, got 0"),
         (lambda x: batch_norm(x, jnp.ones(3), jnp.ones(4)), "got (1, 8, 8, 4), (3,) and (4,)"),
         (
-            lambda x: batch_norm(x, jnp.ones(4), jnp.ones(4), x[:1]),
-            "the residual must have x's shape (2, 8, 8, 4)",
+            lambda x: batch_norm(x, jnp.ones(4), jnp.ones(4), x[:, 1:]),
+            "the residual must have x's shape (1, 8, 8, 4), got (1, 7, 8, 4)",
         ),
         (lambda x: max_pool(x, 0), "size must be a positive integer or two of them, got 0"),
         (lambda x: max_pool(x[0]), "(8, 8, 4)"),

@@ -92,10 +92,15 @@ def draw(rows, path):
             mine = [row for row in rows if row["varied"] == name and row["threads"] == count]
             where = [row["value"] for row in mine]
             (line,) = panel.loglog(
-                where, [row["times"]["hdc"]["median"] for row in mine], marker, label=f"step, {count} threads"
+                where,
+                [row["times"]["hdc"]["median"] for row in mine],
+                marker,
+                label=f"step, threads: {count}",
             )
             colour = line.get_color()
-            panel.loglog(where, [row["product"] for row in mine], "-", color=colour, label="products alone")
+            panel.loglog(
+                where, [row["product"] for row in mine], "-", color=colour, label="products alone, direct"
+            )
             panel.loglog(where, [row["copy"] for row in mine], ":", color=colour, label="copies alone")
         panel.set_xlabel(UNITS[name])
         panel.set_xticks(VARIED[name], [str(value) for value in VARIED[name]])

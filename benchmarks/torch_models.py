@@ -107,7 +107,7 @@ class Dense(nn.Module):
 
 
 class Tcn(nn.Module):
-    """Blocks of two causal convolutions; the padding of both sides, of which the end is cut off."""
+    """Blocks of two causal convolutions: both sides are padded, then the end is cut off."""
 
     def __init__(self):
         super().__init__()

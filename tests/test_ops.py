@@ -920,8 +920,8 @@ for groups, ins, outs in [(1, 5, 37), (19, 19, 19), (1, 33, 8), (3, 18, 60), (1,
             first = jax.vjp(lambda k, bias: apply(x, k, bias), k, bias)[1]
             z, pull = jax.vjp(lambda x: separable_conv2d(x, depthwise, pointwise, strides=2), x)
         found.append((y, z, *pullback(jnp.cos(y)), *first(jnp.cos(y)), *pull(jnp.cos(z))))
-    for one, other in zip(*found):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+    for one, other in zip(*found):  # sums of many that cancel: in proportion to the largest
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * max(10, np.abs(other).max()))
 x, k = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in ((2, 9, 10, 32), (3, 3, 32, 64)))
 found = []
 for name in ("native", "lax"):

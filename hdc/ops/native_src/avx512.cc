@@ -6,5 +6,6 @@
 #define PIXELS_2 12
 #define PIXELS_3 8
 #define PIXELS_4 6
+#define DEEP 4
 #define SUMS 27
 #include "kernels.inc"

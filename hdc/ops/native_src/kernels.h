@@ -62,10 +62,10 @@ struct Kernels {
   // not null.
   void (*few_channels_kernel_gradient)(const Shape&, const float* image, const float* y, const float* dy, float* dk,
                                        float* db);
-  // One vector of channels of an image with its padding written out. w and dk are [kernel_h, kernel_w, lanes], bias
-  // [lanes] or null; dk is added to. dy has `pixel` floats from one pixel to the next.
+  // Of an image's first `features` channels, in whole vectors; w and dk are [kernel_h, kernel_w, padded], bias [features]
+  // or null; dk is added to.
   void (*depthwise)(const Shape&, const float* image, const float* w, const float* bias, bool relu, float* y);
-  void (*depthwise_kernel_gradient)(const Shape&, const float* image, const float* dy, long pixel, float* dk);
+  void (*depthwise_kernel_gradient)(const Shape&, const float* image, const float* dy, float* dk);
   // What reaches the convolution: dy where y is positive, or all of it where y is null, as [pixels, padded],
   // filled with zeros; its sum over the pixels is added to db, [padded], if that is not null.
   // y and dy have `pixel` floats from one pixel to the next.

@@ -33,6 +33,7 @@ MAX_SCALE = 100
 FLIPS, ALONG_TIME = ("horizontal", "vertical"), "time"
 # What can be minimised, by what is predicted; the first one is the default.
 LOSSES = {"classes": ("cross_entropy", "focal", "dice"), "regression": ("l2", "l1")}
+PRECISIONS = ("float32", "bf16")
 BACKENDS = ("auto", "lax", "jax", "native", "triton")  # those of `hdc.ops`, which would import JAX
 
 # Of each group with a part: its kind, and the part that is taken where none is named.
@@ -168,8 +169,8 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, in what batches, by which loss. What follows `label_smoothing` changes no bits and is not in
-    the run_id.
+    """How long, in what batches, by which loss. What follows `precision` changes no bits and is not in the
+    run_id.
 
     Attributes:
         epochs: how often the training images are seen.
@@ -178,6 +179,8 @@ class TrainConfig:
         class_weights: how much each class counts in the loss, in the order of the labels; "balanced" for the
             inverse of its share of the training labels; None for all alike.
         label_smoothing: share of a label that is spread over all classes, for `cross_entropy`.
+        precision: of the network while it trains, one of `PRECISIONS`; parameters and statistics are in
+            float32 with any.
         devices: how many are used at most, or "auto" for all, see `hdc.lab.devices`.
         stream: whether images are read while training; "auto" for a data set that needs more than a quarter
             of the memory, see `hdc.lab.feed`.
@@ -189,6 +192,7 @@ class TrainConfig:
     loss: str = "auto"
     class_weights: str | tuple[float, ...] | None = None
     label_smoothing: float = 0.0
+    precision: str = "float32"
     devices: int | str = field(default="auto", compare=False)
     stream: bool | str = field(default="auto", compare=False)
     readers: int = field(default=0, compare=False)
@@ -205,6 +209,7 @@ class TrainConfig:
         in_range("label_smoothing", self.label_smoothing, 0, 1)
         if self.label_smoothing and self.loss not in ("auto", "cross_entropy"):
             raise InputError(f"label_smoothing={self.label_smoothing} has no effect with loss={self.loss}")
+        one_of("precision", self.precision, PRECISIONS)
         if isinstance(self.devices, int):
             at_least("devices", self.devices, 1)
         elif self.devices != "auto":

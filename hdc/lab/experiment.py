@@ -95,8 +95,9 @@ def run(
     for warning in warnings(config, dataset, found):
         say(warning, "warning: ")
     say(seen.sentence(found, predicted_ripple(config, dataset.image_shape)))
-    if trainer.streamed:
-        say(trainer.streamed)
+    for line in (trainer.streamed, trainer.emulated):
+        if line:
+            say(line)
     if trainer.pretrained is not None:
         record.refuse_other_weights(trainer.pretrained.sha256)
         say(str(trainer.pretrained))

@@ -233,7 +233,7 @@ def _elsewhere(dtypes: Set[str], empty: bool) -> Choice | None:
         return Choice("lax", "requested")
     if jax.default_backend() != "cpu" and _asked.get() != "jax":
         return Choice("lax", _XLA.format(jax.default_backend()))
-    if dtypes != {"float32"}:
+    if dtypes != {"float32"} and not (dtypes == {"bfloat16"} and _native()):
         return Choice("lax", "the others need float32")
     return Choice("lax", "nothing to compute") if empty else None
 

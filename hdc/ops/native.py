@@ -1,4 +1,4 @@
-"""The operations in C++ for CPUs, called by XLA, in float32.
+"""The operations in C++ for CPUs, called by XLA, in float32; bfloat16 is rounded from it.
 
 Each pass over an image does as much as possible while the data is in the cache: bias and ReLU with the
 convolution, the depthwise with the pointwise convolution, all gradients together. Gradients of gradients are
@@ -206,9 +206,9 @@ def _max_pool_gradients(*arguments: Any) -> list[Array]:
 
 
 def moments(x: Array) -> tuple[Array, Array]:
-    """The mean and the variance of each channel; not to be differentiated."""
+    """The mean and the variance of each channel, in float32; not to be differentiated."""
     channels = x.shape[-1:]
-    return tuple(_call("hdc_moments", [channels, channels], x))
+    return tuple(_call("hdc_moments", [channels, channels], x.astype(jnp.float32)))
 
 
 def _normalise(
@@ -240,14 +240,26 @@ def _xla_normalise(
     return xla.normalise(x, scale, bias, residual, *settings)
 
 
+def _rounded(operation: Callable) -> Callable:
+    """`operation` for bfloat16 as well: computed in float32, and rounded at the end."""
+
+    def apply(x: Array, *others: Any) -> Array:
+        if x.dtype == jnp.float32:
+            return operation(x, *others)
+        wide = [a.astype(jnp.float32) if isinstance(a, Array) else a for a in (x, *others)]
+        return operation(*wide).astype(x.dtype)
+
+    return apply
+
+
 # Arguments as in `hdc.ops`, by position: arrays first, the bias may be None, then ReLU, rates, pads in pixels
 # (before, after) and strides, per axis, and for `conv2d` whether by Winograd's way. Call these only if
 # `hdc.ops.native_build.unavailable()` is "".
-conv2d = _operation(_conv2d, partial(_convolution_gradients, _name), _xla_conv2d, 3)
-separable_conv2d = _operation(
-    _separable_conv2d, partial(_convolution_gradients, _separable_name), _xla_separable, 4
+conv2d = _rounded(_operation(_conv2d, partial(_convolution_gradients, _name), _xla_conv2d, 3))
+separable_conv2d = _rounded(
+    _operation(_separable_conv2d, partial(_convolution_gradients, _separable_name), _xla_separable, 4)
 )
-max_pool = _operation(_max_pool, _max_pool_gradients, xla.max_pool, 1)
+max_pool = _rounded(_operation(_max_pool, _max_pool_gradients, xla.max_pool, 1))
 
 # The mean and the variance must be those of x, and gradients flow as through them.
-normalise = _operation(_normalise, _normalise_gradients, _xla_normalise, 6)
+normalise = _rounded(_operation(_normalise, _normalise_gradients, _xla_normalise, 6))

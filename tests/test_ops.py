@@ -31,7 +31,7 @@ from hdc.ops import (
     winograd,
     xla,
 )
-from hdc.ops.backends import Choice, Geometry, choose
+from hdc.ops.backends import Choice, Geometry, choose, served
 
 TOLERANCE = 1e-5
 NATIVE = pytest.param(
@@ -740,6 +740,30 @@ def test_an_empty_batch_gives_an_empty_result_and_zero_gradients(name: str) -> N
     assert not np.any(pullback(y)[1])
 
 
+@pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
+def test_bfloat16_is_rounded_from_float32() -> None:
+    rng = np.random.default_rng(0)
+    x, kernel, one = draw(rng, 2, 8, 8, 4), draw(rng, 3, 3, 4, 4), jnp.ones(4)
+
+    def apply(x: jax.Array, kernel: jax.Array, one: jax.Array) -> jax.Array:
+        y = conv2d(x, kernel, one, relu=True)
+        y = separable_conv2d(y, kernel[:, :, :1], kernel[:1, :1], one)
+        return max_pool(batch_norm(y, one, one)[0])
+
+    arrays = [jnp.asarray(a, jnp.bfloat16) for a in (x, kernel, one)]
+    wide = [a.astype(jnp.float32) for a in arrays]
+    with backend("native"), served() as operations:
+        short, pull = jax.vjp(apply, *arrays)
+        gradients = pull(jnp.ones_like(short))
+    assert {one.choice.backend for one in operations} == {"native"}
+    with backend("lax"):
+        y, pull = jax.vjp(apply, *wide)
+    for a, b in zip((short, *gradients), (y, *pull(jnp.ones_like(y))), strict=True):
+        assert a.dtype == jnp.bfloat16
+        scale = np.abs(b).max()
+        assert 0 < np.abs(a.astype(jnp.float32) - b).max() < 0.03 * max(1, scale)
+
+
 def geometry(**changes) -> Geometry:
     values = {"x": (2, 8, 8, 4), "kernel": (3, 3, 4, 6), "dtypes": frozenset(["float32"])}
     values |= {"rate": (1, 1), "strides": (1, 1), "pads": ((1, 1), (1, 1)), "groups": 1}
@@ -755,7 +779,9 @@ def geometry(**changes) -> Geometry:
         ({"kernel": (1, 1, 4, 6), "pads": ((0, 0), (0, 0))}, "native", "jax"),
         ({"groups": 2, "kernel": (3, 3, 2, 6)}, "native", "lax"),
         ({"strides": (2, 2)}, "native", "lax"),
-        ({"dtypes": frozenset(["bfloat16"])}, "lax", "lax"),
+        ({"dtypes": frozenset(["bfloat16"])}, "native", "lax"),
+        ({"dtypes": frozenset(["bfloat16", "float32"])}, "lax", "lax"),
+        ({"dtypes": frozenset(["float16"])}, "lax", "lax"),
         ({"x": (0, 8, 8, 4)}, "lax", "lax"),
     ],
 )

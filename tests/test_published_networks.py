@@ -27,9 +27,11 @@ from hdc.lab.config import from_dict, registry_names
 from hdc.lab.data.dataset import Dataset, Split
 from hdc.lab.report import tables
 from hdc.lab.report.tables import TableConfig
+from hdc.lab.training import in_bfloat16
 from hdc.layers import evaluation
 from hdc.networks import ASPP
 from hdc.networks import unet as unet_file
+from hdc.ops.backends import served
 
 CLASSES = 3
 
@@ -532,10 +534,20 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
-def test_every_kind_of_layer_fits(name, kind) -> None:
+def test_every_kind_of_layer_fits_and_computes_in_bfloat16(name, kind) -> None:
     row = ROWS[name]
-    logits = nnx.eval_shape(lambda: made(row, layer=kind, **dict(row.others))(jnp.zeros((1, *row.shape))))
+
+    def both() -> tuple:
+        model, images = made(row, layer=kind, **dict(row.others)), jnp.zeros((1, *row.shape))
+        with served() as operations:
+            short = in_bfloat16(model, images)
+        assert {one.choice.backend for one in operations} <= {"native", "jax", "lax"}
+        assert not [one for one in operations if one.choice.reason == "the others need float32"]
+        return model(images), short
+
+    logits, short = nnx.eval_shape(both)
     assert logits.shape == ((1, CLASSES) if row.task == "classification" else (1, *row.shape[:2], CLASSES))
+    assert (short.shape, short.dtype) == (logits.shape, jnp.float32)
 
 
 REFUSED = [

@@ -366,3 +366,20 @@ def test_classification_and_valid_padding_train():
     ):
         assert np.isfinite(last(Trainer(config(net=net), dataset), 0).loss)
     assert np.isfinite(last(Trainer(config(net={"padding": "VALID"}), dense_dataset()), 0).loss)
+
+
+def test_bfloat16_trains_float32_parameters_to_a_near_loss():
+    wide, narrow = (
+        Trainer(config(net={"norm": "batch"}, train={"precision": precision}), dense_dataset())
+        for precision in ("float32", "bf16")
+    )
+    assert wide.emulated is None
+    assert "1.05 to 1.3 times as long" in narrow.emulated
+    one, other = last(wide, 0), last(narrow, 0)
+    for kind in (nnx.Param, nnx.BatchStat):
+        leaves = jax.tree.leaves(nnx.filter_state(other.state, kind))
+        assert {leaf.dtype.name for leaf in leaves} == {"float32"}
+    assert one.loss != other.loss == pytest.approx(one.loss, rel=0.02)
+    for a, b in zip(parameters(one.state), parameters(other.state), strict=True):
+        np.testing.assert_allclose(a, b, atol=0.05)
+

@@ -65,7 +65,7 @@ class FusedConv(nnx.Module):
         """`[b, h, w, in_features]` to `[b, h', w', features]`, or signals; `relu` as in `Conv`."""
         x = self.reduce(x)
         first, *others = [branch(conv, x, self.rate) for conv in self.convs]
-        joined, total = [first], jnp.zeros(())
+        joined, total = [first], jnp.zeros((), x.dtype)
         for maps in others:
             total = total + maps
             joined.append(total)

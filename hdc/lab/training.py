@@ -1,6 +1,7 @@
 """Training: the step, the epoch and the loop. All work of a step is inside a compiled program."""
 
 import dataclasses
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -337,7 +338,7 @@ class Trainer:
         graph = nnx.graphdef(nnx.eval_shape(lambda: self._start(0)))
         augment, normalise = augment_of(self.config.data, dataset), self.normalise
         shape = self._shape(layout.seeds)
-        applied = _in_bfloat16 if self.config.train.precision == "bf16" else nnx.call
+        applied = in_bfloat16 if self.config.train.precision == "bf16" else operator.call
 
         def step(state: nnx.State, order: Array, key: Array, index: Array, images: Array, labels: Array):
             model, optimizer = nnx.merge(graph, state)
@@ -411,7 +412,7 @@ class _Programs:
     fed: int
 
 
-def _in_bfloat16(model: nnx.Module, x: Array) -> Array:
+def in_bfloat16(model: nnx.Module, x: Array) -> Array:
     """What the model makes of x, computed in bfloat16 from its parameters; its statistics stay in float32."""
     graph, params, others = nnx.split(model, nnx.Param, ...)
     short = nnx.merge(graph, jax.tree.map(lambda p: p.astype(jnp.bfloat16), params), others)

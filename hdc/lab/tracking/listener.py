@@ -56,8 +56,9 @@ class Listener:
         self._news.set()
         self._thread.join(_PATIENCE)
         if self._thread.is_alive() or self._failing:
-            study = self._run.folder.parent.name
-            self._warn(f"not all was sent: hdc export {study} --to {self._name} sends the rest")
+            study = self._run.folder.parent
+            command = f"hdc export {study.name} --to {self._name} --results {study.parent}"
+            self._warn(f"not all was sent: {command} sends the rest")
 
     def _follow(self) -> None:
         state = None

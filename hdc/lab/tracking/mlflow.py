@@ -1,4 +1,5 @@
 """MLflow: a run per seed, in the experiment of the study, on the server that MLFLOW_TRACKING_URI names."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import os
 from collections.abc import Sequence

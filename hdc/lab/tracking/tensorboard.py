@@ -1,4 +1,5 @@
 """TensorBoard: an event file per seed, in single precision."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -36,8 +37,8 @@ class TensorBoard:
 
     def log(self, points: Sequence[Point]) -> None:
         """As `Tracker.log`."""
-        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[reportAttributeAccessIssue]
-        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[reportAttributeAccessIssue]
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         assert self._writer is not None  # `start` has come before
         for point in points:

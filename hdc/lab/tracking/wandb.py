@@ -1,4 +1,5 @@
 """Weights & Biases: a run per seed, in the project of the study, grouped by run_id."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import os
 import shutil

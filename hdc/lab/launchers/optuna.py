@@ -27,6 +27,7 @@ from hdc.lab.launchers.launch import Launch, checked
 from hdc.lab.records import RunFolder
 from hdc.lab.records.names import flatten
 from hdc.lab.store import line
+from hdc.registry import Task
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -126,7 +127,7 @@ class OptunaSweeper(Sweeper):
             experiment.check(one.config)
         asked = {key: json.loads(distribution_to_json(one))["attributes"] for key, one in self._space.items()}
         self._retry_failed = launches[0].retry_failed
-        self._task = experiment.data_of(launches[0].config.data).task
+        self._task: Task = experiment.data_of(launches[0].config.data).task
         return flatten(launches[0].config.to_dict()) | asked, launches[0].folder
 
     def _overrides(self, drawn: Mapping[str, Any]) -> list[str]:

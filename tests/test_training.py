@@ -382,4 +382,3 @@ def test_bfloat16_trains_float32_parameters_to_a_near_loss():
     assert one.loss != other.loss == pytest.approx(one.loss, rel=0.02)
     for a, b in zip(parameters(one.state), parameters(other.state), strict=True):
         np.testing.assert_allclose(a, b, atol=0.05)
-

@@ -60,6 +60,7 @@ FIELDS: dict[str, tuple[Any, list, list]] = {
         ["equal", [], [0.0, 0.0], [-1.0, 2.0], [float("nan"), 1.0], [float("inf"), 1.0]],
     ),
     "train.label_smoothing": (0.1, ["0.1", True, None], [-0.1, 1.1, float("nan")]),
+    "train.precision": ("bf16", [16, None], ["float16", "bfloat16"]),
     "gridding.images": (8, ["2", 2.0, True, None], [0, -1]),
     "gridding.max_period": (4, ["2", 2.0, True, None], [1, 0, 4097]),
     "ops.backend": ("lax", [1, None], ["LAX", "cuda"]),

@@ -398,7 +398,7 @@ def split_layers(text: str) -> list[str]:
 
 
 def _written_out(text: str) -> str:
-    """The text with each `3 x LAYER` and `2 x (LAYER,LAYER)` written out; unchanged if it has too many layers."""
+    """The text, each `3 x LAYER` and `2 x (LAYER,LAYER)` written out, unless it has too many layers."""
 
     def repeated(found: re.Match[str]) -> str:
         group = found[2][1:-1] if "," in found[2] and "[" not in found[2] else found[2]

@@ -34,12 +34,16 @@ class Rows:
         body: the rows. The first cell is the row's name.
         words: the columns, besides the first, that hold words and not numbers.
         title: a heading above the rows.
+        names: of the columns, by which they are chosen; the headings by default.
+        notes: lines that explain the rows, which are not drawn here.
     """
 
     head: Sequence[str]
     body: Sequence[Sequence[str]]
     words: Sequence[str] = ()
     title: str = ""
+    names: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def is_words(self, name: str) -> bool:
         """Whether a column is left-aligned."""
@@ -79,8 +83,10 @@ class Rows:
 
     def chosen(self, columns: Sequence[int]) -> "Rows":
         """The same rows with these columns only, by their positions."""
-        head, *body = (tuple(cells[i] for i in columns) for cells in (self.head, *self.body))
-        return replace(self, head=head, body=tuple(body))
+        head, names, *body = (
+            tuple(cells[i] for i in columns) for cells in (self.head, self.names or self.head, *self.body)
+        )
+        return replace(self, head=head, names=names, body=tuple(body))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         # A space at the left end.
@@ -137,7 +143,9 @@ def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
     """
     lines = [""]
     for piece in _PIECE.findall(text):
-        while cell_len(lines[-1] + piece.rstrip()) > (room := width - (indent if len(lines) > 1 else 0)):
+        while cell_len(lines[-1] + piece.rstrip()) > (
+            room := max(1, width - (indent if len(lines) > 1 else 0))
+        ):
             if lines[-1]:
                 lines.append("")
             else:

@@ -25,7 +25,7 @@ LIBRARY = [
     ["comparison", "advisor", "measuring"],
 ]
 LAB = [
-    ["store", "signals", "memory", "devices", "terminal"],
+    ["store", "signals", "memory", "devices", "terminal", "progress"],
     ["locks"],
     ["data", "optimizers"],
     ["measures"],
@@ -38,7 +38,15 @@ LAB = [
     ["commands"],
     ["train"],
 ]
-WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.records", "lab.report", "lab.terminal"]
+WITHOUT_JAX = [
+    "lab.config",
+    "lab.store",
+    "lab.locks",
+    "lab.records",
+    "lab.report",
+    "lab.terminal",
+    "lab.progress",
+]
 FLOORS = {
     f"{prefix}{room}": level
     for prefix, storey, start in (("", LIBRARY, 0), ("lab.", LAB, 100))

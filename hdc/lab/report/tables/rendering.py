@@ -118,7 +118,7 @@ def markdown(text: str) -> str:
 
 def _latex(document: Document) -> str:
     """Floats for pdflatex: a block that is too wide or too long for a page in several of them."""
-    text = [r"\begin{sloppypar}", _latex_text(document.found), r"\end{sloppypar}", ""]
+    text = [r"\begin{sloppypar}", latex(document.found), r"\end{sloppypar}", ""]
     found = text if document.found else []
     floats = [line for section in document.sections for line in _floats(section)]
     packages = ["array", "booktabs", "threeparttable"]
@@ -189,18 +189,17 @@ def _float(section: Rows, title: str, notes: Sequence[str], kind: str) -> Iterat
     )
     side = ("l" if section.is_words(name) else "r" for name in section.head)
     stacks = (
-        r"\\".join(map(_latex_text, wrapped(head, width)))
-        for head, width in zip(section.head, widths, strict=True)
+        r"\\".join(map(latex, wrapped(head, width))) for head, width in zip(section.head, widths, strict=True)
     )
     heads = (
         rf"\shortstack[{at}]{{{text}}}" if r"\\" in text else text
         for at, text in zip(side, stacks, strict=True)
     )
-    rows = (" & ".join(map(_latex_text, cells)) for cells in section.body)
+    rows = (" & ".join(map(latex, cells)) for cells in section.body)
     yield from (rf"\begin{{{kind}}}[!htbp]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}")
     yield from (
         r"\begin{threeparttable}",
-        rf"\caption{{{_latex_text(title)}}}",
+        rf"\caption{{{latex(title)}}}",
     )
     yield from (
         rf"\begin{{tabular*}}{{\linewidth}}{{@{{\extracolsep{{\fill}}}}{align}@{{}}}}",
@@ -211,7 +210,7 @@ def _float(section: Rows, title: str, notes: Sequence[str], kind: str) -> Iterat
     yield from (rf"{'{}' if row.startswith(('[', '*')) else ''}{row} \\" for row in rows)
     yield from (r"\bottomrule", r"\end{tabular*}")
     if notes:
-        items = (rf"\item {{}}{_latex_text(note)}" for note in notes)
+        items = (rf"\item {{}}{latex(note)}" for note in notes)
         yield from (r"\begin{tablenotes}[flushleft]\footnotesize\raggedright", *items, r"\end{tablenotes}")
     yield from (r"\end{threeparttable}", rf"\end{{{kind}}}", "")
 
@@ -238,7 +237,7 @@ _IN_LATEX |= {one: "$-$" if name == "-" else rf"$\{name}$" for one, name in _MAT
 _ACCENTS = dict(zip("\u0300\u0301\u0302\u0303\u0308\u0327\u030c\u030a", "`'^~\"cvr", strict=True))
 
 
-def _latex_text(text: str) -> str:
+def latex(text: str) -> str:
     """A text for LaTeX in ASCII; a letter that it does not know, such as a Chinese one, by its code."""
     text = re.sub(r"(?<![\w.)\]-])-(?=[\d.])", "−", printable(text))
     text = re.sub(r"(?:\d+,){3,}\d+", lambda rates: rates[0].replace(",", ",\u200b"), text)

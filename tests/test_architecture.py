@@ -32,7 +32,7 @@ LAB = [
     ["config"],
     ["records", "checkpoints", "parts", "prediction", "pretrained", "feed", "losses", "augment"],
     ["trained"],
-    ["metrics", "training", "seen"],
+    ["metrics", "training", "seen", "tracking"],
     ["timing", "experiment", "report"],
     ["launchers"],
     ["commands"],
@@ -46,6 +46,7 @@ WITHOUT_JAX = [
     "lab.report",
     "lab.terminal",
     "lab.progress",
+    "lab.tracking",
 ]
 FLOORS = {
     f"{prefix}{room}": level

@@ -28,7 +28,7 @@ import hdc
 from hdc import cost, gridding, ops
 from hdc.errors import InputError
 from hdc.folders import cache_dir
-from hdc.lab import metrics, parts, progress, records, seen, signals, trained
+from hdc.lab import metrics, parts, progress, records, seen, signals, tracking, trained
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.config import Config, PartConfig
 from hdc.lab.data.dataset import QUALITY, Dataset, some
@@ -53,6 +53,7 @@ def run(
     retry_failed: bool = False,
     checkpoint_seconds: float = 30.0,
     at_once: int | None = 1,
+    track: str = tracking.NONE,
 ) -> None:
     """Train and measure every seed of `record.config`, or the seeds that are still missing.
 
@@ -66,6 +67,7 @@ def run(
         retry_failed: whether to retry a failed run.
         checkpoint_seconds: the least time between two checkpoints, in seconds.
         at_once: how many runs of the sweep are trained side by side; None if that is not known.
+        track: the name of a tracker, which gets the measurements as checkpoints make them final.
 
     Raises:
         InputError: if configuration and data do not fit each other, if the data is not what the run was
@@ -109,7 +111,10 @@ def run(
                     writer.close()
 
                 asked.clean_up = give_up
-                _Session(record, writer, trainer, asked, checkpoint_seconds, console, say, at_once).run()
+                listener = tracking.Listener(record, track, say)
+                _Session(
+                    *(record, writer, trainer, asked, checkpoint_seconds, console, say, at_once, listener)
+                ).run()
                 sweep = progress.Sweep.announced()
                 left = sweep.left(at_once) if sweep and at_once else None
                 say("done" + (f", {progress.about(left)} left for the sweep" if left else ""))
@@ -131,6 +136,7 @@ class _Session:
     console: Console
     say: Callable[..., None]
     at_once: int | None
+    listener: tracking.Listener
 
     def __post_init__(self) -> None:
         self._checkpoints = Checkpoints(self.record.folder / "checkpoints")
@@ -140,6 +146,7 @@ class _Session:
         """Train and measure until the end or a signal. A failure is recorded, then raised."""
         try:
             snapshot = self._resume()
+            self.listener.settled(self.writer.position()["metrics"])
             with ops.backend(self.record.config.ops.backend), self._reported(snapshot) as report:
                 self._train(snapshot, report)
             self.writer.done()
@@ -152,7 +159,9 @@ class _Session:
                 self.say(str(full))
             raise
         finally:
-            self._checkpoints.close(clear=self.record.state == "done")
+            state = self.record.state
+            self._checkpoints.close(clear=state == "done")
+            self.listener.end("interrupted" if state == "running" else state)
 
     def _reported(self, snapshot: Snapshot | None) -> AbstractContextManager[progress.Report]:
         config, run_id = self.record.config, self.record.run_id
@@ -193,10 +202,13 @@ class _Session:
         signal = self.asked.name
         if signal is None and time.monotonic() - self._last < self.every:
             return
-        about = {"training": snapshot.about(), "records": self.writer.position()}
+        position = self.writer.position()
+        about = {"training": snapshot.about(), "records": position}
         saved = "saved"
         try:
-            self._checkpoints.save(snapshot.arrays(), about)
+            self._checkpoints.save(
+                snapshot.arrays(), about, lambda: self.listener.settled(position["metrics"])
+            )
             if signal is not None:
                 self._checkpoints.wait()
         except records.Unwritable as error:

@@ -142,6 +142,7 @@ def _run(config: DictConfig) -> tuple[float, float] | None:
                 retry_failed=asked.retry_failed,
                 checkpoint_seconds=asked.checkpoint_seconds,
                 at_once=_at_once(),
+                track=asked.track,
             )
         except Exception as error:
             name = f"{asked.config.dilation.label} ({run.run_id})"

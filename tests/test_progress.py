@@ -42,15 +42,18 @@ def test_what_is_left_counts_work_workers_and_the_run_under_way(sweep) -> None:
     assert sweep.left(1) == pytest.approx(2 * 50)
     assert sweep.left(2) == pytest.approx(2 * 50 / 2)
     assert sweep.left(1, {"c": 15}) == pytest.approx(2 * 35)
+    finish(sweep, "b", 20)
+    finish(sweep, "d", 20)
+    assert sweep.left(2) == pytest.approx(2 * 30)  # one run is left: one worker
 
 
 def test_a_sweep_reaches_the_processes_that_are_started(sweep, monkeypatch) -> None:
     monkeypatch.delenv("HDC_SWEEP", raising=False)
-    assert Sweep.announced() is None
+    assert Sweep.announced("a") is None
     monkeypatch.setenv("HDC_SWEEP", "")  # so that it is restored
     sweep.announce()
-    again = Sweep.announced()
-    assert again == sweep
+    again = Sweep.announced("a")
+    assert again == sweep and Sweep.announced("unknown") is None
     assert [again.place(one) for one in ("a", "d", "unknown")] == ["run 1 of 4", "run 4 of 4", ""]
     assert Sweep(sweep.folder, 0, {"a": 1}).place("a") == ""
 

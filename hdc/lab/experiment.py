@@ -115,9 +115,10 @@ def run(
                 _Session(
                     *(record, writer, trainer, asked, checkpoint_seconds, console, say, at_once, listener)
                 ).run()
-                sweep = progress.Sweep.announced()
+                sweep = progress.Sweep.announced(record.run_id)
                 left = sweep.left(at_once) if sweep and at_once else None
-                say("done" + (f", {progress.about(left)} left for the sweep" if left else ""))
+                most = "at most " if at_once != 1 else ""  # how far the other runs are is not known here
+                say("done" + (f", {most}{progress.about(left)} left for the sweep" if left else ""))
         except (records.Taken, records.Superseded) as other:
             say(str(other))
         except records.Unwritable as error:
@@ -165,7 +166,7 @@ class _Session:
 
     def _reported(self, snapshot: Snapshot | None) -> AbstractContextManager[progress.Report]:
         config, run_id = self.record.config, self.record.run_id
-        done, sweep, at_once = 0, progress.Sweep.announced(), self.at_once
+        done, sweep, at_once = 0, progress.Sweep.announced(run_id), self.at_once
         if snapshot is not None:
             finished = config.seeds.index(snapshot.seeds[0])
             done = finished * config.train.epochs + len(snapshot.seeds) * (snapshot.epoch - 1)

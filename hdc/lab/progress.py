@@ -44,10 +44,12 @@ class Sweep:
         os.environ[_VARIABLE] = json.dumps(values)
 
     @staticmethod
-    def announced() -> "Sweep | None":
-        """The sweep that this process belongs to; None for a single run and for one of unknown size."""
-        values = json.loads(os.environ.get(_VARIABLE, "null"))
-        return values and Sweep(Path(values["folder"]), values["started"], values["work"])
+    def announced(run_id: str) -> "Sweep | None":
+        """The sweep that a run of this process belongs to; None where it is not known, as in a search."""
+        values = json.loads(os.environ.get(_VARIABLE) or "null")
+        if not values or run_id not in values["work"]:
+            return None
+        return Sweep(Path(values["folder"]), values["started"], values["work"])
 
     def place(self, run_id: str) -> str:
         """`run 2 of 9`, in the order of the launch; empty for a single run."""
@@ -64,7 +66,7 @@ class Sweep:
         Returns:
             None before a run has finished since the launch, or where none is left.
         """
-        finished, seconds, rest = 0, 0.0, 0.0
+        finished, seconds, rest, runs = 0, 0.0, 0.0, 0
         for run_id, work in self.work.items():
             end = self.folder / run_id / "done.json"
             if end.exists():
@@ -72,8 +74,8 @@ class Sweep:
                     finished += work
                     seconds += json.loads(end.read_bytes())["seconds"]
             elif not (self.folder / run_id / "failed.json").exists():
-                rest += work - done.get(run_id, 0)
-        return rest * seconds / finished / at_once if finished and rest else None
+                rest, runs = rest + work - done.get(run_id, 0), runs + 1
+        return rest * seconds / finished / min(at_once, runs) if finished and rest else None
 
 
 def about(seconds: float) -> str:

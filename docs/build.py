@@ -1,6 +1,6 @@
 """Build the documentation into build/site: `python docs/build.py`, after `pip install -e '.[docs]'`.
 
-The pages lie in build/pages as they do in the repository, so that a link works in both. Zensical reads them there:
+The pages lie in build/pages as they do in the repository, so that a link works in both. Zensical reads them:
 Material for MkDocs, whose successor it is, gets no more features, and MkDocs has had no release since 2024.
 
 Links to files that are no pages lead to the repository. A notebook's page has its outputs. Formulas become
@@ -35,12 +35,13 @@ SOURCES = (
 KINDS = (".md", ".png", ".css", ".svg")
 REPOSITORY = "https://github.com/hdc-jax/hdc-jax/blob/main"
 LINK = re.compile(r"(\]\()(?!https?:|#)([^)\s#]+)")
+GENERATED = re.compile(r"<!-- generated: (\w+) -->\n.*")  # and the line below, which stands in for it elsewhere
 CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)$|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$(?! )([^$\n]+?)(?<! )\$(?!\w)", re.DOTALL)
 
 
 def main() -> None:
-    """Write all pages, then build the site; exit with 1 for a warning of Zensical, or a link that leads nowhere."""
+    """Write all pages and build the site; exit with 1 for a warning, or a link that leads nowhere."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,15 +65,13 @@ def main() -> None:
     made = {
         "commands": generated.commands,
         "keys": generated.keys,
-        "explorer": lambda: "[Open the page](explorer.html)",
+        "explorer": lambda: "[Open the page](explorer.html){ target=_blank }",
     }
-    lost = []
+    lost: list[str] = []
     for page in PAGES.rglob("*.md"):
-        text = (
-            re.sub(r"<!-- generated: (\w+) -->\n.*", lambda found: made[found[1]](), page.read_text())
-            if page.parts[-2] != "experiments"
-            else page.read_text()
-        )
+        text = page.read_text()
+        if page.is_relative_to(PAGES / "docs"):
+            text = GENERATED.sub(lambda found: made[found[1]](), text)
         parts = CODE.split(text)  # every second part is code
         parts[::2] = [FORMULA.sub(_mathml, _linked(page, part, lost)) for part in parts[::2]]
         page.write_text("".join(parts))

@@ -1,4 +1,4 @@
-"""What the documentation takes from the program itself: the help of every command, and all configuration keys."""
+"""What the documentation takes from the program: the help of every command, and all configuration keys."""
 
 import ast
 import contextlib
@@ -96,7 +96,7 @@ def _attributes(kind: type) -> dict[str, str]:
 
 
 def _allowed(kind: type) -> Iterator[tuple[str, str]]:
-    """Key and allowed values, from the checks in `__post_init__`: `in_range("width", self.width, 1, 4096)`."""
+    """Key and allowed values, from the checks in `__post_init__`, as `in_range("width", self.width, 1, 99)`."""
     for one in reversed(kind.__mro__[:-1]):
         check = vars(one).get("__post_init__")
         if check is None:

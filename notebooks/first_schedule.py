@@ -14,16 +14,18 @@
 # %% [markdown]
 # # A first schedule
 #
-# Dilated layers read pixels that are a few apart. Which pixels does a stack of them see, and which does it never
-# see? This notebook needs no training and no data. Move the sliders further below, or change the numbers.
+# Dilated layers read pixels that are a few apart. Which pixels does a stack of them see, and which does it
+# never see? This notebook needs no training and no data. Move the sliders further below, or change the
+# numbers.
 
 # %%
 # %matplotlib inline
-import hdc
 import ipywidgets as widgets
 import polars as pl
-from hdc import fields, plots
 from IPython.display import display
+
+import hdc
+from hdc import fields, plots
 
 # %% [markdown]
 # ## Three layers of rate 2
@@ -93,8 +95,8 @@ pl.DataFrame(
 
 # %% [markdown]
 # ## The best schedule for a field
-# All sets of four rates without holes that see 31 pixels, each in its best order. Less ripple is better; what differs
-# by less than 2.8 dB is a tie.
+# All sets of four rates without holes that see 31 pixels, each in its best order. Less ripple is better;
+# what differs by less than 2.8 dB is a tie.
 
 # %%
 best = hdc.search(layers=4, field=31, top=5)

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Data of your own
 #
-# From a folder of images to a table. This notebook writes a small folder first, so that it runs as it is; put the path
-# of yours in its place. Its networks are tiny, and few: the [tutorial](../docs/tutorial/own-data.md) has the same with
-# ten seeds.
+# From a folder of images to a table. This notebook writes a small folder first, so that it runs as it is;
+# put the path of yours in its place. Its networks are tiny, and few: the
+# [tutorial](../docs/tutorial/own-data.md) has the same with ten seeds.
 
 # %%
 # %matplotlib inline
@@ -34,8 +34,8 @@ folder, results = work / "cells", work / "results"
 
 # %% [markdown]
 # ## A folder
-# `images/`, `masks/` with the class of each pixel as a grey value, and the names of the classes. Small and large cells
-# differ in nothing but their size.
+# `images/`, `masks/` with the class of each pixel as a grey value, and the names of the classes. Small and
+# large cells differ in nothing but their size.
 
 # %%
 generator = np.random.default_rng(0)

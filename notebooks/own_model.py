@@ -14,13 +14,15 @@
 # %% [markdown]
 # # A model of your own
 #
-# What does it see, where are its holes, and which rates are better? This takes seconds and no training. Put your own
-# model into the first cell; it may also be a function, or a model of Linen, Equinox, Keras, Haiku or PyTorch.
+# What does it see, where are its holes, and which rates are better? This takes seconds and no training. Put
+# your own model into the first cell; it may also be a function, or a model of Linen, Equinox, Keras, Haiku
+# or PyTorch.
 
 # %%
 # %matplotlib inline
-import hdc
 from flax import nnx
+
+import hdc
 
 
 class Net(nnx.Module):
@@ -71,8 +73,9 @@ hdc.analyse(better, shape).figure()
 
 # %% [markdown]
 # ## What it uses
-# What a model *can* see is exact. How much of it a model *uses* depends on its weights, and is measured on images: the
-# effective receptive field. Here the weights are random, so give the model and the images that you have trained on.
+# What a model *can* see is exact. How much of it a model *uses* depends on its weights, and is measured on
+# images: the effective receptive field. Here the weights are random, so give the model and the images that
+# you have trained on.
 
 # %%
 images = nnx.Rngs(1).normal((2, *shape[1:]))

@@ -8,6 +8,7 @@ MathML, and nothing is loaded from elsewhere: the site works without a network, 
 """
 
 import argparse
+import base64
 import re
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ SOURCES = (
 KINDS = (".md", ".png", ".css", ".svg")
 REPOSITORY = "https://github.com/hdc-jax/hdc-jax/blob/main"
 LINK = re.compile(r"(\]\()(?!https?:|#)([^)\s#]+)")
-GENERATED = re.compile(r"<!-- generated: (\w+) -->\n.*")  # and the line below, which stands in for it elsewhere
+GENERATED = re.compile(r"<!-- generated: (\w+) -->\n.*")  # and the line below it
 CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)$|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$(?! )([^$\n]+?)(?<! )\$(?!\w)", re.DOTALL)
 
@@ -77,11 +78,19 @@ def main() -> None:
         page.write_text("".join(parts))
     if lost:
         raise SystemExit("\n".join(lost))
-    raise SystemExit(
-        subprocess.run(
-            [sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=ROOT
-        ).returncode
-    )
+    done = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=ROOT)
+    _search_without_network()
+    raise SystemExit(done.returncode)
+
+
+def _search_without_network() -> None:
+    """Put into the site the script that searches in pages opened as files; it would be loaded from elsewhere."""
+    script = base64.b64encode((ROOT / "docs" / "assets" / "iframe-worker.js").read_bytes()).decode()
+    for page in SITE.rglob("*.html"):
+        text = page.read_text()
+        page.write_text(
+            text.replace("https://unpkg.com/iframe-worker/shim", f"data:text/javascript;base64,{script}")
+        )
 
 
 def _linked(page: Path, text: str, lost: list[str]) -> str:
@@ -105,7 +114,7 @@ def _linked(page: Path, text: str, lost: list[str]) -> str:
 def _mathml(found: re.Match[str]) -> str:
     block, inline = found.groups()
     formula = convert(block or inline, display="block" if block else "inline")
-    return f"\n\n{formula}\n\n" if block else formula
+    return f"\n\n{formula}\n\n" if block else f"<span>{formula}</span>"
 
 
 def notebooks(executed: Path) -> None:

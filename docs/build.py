@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _search_without_network() -> None:
-    """Put into the site the script that searches in pages opened as files; it would be loaded from elsewhere."""
+    """Put the script that searches in pages opened as files into them; it would be loaded from elsewhere."""
     script = base64.b64encode((ROOT / "docs" / "assets" / "iframe-worker.js").read_bytes()).decode()
     for page in SITE.rglob("*.html"):
         text = page.read_text()

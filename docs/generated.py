@@ -96,7 +96,7 @@ def _attributes(kind: type) -> dict[str, str]:
 
 
 def _allowed(kind: type) -> Iterator[tuple[str, str]]:
-    """Key and allowed values, from checks in `__post_init__` such as `in_range("width", self.width, 1, 9)`."""
+    """Key and allowed values, from checks in `__post_init__`: `in_range("width", self.width, 1, 9)`."""
     for one in reversed(kind.__mro__[:-1]):
         check = vars(one).get("__post_init__")
         if check is None:

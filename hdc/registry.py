@@ -1,4 +1,4 @@
-"""Names to parts: networks, data sets, layers, measures and optimizers, ours as well as anybody's.
+"""Names to parts: networks, data sets, layers, measures, optimizers and trackers, ours and anybody's.
 
 A part is a function under a name, with the options that a configuration can give it:
 
@@ -32,7 +32,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from hdc.errors import InputError, printable, unknown
 
 Task = Literal["classification", "dense", "regression"]
-Kind = Literal["network", "dataset", "layer", "measure", "optimizer"]
+Kind = Literal["network", "dataset", "layer", "measure", "optimizer", "tracker"]
 Input = Literal["images", "signals"]
 
 GROUP = "hdc.plugins"  # of the entry points
@@ -187,6 +187,11 @@ def measure(name: str) -> Callable[[F], F]:
 def optimizer(name: str, options: type = NoOptions) -> Callable[[F], F]:
     """Register `(options, steps) -> optax.GradientTransformation` as `optim=NAME`."""
     return _registering("optimizer", name, options)
+
+
+def tracker(name: str) -> Callable[[F], F]:
+    """Register an `hdc.lab.tracking.Tracker`, a class that is called with a `Track`, as `track=NAME`."""
+    return _registering("tracker", name, NoOptions)
 
 
 def find(kind: Kind, name: str) -> Part:

@@ -32,13 +32,21 @@ LAB = [
     ["config"],
     ["records", "checkpoints", "parts", "prediction", "pretrained", "feed", "losses", "augment"],
     ["trained"],
-    ["metrics", "training", "seen"],
+    ["metrics", "training", "seen", "tracking"],
     ["timing", "experiment", "report"],
     ["launchers"],
     ["commands"],
     ["train"],
 ]
-WITHOUT_JAX = ["lab.config", "lab.store", "lab.locks", "lab.records", "lab.report", "lab.terminal"]
+WITHOUT_JAX = [
+    "lab.config",
+    "lab.store",
+    "lab.locks",
+    "lab.records",
+    "lab.report",
+    "lab.terminal",
+    "lab.tracking",
+]
 FLOORS = {
     f"{prefix}{room}": level
     for prefix, storey, start in (("", LIBRARY, 0), ("lab.", LAB, 100))

@@ -129,6 +129,8 @@ def test_the_objectives_are_of_the_validation_split(tmp_path, capsys, monkeypatc
         ripples.append(measured.metrics["erf_ripple"])
     assert trial.values[1] == pytest.approx(np.mean(ripples))
     assert one.config.gridding.images == 2
+    with search_file.opened(tmp_path / "s") as study:  # as Optuna's dashboard shows them
+        assert study.metric_names == ["validation/mean_iou", "validation/erf_ripple"]
 
 
 def test_a_run_that_fails_is_a_failed_trial_and_is_tried_again_when_asked(tmp_path, capsys, monkeypatch):

@@ -49,8 +49,15 @@ class Checkpoints:
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.safetensors"
 
-    def save(self, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+    def save(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        about: Mapping[str, Any],
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin to write a checkpoint once the one before is on disk; the arrays may change afterwards.
+
+        `then` is called, in another thread, when it is on disk.
 
         Raises:
             Unwritable: if the one before could not be written; this one is started nevertheless.
@@ -62,12 +69,19 @@ class Checkpoints:
             failed = error
         self._last += 1
         copies = {name: np.array(array) for name, array in arrays.items()}
-        self._writing = self._pool.submit(self._write, self._last, copies, about)
+        self._writing = self._pool.submit(self._write, self._last, copies, about, then)
         if failed is not None:
             raise failed
 
-    def _write(self, number: int, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+    def _write(
+        self,
+        number: int,
+        arrays: Mapping[str, np.ndarray],
+        about: Mapping[str, Any],
+        then: Callable[[], None],
+    ) -> None:
         write_safetensors(self._path(number), arrays, about)
+        then()
         for old in self._numbers()[:-KEPT]:
             with suppress(OSError):
                 self._path(old).unlink()

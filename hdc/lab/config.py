@@ -473,7 +473,7 @@ def schema() -> tuple[type, dict[str, dict[str, type]]]:
     whole += [(group, Any if group == "layer" else kind, kind) for group, kind in inner.items()]
     whole += [("measures", tuple[str, ...], ()), ("seeds", tuple[int, ...], (0,))]
     whole += [("name", str, "default"), ("results", str, "results"), ("retry_failed", bool, False)]
-    whole += [("checkpoint_seconds", float, 30.0)]
+    whole += [("checkpoint_seconds", float, 30.0), ("track", str, "none")]
     return _settable("train", whole), groups
 
 

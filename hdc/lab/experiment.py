@@ -30,7 +30,7 @@ import hdc
 from hdc import cost, gridding, ops
 from hdc.errors import InputError
 from hdc.folders import cache_dir
-from hdc.lab import metrics, parts, records, seen, signals, trained
+from hdc.lab import metrics, parts, records, seen, signals, tracking, trained
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.config import Config, PartConfig
 from hdc.lab.data.dataset import QUALITY, Dataset, some
@@ -54,6 +54,7 @@ def run(
     *,
     retry_failed: bool = False,
     checkpoint_seconds: float = 30.0,
+    track: str = tracking.NONE,
 ) -> None:
     """Train and measure every seed of `record.config`, or the seeds that are still missing.
 
@@ -66,6 +67,7 @@ def run(
         console: for messages and the progress bar.
         retry_failed: whether to retry a failed run.
         checkpoint_seconds: the least time between two checkpoints, in seconds.
+        track: the name of a tracker, which gets the measurements as checkpoints make them final.
 
     Raises:
         InputError: if configuration and data do not fit each other, if the data is not what the run was
@@ -109,7 +111,8 @@ def run(
                     writer.close()
 
                 asked.clean_up = give_up
-                _Session(record, writer, trainer, asked, checkpoint_seconds, console, say).run()
+                listener = tracking.Listener(record, track, say)
+                _Session(record, writer, trainer, asked, checkpoint_seconds, console, say, listener).run()
                 say("done")
         except (records.Taken, records.Superseded) as other:
             say(str(other))
@@ -128,6 +131,7 @@ class _Session:
     every: float  # seconds between two checkpoints, at least
     console: Console
     say: Callable[..., None]
+    listener: tracking.Listener
 
     def __post_init__(self) -> None:
         self._checkpoints = Checkpoints(self.record.folder / "checkpoints")
@@ -137,6 +141,7 @@ class _Session:
         """Train and measure until the end or a signal. A failure is recorded, then raised."""
         try:
             snapshot = self._resume()
+            self.listener.settled(self.writer.position()["metrics"])
             progress = _progress(self.console, self.record, snapshot)
             with ops.backend(self.record.config.ops.backend), progress as advance:
                 self._train(snapshot, advance)
@@ -150,7 +155,9 @@ class _Session:
                 self.say(str(full))
             raise
         finally:
-            self._checkpoints.close(clear=self.record.state == "done")
+            state = self.record.state
+            self._checkpoints.close(clear=state == "done")
+            self.listener.end("interrupted" if state == "running" else state)
 
     def _resume(self) -> Snapshot | None:
         """The newest usable checkpoint, with the records set back to it; None to start from the beginning."""
@@ -177,10 +184,13 @@ class _Session:
         signal = self.asked.name
         if signal is None and time.monotonic() - self._last < self.every:
             return
-        about = {"training": snapshot.about(), "records": self.writer.position()}
+        position = self.writer.position()
+        about = {"training": snapshot.about(), "records": position}
         saved = "saved"
         try:
-            self._checkpoints.save(snapshot.arrays(), about)
+            self._checkpoints.save(
+                snapshot.arrays(), about, lambda: self.listener.settled(position["metrics"])
+            )
             if signal is not None:
                 self._checkpoints.wait()
         except records.Unwritable as error:

@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "pack the studies and write experiments/README.md (needs a clone of the repository)",
     "time": "measure the seconds and bytes of a study's training steps",
     "runs": "show which runs of a study are done, running, interrupted or failed",
+    "export": "send a study to TensorBoard, MLflow or W&B, or write it as CSV or Parquet",
     "data": "list, prepare, describe and show data sets",
     "check": "what a schedule can and cannot see, exactly",
     "search": "find the best schedules for a receptive field",

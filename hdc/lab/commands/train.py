@@ -134,7 +134,11 @@ def _run(config: DictConfig) -> tuple[float, float] | None:
         terminal = console()  # made here: what a launcher sends to another process must be picklable
         try:
             experiment.run(
-                run, terminal, retry_failed=asked.retry_failed, checkpoint_seconds=asked.checkpoint_seconds
+                run,
+                terminal,
+                retry_failed=asked.retry_failed,
+                checkpoint_seconds=asked.checkpoint_seconds,
+                track=asked.track,
             )
         except Exception as error:
             name = f"{asked.config.dilation.label} ({run.run_id})"

@@ -10,7 +10,7 @@ from hydra.plugins.plugin import Plugin
 from omegaconf import DictConfig, OmegaConf
 
 from hdc.errors import InputError
-from hdc.lab import records
+from hdc.lab import records, tracking
 from hdc.lab.config import Config, from_dict
 
 
@@ -30,12 +30,14 @@ class Launch:
         folder: of its study.
         retry_failed: whether to train it again if it has failed.
         checkpoint_seconds: least time between two checkpoints, in seconds.
+        track: the name of a tracker.
     """
 
     config: Config
     folder: Path
     retry_failed: bool
     checkpoint_seconds: float
+    track: str
 
     @property
     def skipped(self) -> bool:
@@ -48,7 +50,8 @@ def checked(config: DictConfig) -> Launch:
     """The run that a composed configuration asks for.
 
     Raises:
-        InputError: for a value out of its range, or a key that the schema does not have.
+        InputError: for a value out of its range, a key that the schema does not have, or a tracker that
+            cannot be used.
     """
     ours = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # type: ignore[misc]
     values: dict[str, Any] = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
@@ -56,4 +59,5 @@ def checked(config: DictConfig) -> Launch:
     retry, seconds = values.pop("retry_failed"), values.pop("checkpoint_seconds")
     if not 0 <= seconds < math.inf:
         raise InputError(f"checkpoint_seconds must be at least 0 and finite, got {seconds}")
-    return Launch(from_dict(values), folder, retry, seconds)
+    tracking.require(track := values.pop("track"))
+    return Launch(from_dict(values), folder, retry, seconds, track)

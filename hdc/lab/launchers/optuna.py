@@ -27,6 +27,7 @@ from hdc.lab.launchers.launch import Launch, checked
 from hdc.lab.records import RunFolder
 from hdc.lab.records.names import flatten
 from hdc.lab.store import line
+from hdc.registry import Task
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -92,6 +93,7 @@ class OptunaSweeper(Sweeper):
         asked, folder = self._checked()
         with trials.opened(folder) as study:
             trials.refuse_another(study, asked, folder / trials.FILE)
+            trials.name_objectives(study, self._task)
             self._resume(study, folder)
 
     def _parsed(self, arguments: list[str]) -> tuple[list[str], "Space"]:
@@ -125,6 +127,7 @@ class OptunaSweeper(Sweeper):
             experiment.check(one.config)
         asked = {key: json.loads(distribution_to_json(one))["attributes"] for key, one in self._space.items()}
         self._retry_failed = launches[0].retry_failed
+        self._task: Task = experiment.data_of(launches[0].config.data).task
         return flatten(launches[0].config.to_dict()) | asked, launches[0].folder
 
     def _overrides(self, drawn: Mapping[str, Any]) -> list[str]:

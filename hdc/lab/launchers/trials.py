@@ -5,6 +5,7 @@ no pickles.
 """
 
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -73,6 +74,15 @@ def opened(folder: Path) -> Iterator["Study"]:
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def name_objectives(study: "Study", task: Task) -> None:
+    """Give the objectives the names under which Optuna's dashboard and data frames show them."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names([quality_column(task), "validation/erf_ripple"])
 
 
 def refuse_another(study: "Study", asked: dict[str, Any], path: Path) -> None:

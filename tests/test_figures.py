@@ -431,7 +431,7 @@ def test_a_figure_for_a_paper_has_its_width_its_fonts_and_its_caption_beside_it(
         pdf, tex = figures.save(figure, tmp_path, "panels", ("pdf",))
     assert figure.get_figwidth() == inches
     assert figure.get_suptitle() == ""
-    assert max(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) <= 7.5
+    assert max(float(text.get_fontsize()) for text in figure.findobj(Text) if text.get_text()) <= 7.5
     content = pdf.read_bytes()
     assert b"/FontFile2" in content and b"/Type3" not in content  # TrueType, embedded
     caption = tex.read_text(encoding="ascii")

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 
+import polars as pl
 import pytest
 
 from hdc.errors import InputError
@@ -33,7 +34,9 @@ def documents() -> dict[str, Document]:
     ]
     body = [(name, "✓ ✗ · ≈ -0.5 [-0.79, +0.83]", "1.0 ±0.1", name) for name in names]
     found["hostile"] = Document(
-        (Rows(("name", "px² μ", "n", "what"), body, ("what",), "10 % of it", notes=names),), None, "50 %"
+        (Rows(("name", "px² μ", "n", "what"), body, ("what",), "10 % of it", notes=names),),
+        pl.DataFrame(),
+        "50 %",
     )
     long = [(f"{place}x6, net.name=context, net.width=16", *["0.123 ±0.004"] * 12) for place in range(90)]
     found["long"] = Document(

@@ -53,7 +53,7 @@ def test_a_sweep_reaches_the_processes_that_are_started(sweep, monkeypatch) -> N
     monkeypatch.setenv("HDC_SWEEP", "")  # so that it is restored
     sweep.announce()
     again = Sweep.announced("a")
-    assert again == sweep and Sweep.announced("unknown") is None
+    assert again is not None and again == sweep and Sweep.announced("unknown") is None
     assert [again.place(one) for one in ("a", "d", "unknown")] == ["run 1 of 4", "run 4 of 4", ""]
     assert Sweep(sweep.folder, 0, {"a": 1}).place("a") == ""
 
@@ -88,6 +88,7 @@ def test_a_terminal_gets_two_lines_that_fit_and_no_alarms(width, monkeypatch, ca
     console = Console(file=screen, width=width, force_terminal=True, color_system=None)
     with progress.reported(console, print, "1-2 (abc)", 4, 1, lambda _: 700.0, "run 2 of 9") as report:
         report.does("seed 1 of 2, training, epoch 1 of 2, step 3 of 50, and more words", advance=1)
+        assert isinstance(report, progress._Bar)
         report.refresh()
         os.write(2, b"E0101 slow_operation_alarm.cc:73] Constant folding is taking > 1s:\n  %pad\n")
         os.write(2, b"W0101 other.cc:1] something else\n")

@@ -21,7 +21,7 @@ print(any(sys.argv[3] in str(output) for output in outputs))
 SHOWN = {  # pictures, and words
     "explore": ("6", "paired by seed"),
     "claims": ("24", "exponential growth"),
-    "first_schedule": ("4", "a field of 23 pixels per axis, 100% of it seen"),
+    "first_schedule": ("4", "a field of 23 pixels per axis, 83% of it seen"),
     "own_model": ("3", "rates 1, 8, 3: ripple"),
     "own_data": ("2", "paired by seed"),
 }

@@ -40,7 +40,7 @@ def documents() -> dict[str, Document]:
     )
     long = [(f"{place}x6, net.name=context, net.width=16", *["0.123 ±0.004"] * 12) for place in range(90)]
     found["long"] = Document(
-        (Rows(("schedule", *(f"column {n}" for n in range(12))), long, notes=("± of it",)),), None
+        (Rows(("schedule", *(f"column {n}" for n in range(12))), long, notes=("± of it",)),), pl.DataFrame()
     )
     return found
 

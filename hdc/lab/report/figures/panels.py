@@ -125,9 +125,8 @@ def _draw_erf(axis: Axes, erf: np.ndarray, widest: int) -> None:
     extent = (-width // 2 - 0.5, width - width // 2 - 0.5, height - height // 2 - 0.5, -height // 2 - 0.5)
     image = axis.imshow(level, cmap="magma", vmin=-60, vmax=0, extent=extent)
     _frame(axis, widest + 2)  # the stem widens the schedule's field by 2 px
-    axis.get_figure().colorbar(image, ax=axis, shrink=0.7, ticks=[-60, -30, 0]).ax.tick_params(
-        labelsize=style.size(7)
-    )  # type: ignore[union-attr]
+    bar = axis.get_figure().colorbar(image, ax=axis, shrink=0.7, ticks=[-60, -30, 0])  # type: ignore[union-attr]
+    bar.ax.tick_params(labelsize=style.size(7))
 
 
 def _frame(axis: Axes, widest: int, signal: bool = False) -> None:

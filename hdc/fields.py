@@ -245,6 +245,11 @@ class Field(ABC):
         return len(self.chains)
 
     @property
+    def is_stack(self) -> bool:
+        """Whether every layer reads the one before it through one kernel: no branches, no 1x1 convolution."""
+        return True
+
+    @property
     def same_axes(self) -> bool:
         """Whether all axes have the same rates, so that one value holds for all of them."""
         return self.chains[0] == self.chains[-1]
@@ -294,18 +299,18 @@ class Field(ABC):
     @cached_property
     def gridding(self) -> Gridding:
         """The gridding index, of the axis where it is larger."""
-        return self.paths.gridding(max(map(max, self._rates_along), default=1))
+        return self.paths.gridding(max(itertools.chain(*self._rates_along), default=1))
 
     def predicted_ripple(self, stem: bool = True) -> PredictedRipple | None:
         """The ripple to be expected of the trained network, of the axis where it is larger.
 
-        None for parallel branches, after strides and for rates above 1024, of which it says nothing. For
-        signals it was not tried.
+        None for parallel branches, a 1x1 convolution or a shortcut among them, after strides and for rates
+        above 1024, of which it says nothing. For signals it was not tried.
 
         Args:
             stem: whether a 3x3 convolution comes first, as in `net=context`, where the field has no stem.
         """
-        if any(len(chains) > 1 for chains in self.chains) or any(layer.stride > 1 for layer in self.stem):
+        if not self.is_stack or any(layer.stride > 1 for layer in self.stem):
             return None
         first = [(layer.kernel_size, 1) for layer in self.stem] or ([STEM] if stem else [])
         stacks = [[*first, *((self.kernel_size, rate) for _, rate in chains[0])] for chains in self.chains]
@@ -317,7 +322,7 @@ class Field(ABC):
     @property
     def lattice_share(self) -> tuple[float, int | None] | None:
         """`hdc.schedules.lattice_share` of the axis where it is larger; None for parallel branches."""
-        if any(len(chains) > 1 for chains in self.chains):
+        if not self.is_stack:
             return None
         return max(
             (lattice_share([rate for _, rate in chains[0]]) for chains in self.chains), key=itemgetter(0)
@@ -561,6 +566,10 @@ class Branches(Field):
         chains = [[(f"layer {n} at rate {rate}", rate)] for n, rates in numbered for rate in rates if rate]
         return [chains] * self.axes
 
+    @property
+    def is_stack(self) -> bool:
+        return len(self.branches) == len(self.branches[0]) == 1 and self.branches[0][0] > 0
+
     @cached_property
     def paths(self) -> PathCounts:
         return PathCounts.of_layers(self.branches, self.kernel_size, self.axes)
@@ -643,6 +652,10 @@ class Stemmed(Field):
     def chains(self) -> list[list[list[tuple[str, int]]]]:
         return self.field.chains
 
+    @property
+    def is_stack(self) -> bool:
+        return self.field.is_stack
+
     @cached_property
     def paths(self) -> PathCounts:
         counts = self.field.paths.counts
@@ -660,7 +673,7 @@ class Stemmed(Field):
 
     @cached_property
     def gridding(self) -> Gridding:
-        largest = max(map(max, self._rates_along), default=1) * self.spacing
+        largest = max(itertools.chain(*self._rates_along), default=1) * self.spacing
         return self.paths.gridding(max(largest, *(layer.spacing for layer in self.stem)))
 
     @property

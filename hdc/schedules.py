@@ -387,15 +387,27 @@ def parse_branches(text: str) -> tuple[tuple[int, ...], ...] | None:
 def split_layers(text: str) -> list[str]:
     """A schedule's text by layer, without brackets around the whole: `[1,[0,6]]` is `1` and `[0,6]`.
 
-    Branches as tables show them, `(0|6)`, become lists.
+    Also reads what `Field.rates_text` writes: branches as `(0|6)` become lists, `2 x (1,2)` is written out.
     """
-    typed = text.strip()
-    if "|" in typed:
-        typed = typed.translate(str.maketrans("(|)", "[,]"))
-    parts = _split(typed)
+    typed = _written_out(text.strip())
+    lists = re.sub(r"\(([^(),]*\|[^(),]*)\)", lambda found: f"[{found[1].replace('|', ',')}]", typed)
+    parts = _split(lists)
     if len(parts) == 1 and typed.startswith("[") and typed.endswith("]"):
-        parts = _split(typed[1:-1])
+        parts = _split(lists[1:-1])
     return [part.strip() for part in parts]
+
+
+def _written_out(text: str) -> str:
+    """The text, each `3 x LAYER` and `2 x (LAYER,LAYER)` written out, unless it has too many layers."""
+
+    def repeated(found: re.Match[str]) -> str:
+        group = found[2][1:-1] if "," in found[2] and "[" not in found[2] else found[2]
+        return ",".join([group] * int(found[1]))
+
+    numbers = re.findall(r"(\d+) x ", text)
+    if any(len(number) > 4 or not 1 <= int(number) <= MAX_LAYERS for number in numbers):
+        return text
+    return re.sub(r"(\d+) x (\([^()]*\)|\[[^\[\]]*\]|[^\s,()\[\]]+)", repeated, text)
 
 
 def _split(text: str) -> list[str]:

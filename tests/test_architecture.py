@@ -25,7 +25,7 @@ LIBRARY = [
     ["comparison", "advisor", "measuring"],
 ]
 LAB = [
-    ["store", "signals", "memory", "devices", "terminal"],
+    ["store", "signals", "memory", "devices", "terminal", "progress"],
     ["locks"],
     ["data", "optimizers"],
     ["measures"],
@@ -45,6 +45,7 @@ WITHOUT_JAX = [
     "lab.records",
     "lab.report",
     "lab.terminal",
+    "lab.progress",
     "lab.tracking",
 ]
 FLOORS = {

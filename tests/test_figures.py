@@ -44,7 +44,10 @@ def test_panels_hold_the_path_counts_the_field_and_the_prediction(runs):
         erf = run.artifact("gridding", 0)["erf"]
         np.testing.assert_allclose(row[1], 20 * np.log10(erf / erf.max()), atol=1e-4)
         kept = run.artifact("predictions", 0)
-        for panel, name in zip(row[2:], ("images", "labels", "predictions"), strict=True):
+        low, high = np.percentile(kept["images"][2], (1, 99))
+        brightened = 255 * np.clip((kept["images"][2] - low) / (high - low), 0, 1)
+        np.testing.assert_allclose(row[2], brightened, atol=0.51)
+        for panel, name in zip(row[3:], ("labels", "predictions"), strict=True):
             np.testing.assert_array_equal(panel, kept[name][2])  # the sample with the most borders
 
 
@@ -85,8 +88,8 @@ def test_errors_are_the_pixels_whose_prediction_is_not_the_truth(runs):
     kept = runs[0].artifact("predictions", 0)
     truth, predicted, image = (kept[name][2] for name in ("labels", "predictions", "images"))
     low, high = np.percentile(image, (1, 99))
-    brightened = np.clip((image - low) / (high - low), 0, 1)
-    np.testing.assert_allclose(first[0].images[0].get_array(), brightened)
+    brightened = 255 * np.clip((image - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(first[0].images[0].get_array(), brightened, atol=0.51)
     np.testing.assert_array_equal(first[1].images[0].get_array(), truth)
     for column, run in zip(columns, (runs[0], runs[2]), strict=True):
         counts = np.array([1.0])
@@ -395,6 +398,62 @@ def test_offsets_are_coloured_by_accuracy_and_hatched_where_no_sum_of_taps_leads
     assert hatched == {(column, row) for row, column in np.argwhere(~seen)}
     assert "agree in 13 of 13 cells" in figure.get_suptitle()
     assert "1 of 14 runs" in figure.get_suptitle()
+
+
+def test_many_schedules_have_narrow_rows_and_numbers_only_where_they_do_not_agree(tmp_path):
+    configs = [
+        from_dict(
+            {
+                "data": {"name": "offsets", "offset": 2, "flips": []},
+                "schedule": {"rates": [1, rate], "repeat": 1},
+                "seeds": [0],
+            }
+        )
+        for rate in range(1, 31)
+    ]
+    runs = records.plan(tmp_path / "offsets", configs)
+    for place, run in enumerate(runs):
+        accuracy = 0.8 if place == 4 else 1.0
+        synthetic.measured(run, lambda _, a=accuracy: {"accuracy": a}, network=synthetic.seen({0, 1, 2}))
+    figure = figures.offsets(FigureConfig(study="offsets"), runs)
+    assert figure.get_figheight() < 8
+    assert [text.get_text() for text in figure.axes[0].texts] == ["80"]
+    assert "Numbers: cells that do not agree" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize(("width", "inches", "star"), [("single", 3.4, ""), ("double", 7.0, "*")])
+def test_a_figure_for_a_paper_has_its_width_its_fonts_and_its_caption_beside_it(
+    runs, tmp_path, width, inches, star
+):
+    asked = FigureConfig(study="tiny", style="paper", width=width)
+    with figures.of(asked):
+        figure = figures.panels(asked, runs)
+        pdf, tex = figures.save(figure, tmp_path, "panels", ("pdf",))
+    assert figure.get_figwidth() == inches
+    assert figure.get_suptitle() == ""
+    assert max(float(text.get_fontsize()) for text in figure.findobj(Text) if text.get_text()) <= 7.5
+    content = pdf.read_bytes()
+    assert b"/FontFile2" in content and b"/Type3" not in content  # TrueType, embedded
+    caption = tex.read_text(encoding="ascii")
+    assert f"\\begin{{figure{star}}}" in caption and "\\caption{tiny: " in caption
+    plain = figures.panels(FigureConfig(study="tiny"), runs)
+    assert plain.get_suptitle() and plain.get_figwidth() > 7
+
+
+def test_dark_images_are_brightened_and_points_keep_their_colours():
+    from hdc.lab.report.figures.style import displayed
+
+    rng = np.random.default_rng(0)
+    dark = rng.integers(5, 40, (32, 32, 3)).astype(np.uint8)
+    dark[:2] = 250  # snow
+    shown = displayed(dark)
+    assert shown.dtype == np.uint8
+    assert np.median(shown) > 2 * np.median(dark)
+    order = np.argsort(dark, axis=None, kind="stable")
+    assert (np.diff(shown.ravel()[order].astype(int)) >= 0).all()  # no darker pixel becomes the brighter one
+    points = np.zeros((32, 32, 1), np.uint8)
+    points[3, 4], points[9, 9] = 255, 128
+    assert displayed(points)[3, 4] == 255 and displayed(points)[9, 9] == 128
 
 
 def test_drawing_needs_no_jax():

@@ -77,8 +77,10 @@ def test_a_matrix_that_agrees_says_so_in_every_format(tmp_path):
     assert found.notes[0] == "agrees in 8 of 8 cells with what the built network can see"
     assert found.frame["agrees"].all()
     assert found.frame["judged"].to_list()[:2] == [0.992, 0.485]
-    for kind in ("markdown", "latex"):
-        assert "·" in rendering.to_text(found, kind)
+    assert "·" in rendering.to_text(found, "markdown")
+    assert r"1-2 & $\checkmark$ & $\checkmark$ & $\checkmark$ & $\cdot$ \\" in rendering.to_text(
+        found, "latex"
+    )
 
 
 @pytest.mark.parametrize(

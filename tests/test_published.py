@@ -329,7 +329,7 @@ def test_the_table_as_latex(capsys, monkeypatch) -> None:
         assert [cell.strip() for cell in row.split("&")][:6] == list(line.values())[:6]
     assert "67.1 mIoU Cityscapes test" in text
     for note in published_table.document().notes:
-        assert f"% {note}" in text
+        assert f"\\item {{}}{note.replace('|', '$|$')}" in text
     assert "22.9 \\% ImageNet error" in text  # a bare % would be a comment
 
 

@@ -1,7 +1,8 @@
-"""The README: its commands run and its code says what its comments say."""
+"""README and documentation: commands run, code says what its comments say, links lead somewhere."""
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -17,8 +18,15 @@ from hdc.lab.config import from_dict
 from hdc.registry import Images
 
 ROOT = Path(__file__).parent.parent
-PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
-README = PAGES["README.md"] + PAGES["models.md"]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+# Pages whose code runs as it stands, each by itself.
+RUN = (
+    *("README.md", "docs/models.md", "docs/tutorial/own-data.md", "docs/how-to/better-rates.md"),
+    *("docs/how-to/gridding.md", "docs/how-to/other-models.md", "docs/how-to/ripple.md"),
+)
 BLOCKS = [block for text in PAGES.values() for block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)]
 COMMANDS = [
     line.partition("#")[0].strip()
@@ -43,35 +51,71 @@ def test_there_are_commands_to_run():
     assert len(COMMANDS) >= 3
 
 
-def test_the_code_of_the_schedule_and_of_the_model_runs_and_gives_what_it_says(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def run(page: str) -> dict:
+    """The names that the code of a page defines."""
     names: dict = {}
-    blocks = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-    programs = [text for language, text in blocks if language == "python" and "records" not in text]
-    for text in programs:
-        exec(compile(text, "README.md", "exec"), names)
-    schedule, seen = names["schedule"], names["seen"]
-    assert "(False, 1)" in README
-    assert (schedule.gap_free, schedule.first_hole) == (False, 1)
-    assert "(13, 0.538...)" in README
-    assert (schedule.receptive_field, round(schedule.coverage, 3)) == (13, 0.538)
-    assert "(1.0, 0.0)" in README
-    assert (schedule.gridding.index, schedule.neighbour_overlap) == (1.0, 0.0)
-    assert "(15, 15), 1.0, 0.333" in README
-    assert (seen.size, seen.coverage, round(seen.gridding.index, 3)) == ((15, 15), 1.0, 0.333)
-    assert seen.support.shape == (64, 64)
-    assert (tmp_path / "seen.png").stat().st_size > 0
+    for text in re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL):
+        exec(compile(text, page, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_the_code_of_a_page_runs_and_gives_what_it_says(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names, text = run(page), PAGES[page]
+    if "seen" in names:
+        assert "(15, 15), 1.0, 0.333" in text
+        seen = names["seen"]
+        assert (seen.size, seen.coverage, round(seen.gridding.index, 3)) == ((15, 15), 1.0, 0.333)
+        assert seen.support.shape == (64, 64)
+    if page == "docs/models.md":
+        assert (tmp_path / "seen.png").stat().st_size > 0
+    if page == "docs/how-to/ripple.md":
+        schedule = names["schedule"]
+        assert "(False, 1)" in text
+        assert (schedule.gap_free, schedule.first_hole) == (False, 1)
+        assert "(13, 0.538...)" in text
+        assert (schedule.receptive_field, round(schedule.coverage, 3)) == (13, 0.538)
+        assert "(1.0, 0.0)" in text
+        assert (schedule.gridding.index, schedule.neighbour_overlap) == (1.0, 0.0)
+
+
+def test_the_tutorial_of_a_model_prints_what_it_shows(tmp_path, monkeypatch, capsys):
+    page = PAGES["docs/tutorial/own-model.md"]
+    file, *asked = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "net.py").write_text(file)
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict = {}
+    for text in asked:
+        exec(compile(text, "own-model.md", "exec"), names)
+    monkeypatch.delitem(sys.modules, "net")
+    printed = " ".join(capsys.readouterr().out.split())
+    shown = re.findall(r"```text\n(?!hdc)(.*?)```", page, re.DOTALL)
+    assert len(shown) == 3
+    for text in shown:
+        assert " ".join(text.split()) in printed
+    assert names["found"].change == {"blocks.0": 1, "blocks.1": 8, "blocks.2": 3}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    folder = ROOT if page == "README.md" else ROOT / "docs"
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", PAGES[page]):
-        assert (folder / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", PAGES[page]):
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", path.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings]
+
+
+@pytest.mark.parametrize("file", ["CHANGELOG.md", "experiments/README.md"])
+def test_links_into_the_documentation_lead_to_a_section(file):
+    for page, anchor in re.findall(r"\]\((?:\.\./)?(docs/[\w/-]+\.md)#([^)]*)\)", (ROOT / file).read_text()):
+        headings = re.findall(r"^#+ (.*)", PAGES[page], re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings]
 
 
 def test_the_network_of_the_plugins_page_trains_as_it_stands():
-    (program,) = re.findall(r"```python\n(.*?)```", PAGES["plugins.md"], re.DOTALL)
+    (program,) = re.findall(r"```python\n(.*?)```", PAGES["docs/plugins.md"], re.DOTALL)
     configuration.registry_names("network")  # ours are there before
     known = dict(registry._parts)
     try:

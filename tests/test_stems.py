@@ -93,10 +93,41 @@ def test_the_texts_of_branches() -> None:
         assert isinstance(parse(text), Stack), text
 
 
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3), min_size=1, max_size=6).filter(
+        lambda layers: max(map(len, layers)) > 1
+    )
+    | st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=6)
+)
+def test_what_is_printed_is_read_again(layers) -> None:
+    typed = ",".join(f"{one[0]}x{one[1]}" if isinstance(one, tuple) else f"[{one}]"[1:-1] for one in layers)
+    field = parse(typed if typed.count("[") != 1 or len(layers) > 1 else f"[{typed}]")
+    assert field.rates == [list(one) for one in layers] or field.same_axes
+    assert parse(field.rates_text).rates == field.rates
+
+
+def test_repeats_are_written_out() -> None:
+    assert parse("2 x (1,2,5)").rates == [1, 2, 5] * 2
+    assert parse("1,3 x (0|6),2").rates == [[1], [0, 6], [0, 6], [0, 6], [2]]
+    assert parse(Stack.parse("1-2-5x2").rates_text).rates == [1, 2, 5] * 2
+
+
+def test_a_1x1_convolution_alone_sees_one_pixel(capsys) -> None:
+    assert main(["check", "[[0]]"]) == 0
+    assert "receptive field    1 px per axis" in capsys.readouterr().out
+
+
+def test_a_shortcut_is_a_branch_for_which_no_ripple_is_predicted() -> None:
+    assert parse("[[3]]").predicted_ripple() == parse("3").predicted_ripple()
+    for text in ("[[0,3]]", "(0|3)"):
+        assert parse(text).predicted_ripple() is None and parse(text).lattice_share is None
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
         (["[0,6,12]"], "write [[0,6,12]]"),
+        (["9999 x 1"], "'9999 x 1' at position 1"),
         (["1,[0,6x2]"], "'[0,6x2]' at position 2"),
         (["1,[2"], "'[2' at position 2"),
         (["1,[]"], "'[]' at position 2"),

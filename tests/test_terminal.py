@@ -1,4 +1,4 @@
-"""Rows in the terminal: a table if it fits, else paragraphs; nothing is lost and no number is broken."""
+"""Rows in the terminal: tables if they fit, else paragraphs; nothing is lost and no number is broken."""
 
 import io
 import re
@@ -50,6 +50,40 @@ def test_the_table_gives_way_to_paragraphs_exactly_where_it_does_not_fit() -> No
     rows = Rows(("name", "G"), [("one", "0.125"), ("two", "1.000")])
     assert "─" in shown(rows, len(" name      G  "))
     assert shown(rows, 13) == "one: G 0.125\ntwo: G 1.000\n"
+
+
+@given(
+    body=st.lists(
+        st.tuples(
+            *[st.floats(0, 1).map("{:.3f} ±0.004".format), st.just("? +14.00 [-0.79, +28.83]"), NUMBERS]
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    width=st.integers(45, 130),
+)
+def test_columns_that_do_not_fit_follow_in_another_table(body, width) -> None:
+    body = [(f"row-{place}", *cells) for place, cells in enumerate(body)]
+    out = shown(Rows(("name", "mean", "difference", "n"), body, title="one title"), width)
+    assert max(map(len, out.splitlines())) <= width
+    assert out.count("one title") == 1
+    for name, *cells in body:
+        lines = [line for line in out.splitlines() if line.startswith(f" {name} ")]
+        assert [line.split(name)[1].split() for line in lines] != []
+        assert " ".join(" ".join(line.split()[1:]) for line in lines) == " ".join(cells)
+    assert out.count("─\n") <= 3 and ("─" in out)
+
+
+def test_intervals_and_thousands_stay_on_one_line_in_paragraphs() -> None:
+    rows = Rows(
+        ("name", "what", "n", "found"),
+        [("one", "word " * 5, "1,234,567", "0.812 ±0.004 and ≈ +0.5 [-0.79, +0.83]")],
+        words=("what", "found"),
+    )
+    for width in range(18, 60):
+        out = shown(rows, width)
+        for whole in ("1,234,567", "0.812 ±0.004", "≈ +0.5", "[-0.79, +0.83]"):
+            assert whole in out, (width, out)
 
 
 def test_numbers_are_flush_right_and_words_left() -> None:

@@ -275,7 +275,8 @@ def test_what_the_records_do_not_have_is_replaced_in_mlflow(services, tmp_path):
 @needs_all
 @others_warn
 def test_a_server_that_hangs_and_comes_back_has_all_in_the_end(services, server, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(listener, "_PATIENCE", 120)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     run, writer, said = started(tmp_path, "hangs")
     follower = tracking.Listener(run, "mlflow", lambda *text: said.append(text))
@@ -289,7 +290,7 @@ def test_a_server_that_hangs_and_comes_back_has_all_in_the_end(services, server,
         until(lambda: said)
         log(writer, 3)
         follower.settled(size(writer))
-        time.sleep(1.5)
+        time.sleep(3.5)  # so that it fails twice
     finally:
         os.killpg(server[1], signal.SIGCONT)
     writer.done()

@@ -108,8 +108,8 @@ class DataKeys:
             length; None for the whole.
         scale: the smallest and the largest factor by which a training image is scaled at random before that.
         rotations: whether training images are turned at random by 0, 90, 180 or 270 degrees.
-        brightness, contrast: training images are multiplied, and their differences to their mean are, by
-            random factors of 1 - this to 1 + this.
+        brightness: training images are multiplied by a random factor of 1 - this to 1 + this.
+        contrast: their differences to their mean are multiplied by such a factor.
     """
 
     train_size: int | None = None
@@ -158,7 +158,12 @@ _COMMON: dict[str, tuple[type, ...]] = {"data": (DataKeys,), "net": (NetKeys,)}
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The dilation rates, `rates` taken `repeat` times; the label is derived, never stored."""
+    """The dilation rates; the label is derived, never stored.
+
+    Attributes:
+        rates: of the dilated layers, in order.
+        repeat: how often they are taken one after the other.
+    """
 
     rates: tuple[int, ...] = (1, 2, 5)
     repeat: int = 2
@@ -221,10 +226,15 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class GriddingConfig:
-    """How gridding is measured in the trained network; part of the run, so that rows compare."""
+    """How gridding is measured in the trained network; part of the run, so that rows compare.
 
-    images: int = 64  # of the test split, evenly spread over it
-    max_period: int = 8  # ripples with periods of 2 to this many pixels are looked for
+    Attributes:
+        images: how many images of the test split are used, evenly spread over it.
+        max_period: ripples with periods of 2 to this many pixels are looked for.
+    """
+
+    images: int = 64
+    max_period: int = 8
 
     def __post_init__(self) -> None:
         at_least("images", self.images, 1)
@@ -233,7 +243,11 @@ class GriddingConfig:
 
 @dataclass(frozen=True)
 class OpsConfig:
-    """Which programs compute the convolutions, see `hdc.ops`. The results differ only by rounding."""
+    """Which programs compute the convolutions, see `hdc.ops`. The results differ only by rounding.
+
+    Attributes:
+        backend: auto takes the fastest one that serves a layer; `hdc ops` shows which.
+    """
 
     backend: str = "auto"
 

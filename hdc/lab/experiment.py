@@ -10,8 +10,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -22,15 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits
 
 import hdc
 from hdc import cost, gridding, ops
 from hdc.errors import InputError
 from hdc.folders import cache_dir
-from hdc.lab import metrics, parts, records, seen, signals, tracking, trained
+from hdc.lab import metrics, parts, progress, records, seen, signals, tracking, trained
 from hdc.lab.checkpoints import Checkpoints
 from hdc.lab.config import Config, PartConfig
 from hdc.lab.data.dataset import QUALITY, Dataset, some
@@ -54,6 +52,7 @@ def run(
     *,
     retry_failed: bool = False,
     checkpoint_seconds: float = 30.0,
+    at_once: int | None = 1,
     track: str = tracking.NONE,
 ) -> None:
     """Train and measure every seed of `record.config`, or the seeds that are still missing.
@@ -67,6 +66,7 @@ def run(
         console: for messages and the progress bar.
         retry_failed: whether to retry a failed run.
         checkpoint_seconds: the least time between two checkpoints, in seconds.
+        at_once: how many runs of the sweep are trained side by side; None if that is not known.
         track: the name of a tracker, which gets the measurements as checkpoints make them final.
 
     Raises:
@@ -113,8 +113,13 @@ def run(
 
                 asked.clean_up = give_up
                 listener = tracking.Listener(record, track, say)
-                _Session(record, writer, trainer, asked, checkpoint_seconds, console, say, listener).run()
-                say("done")
+                _Session(
+                    *(record, writer, trainer, asked, checkpoint_seconds, console, say, at_once, listener)
+                ).run()
+                sweep = progress.Sweep.announced(record.run_id)
+                left = sweep.left(at_once) if sweep and at_once else None
+                most = "at most " if at_once != 1 else ""  # how far the other runs are is not known here
+                say("done" + (f", {most}{progress.about(left)} left for the sweep" if left else ""))
         except (records.Taken, records.Superseded) as other:
             say(str(other))
         except records.Unwritable as error:
@@ -132,6 +137,7 @@ class _Session:
     every: float  # seconds between two checkpoints, at least
     console: Console
     say: Callable[..., None]
+    at_once: int | None
     listener: tracking.Listener
 
     def __post_init__(self) -> None:
@@ -143,9 +149,8 @@ class _Session:
         try:
             snapshot = self._resume()
             self.listener.settled(self.writer.position()["metrics"])
-            progress = _progress(self.console, self.record, snapshot)
-            with ops.backend(self.record.config.ops.backend), progress as advance:
-                self._train(snapshot, advance)
+            with ops.backend(self.record.config.ops.backend), self._reported(snapshot) as report:
+                self._train(snapshot, report)
             self.writer.done()
         except (records.Superseded, records.Unwritable):
             raise
@@ -159,6 +164,20 @@ class _Session:
             state = self.record.state
             self._checkpoints.close(clear=state == "done")
             self.listener.end("interrupted" if state == "running" else state)
+
+    def _reported(self, snapshot: Snapshot | None) -> AbstractContextManager[progress.Report]:
+        config, run_id = self.record.config, self.record.run_id
+        done, sweep, at_once = 0, progress.Sweep.announced(run_id), self.at_once
+        if snapshot is not None:
+            finished = config.seeds.index(snapshot.seeds[0])
+            done = finished * config.train.epochs + len(snapshot.seeds) * (snapshot.epoch - 1)
+
+        def left(done: int) -> float | None:
+            return sweep.left(at_once, {run_id: done}) if sweep and at_once else None
+
+        name, total = f"{config.dilation.label} ({run_id})", len(config.seeds) * config.train.epochs
+        place = sweep.place(run_id) if sweep else ""
+        return progress.reported(self.console, self.say, name, total, done, left, place)
 
     def _resume(self) -> Snapshot | None:
         """The newest usable checkpoint, with the records set back to it; None to start from the beginning."""
@@ -204,12 +223,25 @@ class _Session:
             self.say(f"{signal}: {saved}; run the same command to resume")
             self.asked.act()
 
-    def _train(self, snapshot: Snapshot | None, advance: Callable[[str], None]) -> None:
+    def _train(self, snapshot: Snapshot | None, report: progress.Report) -> None:
         trainer, writer = self.trainer, self.writer
         config, dataset = trainer.config, trainer.dataset
         evaluate = metrics.evaluator_of(trainer.graph, trainer.normalise, dataset)
         quality, hit = QUALITY[dataset.task], "mae" if dataset.task == "regression" else "accuracy"
-        for epoch in trainer.fit(config.seeds, resume=snapshot, watch=self._save):
+        count = len(config.seeds)
+
+        def watch(now: Snapshot) -> None:
+            of_epoch = f"step {now.step} of {trainer.steps_per_epoch}"
+            report.does(
+                f"{place(now.seeds[0])}, training, epoch {now.epoch} of {config.train.epochs}, {of_epoch}"
+            )
+            self._save(now)
+
+        def place(seed: int) -> str:
+            return f"seed {config.seeds.index(seed) + 1} of {count}"
+
+        for epoch in trainer.fit(config.seeds, resume=snapshot, watch=watch):
+            report.does(f"{place(epoch.seed)}, measuring, epoch {epoch.number} of {config.train.epochs}")
             where = {"seed": epoch.seed, "step": epoch.step, "epoch": epoch.number}
             seen = {"loss": epoch.loss, hit: epoch.accuracy, "seconds": epoch.seconds}
             writer.log(**where, split="train", metrics=seen)
@@ -217,8 +249,10 @@ class _Session:
             if not math.isfinite(validation["loss"]):  # the last step's update shows only here
                 raise NonFiniteLoss(epoch.seed, epoch.step, validation["loss"])
             writer.log(**where, split="validation", metrics=validation)
-            advance(f"seed {epoch.seed} loss {epoch.loss:.3f} validation {quality} {validation[quality]:.3f}")
+            found = f"loss {epoch.loss:.3f}, validation {quality} {validation[quality]:.3f}"
+            report.does(f"{place(epoch.seed)}, {found}", advance=1)
             if epoch.number == config.train.epochs:
+                report.does(f"{place(epoch.seed)}, measuring the trained network")
                 samples = spread(len(dataset.test), SAMPLES)
                 self._test(where, epoch.state, samples, evaluate(epoch.state, dataset.test, samples))
                 about = {**config.record(), **dataset.about, "seed": epoch.seed}
@@ -429,19 +463,3 @@ def _git() -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(code)}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-@contextmanager
-def _progress(
-    console: Console, record: records.RunFolder, snapshot: Snapshot | None
-) -> Iterator[Callable[[str], None]]:
-    """A bar over all epochs of all seeds on a terminal, nothing elsewhere."""
-    config, name = record.config, escape(f"{record.config.dilation.label} ({record.run_id})")
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        total, done = len(config.seeds) * config.train.epochs, 0
-        if snapshot is not None:
-            finished = config.seeds.index(snapshot.seeds[0])
-            done = finished * config.train.epochs + len(snapshot.seeds) * (snapshot.epoch - 1)
-        bar = progress.add_task(f"{name} compiling", total=total, completed=done)
-        yield lambda text: progress.update(bar, advance=1, description=f"{name} {text}")

@@ -41,7 +41,11 @@ class AdamwOptions:
 
 @dataclass(frozen=True)
 class SgdOptions(AdamwOptions):
-    """What can be chosen: as for adamw, and the `momentum`."""
+    """What can be chosen: as for adamw, and the momentum.
+
+    Attributes:
+        momentum: share of the last step's update that is added to the next one.
+    """
 
     learning_rate: float = 0.05
     momentum: float = 0.9

@@ -24,10 +24,10 @@ def draw(config: FigureConfig, folder: Path) -> list[Path]:
         InputError: if there is nothing to draw, or the folder cannot be written.
     """
     runs = records.load(config.study, config.results)
-    drawn = {name: figures.DRAWINGS[name](config, runs) for name in config.draw}
-    with writing(folder):
-        return [
-            path
-            for name, figure in drawn.items()
-            for path in figures.save(figure, folder, name, config.formats)
-        ]
+    formats = config.formats
+    if config.style == "paper" and formats == FigureConfig.formats:
+        formats = ("pdf",)
+    with figures.of(config):
+        drawn = {name: figures.DRAWINGS[name](config, runs) for name in config.draw}
+        with writing(folder):
+            return [path for name, one in drawn.items() for path in figures.save(one, folder, name, formats)]

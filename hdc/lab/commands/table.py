@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     """The command; returns exit code 0."""
     about = "Means, intervals and differences of a study; the published networks; the verdicts on the claims."
     config = options.read(TableConfig, "table", arguments, about)
-    built = document(config)
+    built = document(config).chosen(config.columns, config.rows)
     if config.format == "terminal":
         if config.out is not None:
             raise InputError("out needs format=markdown, csv or latex: format=terminal writes no file")

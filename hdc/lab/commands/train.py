@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hdc import registry
 from hdc.errors import InputError, printable
-from hdc.lab import memory, records
+from hdc.lab import memory, progress, records
 from hdc.lab.commands import compose, options
 from hdc.lab.commands.command import one_line_errors
 from hdc.lab.commands.output import console
@@ -67,6 +68,8 @@ def run(arguments: list[str]) -> int:
         run = records.RunFolder(folder / config.run_id, config)
         run.refuse_other_data(experiment.data_of(config.data).fingerprint)
     runs = records.plan(folder, configs)
+    work = {config.run_id: len(config.seeds) * config.train.epochs for config in configs}
+    progress.Sweep(folder, time.time(), work).announce()
     given_up = False
     try:
         _task()
@@ -138,6 +141,7 @@ def _run(config: DictConfig) -> tuple[float, float] | None:
                 terminal,
                 retry_failed=asked.retry_failed,
                 checkpoint_seconds=asked.checkpoint_seconds,
+                at_once=_at_once(),
                 track=asked.track,
             )
         except Exception as error:
@@ -146,3 +150,11 @@ def _run(config: DictConfig) -> tuple[float, float] | None:
         if HydraConfig.get().runtime.choices["hydra/sweeper"] == "optuna":
             return objectives.of(run, terminal)
     return None
+
+
+def _at_once() -> int | None:
+    """How many runs the launcher trains side by side; None for those that share a cluster."""
+    if HydraConfig.get().runtime.choices["hydra/launcher"] == "basic":
+        return 1
+    jobs = HydraConfig.get().launcher.get("n_jobs")
+    return jobs if jobs is None or jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)

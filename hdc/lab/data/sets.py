@@ -16,7 +16,11 @@ class ClothesOptions:
 
 @dataclass(frozen=True)
 class ScenesOptions(ClothesOptions):
-    """Of scenes of clothes: the `tile` can only be 64."""
+    """Of scenes of clothes.
+
+    Attributes:
+        tile: pixels per side of an image, which can only be 64.
+    """
 
     tile: int = 64
 
@@ -27,8 +31,9 @@ class TfdsOptions(SizeOptions):
 
     Attributes:
         name: there, such as cifar10.
-        image, label: the names of the features, where there are several; a label is one for each image, or an
-            image of one channel whose values are labels.
+        image: the name of the feature with the images, where there are several.
+        label: the name of the feature with the labels; a label is one for each image, or an image of one
+            channel whose values are labels.
     """
 
     name: str = ""

@@ -13,14 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from hdc.errors import InputError
 from hdc.lab import records
 from hdc.lab.data.dataset import QUALITY
 from hdc.lab.records.run import Run, task_of
 from hdc.lab.report.tables import columns
 from hdc.lab.store import line
+from hdc.lab.terminal import Rows
 from hdc.registry import Task
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def refuse_another(study: "Study", asked: dict[str, Any], path: Path) -> None:
             )
 
 
-def found(folder: Path) -> tuple[list[Run], Table]:
+def found(folder: Path) -> tuple[list[Run], Rows]:
     """The runs of all trials so far, and the Pareto front as a table.
 
     A finished trial is on the front if no other is at least as good in both objectives and better in one.
@@ -121,18 +120,16 @@ def found(folder: Path) -> tuple[list[Run], Table]:
     runs = [run for run in records.load(folder.name, folder.parent) if run.run_id in ids]
     task = task_of(runs)
     quality = quality_column(task)
-    table = Table(title="Pareto front: validation split, mean over seeds", title_justify="left")
-    table.add_column("schedule")
-    for heading in (columns.title(quality, task == "dense"), "validation ERF ripple dB"):
-        table.add_column(heading, justify="right")
-    table.add_column("run_id")
     once = {trial.user_attrs["run_id"]: trial for trial in best}
+    factor = columns.column(quality).factor
+    body = []
     for run_id, trial in sorted(once.items(), key=lambda pair: pair[1].values, reverse=True):
         good, ripple = trial.values
         others = [f"{key}={value}" for key, value in trial.params.items() if not key.startswith("schedule")]
         label = ", ".join([trial.user_attrs["schedule"], *others])
-        table.add_row(label, columns.column(quality).text(good), f"{ripple:.2f}", run_id)
-    return runs, table
+        body.append((label, f"{good * factor:#.4g}", f"{ripple:#.4g}", run_id))
+    head = ("schedule", columns.title(quality, task == "dense"), "validation ERF ripple dB", "run_id")
+    return runs, Rows(head, body, title="Pareto front: validation split, mean over seeds")
 
 
 def quality_column(task: Task) -> str:

@@ -428,6 +428,7 @@ def document(judged: Sequence[Judged]) -> Document:
             lines,
             ("line", "found", "what else differs", "verdict"),
             "what they rest on",
+            notes=tuple(_notes(judged)),
         ),
     ]
     groups = [(one.claim.name, group) for one in judged for group in one.groups]
@@ -436,7 +437,7 @@ def document(judged: Sequence[Judged]) -> Document:
     frame = pl.DataFrame(
         [_record(one, outcome) for one in judged for outcome in one.outcomes], infer_schema_length=None
     )
-    return Document(tuple(sections), tuple(_notes(judged)), frame.fill_nan(None))
+    return Document(tuple(sections), frame.fill_nan(None))
 
 
 def _held(judged: Judged) -> str:

@@ -11,6 +11,7 @@ from hdc.lab.report.figures.offsets import offsets
 from hdc.lab.report.figures.panels import panels
 from hdc.lab.report.figures.rows import differences, strata
 from hdc.lab.report.figures.scatter import pareto, prediction
+from hdc.lab.report.figures.style import of as of
 from hdc.lab.report.figures.style import save as save
 from hdc.lab.report.figures.tradeoff import tradeoff
 

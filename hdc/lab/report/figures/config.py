@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hdc.errors import InputError, one_of
 from hdc.lab.report.tables import TableConfig
 
+PAPER = {"single": 3.4, "double": 7.0}  # inches, the widths of a column and of a page with two
 FORMATS = ("png", "svg", "pdf")
 NAMES = ("panels", "errors", "prediction", "pareto", "offsets", "differences", "strata", "tradeoff")
 
@@ -26,6 +27,9 @@ class FigureConfig:
             one that some run has, `tradeoff` the first one. By default they include the measures of plugins.
         predicted: of `prediction`: `gridding` (G) or `predicted_ripple`.
         baseline: the row that `differences` compares with, as in a table.
+        style: screen, or paper: in the width of its columns, with smaller type, the caption in a LaTeX file
+            beside the figure, as pdf where no formats are given.
+        width: of a paper's figure: single or double, one column or two.
         formats: png, svg or pdf.
         out: the folder to write to; null is <results>/<study>/figures.
     """
@@ -37,10 +41,14 @@ class FigureConfig:
     measured: tuple[str, ...] = ("test/erf_ripple", "test/feature_ripple", "test/phase_imbalance")
     predicted: str = "gridding"
     baseline: str = TableConfig.baseline
+    style: str = "screen"
+    width: str = "double"
     formats: tuple[str, ...] = ("png", "svg")
     out: str | None = None
 
     def __post_init__(self) -> None:
+        one_of("style", self.style, ("screen", "paper"))
+        one_of("width", self.width, tuple(PAPER))
         for key, allowed in (("draw", NAMES), ("formats", FORMATS)):
             if not getattr(self, key):
                 raise InputError(f"{key} must name at least one of {', '.join(allowed)}")

@@ -51,15 +51,15 @@ def errors(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     shown = np.s_[top : top + size, left : left + size]
     figure, axes = style.new(2.2 * (1 + len(done)) + 0.3, 7.2, 1 + len(done), nrows=3)
     _draw_image(axes[0, 0], image, (top, left), size, enlarge=done[0].config.data.name == "points")
-    axes[0, 0].set_title("test image", fontsize=10)
+    axes[0, 0].set_title("test image", fontsize=style.size(10))
     colours = ListedColormap([style.colour(i) for i in range(len(kept[0]["classes"]))])
     _draw_labels(axes[1, 0], truth[shown], colours)
-    axes[1, 0].set_title("true labels", fontsize=10)
+    axes[1, 0].set_title("true labels", fontsize=style.size(10))
     axes[2, 0].set_axis_off()
     named = [(style.literal(str(name)), style.colour(i)) for i, name in enumerate(kept[0]["classes"])]
     named += [("hole: never seen", plots.HOLE), ("too far to see", "white"), ("predicted wrongly", _WRONG)]
     patches = [Patch(facecolor=colour, edgecolor="0.4", label=name) for name, colour in named]
-    axes[2, 0].legend(handles=patches, loc="center", fontsize=9, frameon=False)
+    axes[2, 0].legend(handles=patches, loc="center", fontsize=style.size(9), frameon=False)
     for column, run, counts, one, sample in zip(axes[:, 1:].T, done, fields, kept, samples, strict=True):
         schedule, predicted = run.config.dilation, np.full(truth.shape, -1)
         height, width = one["predictions"][sample].shape
@@ -67,14 +67,16 @@ def errors(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         predicted[above : above + height, before : before + width] = one["predictions"][sample]
         plots.draw(column[0], np.outer(counts, counts))
         column[0].set(xlim=(-size / 2, size / 2), ylim=(size / 2, -size / 2), facecolor="white")
-        column[0].set_title(f"{schedule.label}  ({schedule.kind})", fontsize=10)
+        column[0].set_title(f"{schedule.label}  ({schedule.kind})", fontsize=style.size(10))
         _draw_labels(column[1], predicted[shown], colours)
-        column[1].set_xlabel(f"{100 * mean_of(run, 'accuracy'):.2f} % of pixels right", fontsize=9)
+        column[1].set_xlabel(
+            f"{100 * mean_of(run, 'accuracy'):.2f} % of pixels right", fontsize=style.size(9)
+        )
         known = (truth >= 0) & (truth < colours.N) & (predicted >= 0)
         wrong = np.where(known, predicted != truth, -1)
         _draw_labels(column[2], wrong[shown], ListedColormap([_RIGHT, _WRONG]))
     for axis, name in zip(axes[:, 1], ("what it can see", "what it predicts", "its errors"), strict=True):
-        axis.set_ylabel(name, fontsize=10)
+        axis.set_ylabel(name, fontsize=style.size(10))
     for axis in axes[:, :].flat:
         axis.set(xticks=[], yticks=[])
     style.write(figure, _caption(config, runs, done, size))
@@ -102,9 +104,9 @@ def _busiest(labels: np.ndarray, size: int) -> tuple[int, int]:
 
 
 def _draw_image(axis: Axes, image: np.ndarray, corner: tuple[int, int], size: int, *, enlarge: bool) -> None:
-    """A window of an image, its darkest and brightest hundredth stretched to black and white."""
+    """A window of an image, brightened."""
     top, left = corner
-    pixels = style.displayed(image)[top : top + size, left : left + size].astype(float)
+    pixels = style.displayed(image[top : top + size, left : left + size])
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=-1)
     if enlarge:
@@ -113,8 +115,7 @@ def _draw_image(axis: Axes, image: np.ndarray, corner: tuple[int, int], size: in
         width = max(5, 1.5 * _POINTS / size)
         axis.scatter(columns, rows, s=width**2, c=pixels[rows, columns] / 255, linewidths=0)
     else:
-        low, high = np.percentile(pixels, (1, 99))
-        axis.imshow(np.clip((pixels - low) / max(high - low, 1), 0, 1), interpolation="nearest")
+        axis.imshow(pixels, interpolation="nearest")
 
 
 def _draw_labels(axis: Axes, labels: np.ndarray, colours: ListedColormap) -> None:

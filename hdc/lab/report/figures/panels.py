@@ -56,16 +56,16 @@ def panels(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     for row, (run, gridding, predictions) in zip(axes, shown, strict=True):
         _draw_paths(row[0], run, widest, signals)
         _draw_erf(row[1], gridding["erf"], widest)
-        row[1].set_xlabel(f"ripple {mean_of(run, 'erf_ripple'):+.1f} dB", fontsize=9)
+        row[1].set_xlabel(f"ripple {mean_of(run, 'erf_ripple'):+.1f} dB", fontsize=style.size(9))
         if regression:
             _draw_regression(row[2:], predictions, largest)
-            row[4].set_xlabel(f"PSNR {mean_of(run, 'psnr'):.2f} dB", fontsize=9)
+            row[4].set_xlabel(f"PSNR {mean_of(run, 'psnr'):.2f} dB", fontsize=style.size(9))
         else:
             _draw_sample(row[2:], predictions)
         if dense:
-            row[4].set_xlabel(f"speckle {100 * mean_of(run, 'speckle'):.2f} %", fontsize=9)
+            row[4].set_xlabel(f"speckle {100 * mean_of(run, 'speckle'):.2f} %", fontsize=style.size(9))
     for axis, title in zip(axes[0], titles, strict=False):
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=style.size(10))
     if dense:
         colours = [(style.literal(str(name)), style.colour(i)) for i, name in enumerate(first["classes"])]
         colours.append(("hole: never seen", plots.HOLE))
@@ -104,10 +104,10 @@ def _draw_paths(axis: Axes, run: Run, widest: int, signals: bool) -> None:
     counts = schedule.path_counts.astype(float)
     plots.draw(axis, counts[None] if signals else np.outer(counts, counts))
     _frame(axis, widest, signals)
-    axis.set_ylabel(f"{schedule.label}  ({schedule.kind})", fontsize=10)
+    axis.set_ylabel(f"{schedule.label}  ({schedule.kind})", fontsize=style.size(10))
     axis.set_xlabel(
         f"{schedule.receptive_field} px, {schedule.coverage:.0%} seen, G {schedule.gridding.index:.2f}",
-        fontsize=9,
+        fontsize=style.size(9),
     )
 
 
@@ -119,13 +119,14 @@ def _draw_erf(axis: Axes, erf: np.ndarray, widest: int) -> None:
         axis.plot(np.arange(len(level)) - len(level) // 2, level, color=style.LINES[0], linewidth=0.8)
         _frame(axis, widest + 2, signal=True)
         axis.set(ylim=(-60, 2), facecolor="white")
-        axis.set_yticks([-60, -30, 0], ["-60", "-30", "0"], fontsize=7)
+        axis.set_yticks([-60, -30, 0], ["-60", "-30", "0"], fontsize=style.size(7))
         return
     height, width = erf.shape
     extent = (-width // 2 - 0.5, width - width // 2 - 0.5, height - height // 2 - 0.5, -height // 2 - 0.5)
     image = axis.imshow(level, cmap="magma", vmin=-60, vmax=0, extent=extent)
     _frame(axis, widest + 2)  # the stem widens the schedule's field by 2 px
-    axis.get_figure().colorbar(image, ax=axis, shrink=0.7, ticks=[-60, -30, 0]).ax.tick_params(labelsize=7)  # type: ignore[union-attr]
+    bar = axis.get_figure().colorbar(image, ax=axis, shrink=0.7, ticks=[-60, -30, 0])  # type: ignore[union-attr]
+    bar.ax.tick_params(labelsize=style.size(7))
 
 
 def _frame(axis: Axes, widest: int, signal: bool = False) -> None:
@@ -137,7 +138,7 @@ def _frame(axis: Axes, widest: int, signal: bool = False) -> None:
         axis.set_ylim(limit, -limit)
     ticks = [-(widest // 2), 0, widest // 2]
     for set_ticks in (axis.set_xticks,) if signal else (axis.set_xticks, axis.set_yticks):
-        set_ticks(ticks, [str(tick) for tick in ticks], fontsize=7)
+        set_ticks(ticks, [str(tick) for tick in ticks], fontsize=style.size(7))
 
 
 def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
@@ -147,7 +148,9 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
     _draw_image(axes[0], image)
     if predicted.ndim == 0:
         names = predictions["classes"]
-        axes[0].set_xlabel(style.literal(f"{names[label]}, predicted {names[predicted]}"), fontsize=9)
+        axes[0].set_xlabel(
+            style.literal(f"{names[label]}, predicted {names[predicted]}"), fontsize=style.size(9)
+        )
     else:
         colours = ListedColormap([style.colour(i) for i in range(len(predictions["classes"]))])
         for axis, values in zip(axes[1:], (label, predicted), strict=True):

@@ -49,7 +49,9 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             found = difference.paired
             if not math.isfinite(found.mean):
                 told = "undefined" if found.n else ""
-                axis.text(0, place, told, fontsize=7, ha="center", va="center", backgroundcolor="white")
+                axis.text(
+                    0, place, told, fontsize=style.size(7), ha="center", va="center", backgroundcolor="white"
+                )
                 continue
             ends = np.nan_to_num([found.low, found.high], nan=found.mean)  # a single pair has no interval
             axis.plot(factor * ends, [place, place], color="0.35", linewidth=1.4)
@@ -58,7 +60,7 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
                 factor * found.mean, place, marker="o", markersize=6, markerfacecolor=face, color=_CLEAR
             )
         unit = style.axis_title(column, table).replace(", %", ",\npercentage points").replace(", dB", ",\ndB")
-        axis.set_xlabel(f"difference in {unit}", fontsize=8.5)
+        axis.set_xlabel(f"difference in {unit}", fontsize=style.size(8.5))
         axis.locator_params(axis="x", nbins=5)
         style.frame(axis)
     handles = [
@@ -66,7 +68,7 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         for face, meaning in _FACES.items()
     ]
     style.legend(figure, 3, handles)
-    axes[0].set_yticks(range(len(pairs)), [style.row_name(row) for row, _ in pairs], fontsize=8)
+    axes[0].set_yticks(range(len(pairs)), [style.row_name(row) for row, _ in pairs], fontsize=style.size(8))
     axes[0].set_ylim(len(pairs) - 0.5, -0.5)
     seeds = style.counts(
         [table.differences[row.label, c].paired.n for row, _ in pairs for c in columns], "pairs"

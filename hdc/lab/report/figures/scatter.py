@@ -53,9 +53,9 @@ def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             axis.set_xlim(-0.05, 1.05)
         elif column == "test/erf_ripple":
             title += f", error {_diagonal(axis, rows, predicted, column):.1f} dB"
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=style.size(9))
         style.frame(axis)
-    style.legend(figure, 3, _kinds(rows), size=9)
+    style.legend(figure, 3, _kinds(rows), points=9)
     seeds = style.seeds(rows, measured)
     text = f"A point per configuration: mean and 95 % interval of {seeds}."
     error = "" if predicted == "gridding" else "\nLine: measured as predicted; error: root mean square."
@@ -95,7 +95,7 @@ def pareto(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     )
     style.frame(axis)
     line = Line2D([], [], color="0.35", linestyle="--", label="Pareto front")
-    style.legend(figure, 4, [*_kinds(rows), line], size=9)
+    style.legend(figure, 4, [*_kinds(rows), line], points=9)
     few = len(rows) <= _FEW
     named = [i for i, row in enumerate(rows) if few or i in best or row.kind == "plain"]
     which = "" if few else " Only the front and plain schedules are named."
@@ -156,7 +156,7 @@ def label(axis: Axes, points: np.ndarray, names: dict[int, str]) -> None:
             name,
             tuple(points[i]),
             xytext=_OFFSETS[0],
-            **{"textcoords": "offset points", "fontsize": 8},
+            **{"textcoords": "offset points", "fontsize": style.size(8)},
             bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
             arrowprops={"arrowstyle": "-", "color": "0.2", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
         )

@@ -42,11 +42,11 @@ def sheet(dataset: Dataset) -> Figure:
         chosen = np.unique(np.linspace(0, len(split) - 1, _IMAGES).astype(int))
         images, labels = split.images[chosen], split.labels[chosen]
         upper = axes[place * (2 if maps else 1)]
-        upper[0].set_ylabel(f"{name}\n{len(split)} {dataset.kind}", fontsize=9)
+        upper[0].set_ylabel(f"{name}\n{len(split)} {dataset.kind}", fontsize=style.size(9))
         for column, (image, label) in enumerate(zip(images, labels, strict=True)):
             _draw(upper[column], image)
             if not maps:
-                upper[column].set_xlabel(style.literal(dataset.classes[label]), fontsize=8)
+                upper[column].set_xlabel(style.literal(dataset.classes[label]), fontsize=style.size(8))
             elif dataset.task == "dense":
                 _overlay(axes[2 * place + 1, column], image, label, colours)
             else:

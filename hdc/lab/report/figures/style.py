@@ -4,7 +4,9 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,9 @@ from hdc.lab import store as files
 from hdc.lab.data.dataset import QUALITY
 from hdc.lab.records.run import Run, task_of
 from hdc.lab.report import tables
-from hdc.lab.report.figures.config import FigureConfig
+from hdc.lab.report.figures.config import PAPER, FigureConfig
 from hdc.lab.report.statistics import Estimate
-from hdc.lab.report.tables import Table, TableConfig, columns
+from hdc.lab.report.tables import Table, TableConfig, columns, rendering
 from hdc.lab.report.tables.rows import Row
 
 # The colours of Okabe and Ito, safe for the colour-blind; the first six differ in grey, too.
@@ -33,18 +35,48 @@ KINDS = {"plain": ("#E69F00", "s"), "dilated": ("#D55E00", "^"), "hdc": ("#0072B
 LINES = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = "osD^vP*X"
 DPI = 110
+_GREY = 0.4  # the median of an image that is shown, at least, where it can be had
 _SIZE, _PER_INCH = 8.5, 16  # of captions: size in points, and characters per inch
 
 
+# The width of the figure in a paper, in inches; None on a screen.
+_paper: ContextVar[float | None] = ContextVar("_paper", default=None)
+
+
+@contextmanager
+def of(config: FigureConfig) -> Iterator[None]:
+    """Draw in the style that is asked for: for a paper in its column's width, with type to match."""
+    width = PAPER[config.width] if config.style == "paper" else None
+    token = _paper.set(width)
+    try:
+        with matplotlib.rc_context({"font.size": 10 if width is None else 7.5}):
+            yield
+    finally:
+        _paper.reset(token)
+
+
+def size(points: float) -> float:
+    """A size of type in points, smaller in a paper."""
+    return points * matplotlib.rcParams["font.size"] / 10
+
+
 def new(width: float, height: float, columns: int = 1, **shared: Any) -> tuple[Figure, Any]:
-    """A figure of this size in inches, and its axes `[rows, columns]`; `shared` goes to `Figure.subplots`."""
+    """A figure of this size in inches, or of a paper's width; and its axes `[rows, columns]`.
+
+    `shared` goes to `Figure.subplots`.
+    """
+    if (most := _paper.get()) is not None and width > most:
+        height *= max(most / width, 0.6)  # lines of type shrink less than pictures do
+        width = most
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
     return figure, figure.subplots(ncols=columns, squeeze=False, **shared)
 
 
-def legend(figure: Figure, columns: int, handles: list[Any] | None = None, size: float = 8) -> None:
+def legend(figure: Figure, columns: int, handles: list[Any] | None = None, points: float = 8) -> None:
     """A legend below the axes; without handles, of what has a label."""
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=size, frameon=False)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, fontsize=size(points), frameon=False
+    )
 
 
 def scaled(row: Row, column: str) -> Estimate:
@@ -62,14 +94,18 @@ def colour(position: int) -> str:
 def displayed(image: np.ndarray) -> np.ndarray:
     """An image `[h, w, channels]` as uint8, to be shown: its first three channels, or the first as `[h, w]`.
 
-    Types other than uint8 are stretched, from the darkest to the brightest hundredth of what is shown.
+    It is stretched, from the darkest to the brightest hundredth of what is shown; where these are equal, as
+    in an image of few points, from the darkest to the brightest. A dark one is brightened to a medium grey.
     """
     shown = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
-    if shown.dtype == np.uint8:
-        return shown
     low, high = np.percentile(shown, (1, 99))
+    if low == high:
+        low, high = float(shown.min()), float(shown.max())
     stretched = (shown.astype(np.float64) - low) / (high - low or 1.0)
-    return np.rint(255 * stretched.clip(0, 1)).astype(np.uint8)
+    stretched = stretched.clip(0, 1)
+    if 0 < (middle := float(np.median(stretched))) < _GREY:
+        stretched **= max(0.5, math.log(_GREY) / math.log(middle))
+    return np.rint(255 * stretched).astype(np.uint8)
 
 
 def draw_signal(axis: Axes, signal: np.ndarray) -> None:
@@ -85,16 +121,36 @@ def draw_steps(axis: Axes, values: np.ndarray, **colours: Any) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """Write a figure as `<folder>/<name>.<format>`; the same figure gives the same bytes."""
+    """Write a figure as `<folder>/<name>.<format>`; the same figure gives the same bytes.
+
+    A figure for a paper has its caption in `<name>.tex`, which shows the figure.
+    """
     paths = []
     for kind in formats:
         buffer = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "hdc"}):
-            dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        # Type 42, as journals ask: whole TrueType fonts, which can be searched and copied.
+        with matplotlib.rc_context({"svg.hashsalt": "hdc", "pdf.fonttype": 42}):
             figure.savefig(buffer, format=kind, metadata=dated)
         paths.append(folder / f"{name}.{kind}")
         files.write_out(paths[-1], _few_colours(buffer) if kind == "png" else buffer.getvalue())
+    if caption := figure.get_label():
+        paths.append(folder / f"{name}.tex")
+        files.write_out(paths[-1], _float(name, str(caption)).encode())
     return paths
+
+
+def _float(name: str, caption: str) -> str:
+    star = "*" if _paper.get() == PAPER["double"] else ""
+    lines = (rf"\includegraphics[width=\linewidth]{{{name}}}", rf"\caption{{{rendering.latex(caption)}}}")
+    parts = (
+        r"% \usepackage{graphicx}",
+        rf"\begin{{figure{star}}}",
+        r"\centering",
+        *lines,
+        rf"\end{{figure{star}}}",
+    )
+    return "\n".join(parts) + "\n"
 
 
 def _few_colours(png: io.BytesIO) -> bytes:
@@ -172,7 +228,10 @@ def caption(figure: Figure, config: FigureConfig, runs: Sequence[Run], text: str
 
 
 def write(figure: Figure, text: str) -> None:
-    """Write above the figure, in lines no longer than it is wide."""
+    """Write above the figure, in lines no longer than it is wide; for a paper into its LaTeX file."""
+    if _paper.get() is not None:
+        figure.set_label(text)
+        return
     width = int(_PER_INCH * figure.get_figwidth())
     lines = (textwrap.fill(literal(line), width) for line in text.splitlines())
     figure.suptitle("\n".join(lines), fontsize=_SIZE)
@@ -181,6 +240,6 @@ def write(figure: Figure, text: str) -> None:
 def frame(axis: Axes) -> None:
     """Axis lines at the left and below only, small ticks, a light grid."""
     axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8)
+    axis.tick_params(labelsize=size(8))
     axis.grid(color="0.9", linewidth=0.6)
     axis.set_axisbelow(True)

@@ -60,7 +60,7 @@ def tradeoff(config: FigureConfig, runs: Sequence[Run]) -> Figure:
         )
         kept = (other for other in baseline.others if other not in config.baseline.split(", "))
         title = ", ".join(other.rpartition(".")[2].replace("=", " ").removeprefix("name ") for other in kept)
-        axis.set_title(style.literal(title), fontsize=9)
+        axis.set_title(style.literal(title), fontsize=style.size(9))
         style.frame(axis)
     style.legend(
         figure,
@@ -69,7 +69,7 @@ def tradeoff(config: FigureConfig, runs: Sequence[Run]) -> Figure:
             Line2D([], [], color=colour, marker=marker, markeredgecolor="0.2", linestyle="", label=words)
             for words, (colour, marker) in _KINDS.items()
         ],
-        size=9,
+        points=9,
     )
     seeds = style.seeds([row for rows in panels.values() for row in rows], [good])
     style.caption(

@@ -159,7 +159,7 @@ def document(study: str, runs: Sequence[Run]) -> Document:
     ).fill_nan(None)
     head = ("schedule", *map(str, places))
     title = f"{study}: what is learnt at each {control.place}"
-    return Document((Rows(head, body, title=title),), tuple(notes), frame)
+    return Document((Rows(head, body, title=title, notes=tuple(notes)),), frame)
 
 
 def _text(cell: Cell | None) -> str:

@@ -27,6 +27,7 @@ def document() -> Document:
             tuple(_cells(one) for one in found),
             words=("rule", "published"),
             title="what the published schedules see, in pixels of their own maps",
+            notes=notes,
         ),
         Rows(
             ("network", "what", "rates", "read"),
@@ -35,7 +36,7 @@ def document() -> Document:
             title="what they are, and where it was read",
         ),
     )
-    return Document(sections, notes, pl.DataFrame([_line(one) for one in found]))
+    return Document(sections, pl.DataFrame([_line(one) for one in found]))
 
 
 def _rates(one: Published) -> str:

@@ -63,6 +63,9 @@ class TableConfig:
         published: what a paper has for some rows, as `ROW: NUMBER`, or `ROW: NUMBER unverified` where it was
             not read in a source; rows are named as a baseline is. It is shown beside the first column.
         paper: the paper, and what its numbers are.
+        columns, rows: which to show of the terminal's, Markdown's or LaTeX's table, in this order, of all by
+            default: columns by name, rows by label, schedule or a pattern such as `1-2-*`. Tests and their
+            correction stay those of the whole table.
         format: terminal, markdown, csv or latex.
         out: the file to write; null prints.
     """
@@ -92,12 +95,16 @@ class TableConfig:
     baseline: str = "plain"
     published: tuple[str, ...] = ()
     paper: str = ""
+    columns: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
     format: str = "terminal"
     out: str | None = None
 
     def __post_init__(self) -> None:
         one_of("source", self.source, SOURCES)
         one_of("format", self.format, FORMATS)
+        if self.format == "csv" and (self.columns or self.rows):
+            raise InputError("columns and rows are for tables to read: format=csv has all of them")
         for name in (*self.measured, *self.described):
             if not re.fullmatch(r"[^/]+/[^/]+", name) and name not in DESCRIBED:
                 raise InputError(
@@ -244,7 +251,7 @@ class Table:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """The lines under the table."""
-        return tuple(_notes(self))
+        return document(self).notes
 
 
 def build(config: TableConfig, runs: Sequence[Run]) -> Table:
@@ -312,14 +319,21 @@ def long_frame(table: Table) -> pl.DataFrame:
 def document(table: Table) -> Document:
     """The blocks: results, paired differences if there is a baseline, correlations, schedules and cost."""
 
-    def block(text: str, head: Sequence[str], names: Sequence[str], body: Iterable[tuple[str, ...]]) -> None:
+    def block(
+        text: str,
+        head: Sequence[str],
+        names: Sequence[str],
+        body: Iterable[tuple[str, ...]],
+        notes: Iterable[str] = (),
+    ) -> None:
         headings = (title(name, table.dense, table.signals) for name in names)
-        blocks.append(Rows((*head, *headings), tuple(body), title=text))
+        shown = Rows((*head, *headings), tuple(body), title=text, names=(*head, *names), notes=tuple(notes))
+        blocks.append(shown)
 
     blocks: list[Rows] = []
     measured, described, compared = table.measured, table.described, table.compared
     results = ((row.label, row.seeds, *map(row.text, measured)) for row in table.rows)
-    block(f"{table.config.study}: test split", ("schedule", "seeds"), measured, results)
+    block(f"{table.config.study}: test split", ("schedule", "seeds"), measured, results, _notes(table))
     if table.published:
         blocks.append(_published(table))
     if table.reference and compared:
@@ -328,12 +342,13 @@ def document(table: Table) -> Document:
             for row in table.rows
             if table.baseline(row)
         )
-        block(f"difference to {table.reference}, paired by seed", ("schedule",), compared, differences)
+        heading = f"difference to {table.reference}, paired by seed"
+        block(heading, ("schedule",), compared, differences, _difference_notes(table))
     if table.config.correlate:
         blocks.append(_correlations(table))
     known = ((row.label, row.kind, *map(row.text, described)) for row in table.rows)
     block("the schedule itself, and its cost", ("schedule", "kind"), described, known)
-    return Document(tuple(blocks), table.notes, long_frame(table), table.found)
+    return Document(tuple(blocks), long_frame(table), table.found)
 
 
 def _published(table: Table) -> Rows:
@@ -352,7 +367,12 @@ def _published(table: Table) -> Rows:
         body.append((row.label, text, theirs, row.text(here) if here else "–", ours))
     what = title(here, table.dense, table.signals) if here else "here"
     head = ("schedule", "published", "difference", f"here: {what}", "difference")
-    return Rows(head, tuple(body), title=f"published beside measured; published: {table.config.paper}")
+    note = (
+        "published and measured differ in data, width and length of training: compare the signs of the "
+        "differences, not the numbers; unverified: from memory, not read in a source"
+    )
+    text = f"published beside measured; published: {table.config.paper}"
+    return Rows(head, tuple(body), title=text, notes=(note,))
 
 
 def correlation(rows: Sequence[Row], predicted: str, measured: str, given: str | None = None) -> Correlation:
@@ -396,7 +416,10 @@ def _correlations(table: Table) -> Rows:
         for words, cells in found.items()
     )
     head = ("Spearman with", "rows", *(DESCRIBED[name].title for name in table.config.correlate))
-    return Rows(head, body, title="does the prediction predict? rank correlation with the rows' means")
+    equal = "; at equal field: partial, with the receptive field held" if _field_varies(table) else ""
+    note = f"rank correlations: [{CONFIDENCE:.0%} BCa bootstrap interval over the rows], not corrected{equal}"
+    text = "does the prediction predict? rank correlation with the rows' means"
+    return Rows(head, body, title=text, names=("", "rows", *table.config.correlate), notes=(note,))
 
 
 def _field_varies(table: Table) -> bool:
@@ -485,25 +508,13 @@ def _joined(items: Sequence[str]) -> str:
 
 def _notes(table: Table) -> Iterator[str]:
     yield f"mean ± half of the {CONFIDENCE:.0%} interval over seeds (Student's t); G is predicted"
-    if table.published:
-        yield (
-            "published and measured differ in data, width and length of training: compare the signs of the "
-            "differences, not the numbers; unverified: from memory, not read in a source"
-        )
     for name in table.config.measured:
         if name not in table.measured and name not in TableConfig.measured:
             yield f"no run has {name}"
-    if table.differences:
-        yield from _difference_notes(table)
-    elif len(table.rows) > 1 and table.compared:
+    if not table.differences and len(table.rows) > 1 and table.compared:
         yield f"no differences: the baseline {table.config.baseline!r} matches no row, or more than one"
     if any(len(seeds) == 1 for row in table.rows for seeds in row.values.values()):
         yield "no interval for one seed: the spread over seeds is not known"
-    if table.config.correlate:
-        held = "; at equal field: partial, with the receptive field held" if _field_varies(table) else ""
-        yield (
-            f"rank correlations: [{CONFIDENCE:.0%} BCa bootstrap interval over the rows], not corrected{held}"
-        )
     if set(NETWORK) & {*table.described, *table.config.correlate}:
         yield from network_notes(table.config.study, table.rows)
     if len(commits := commits_of(table.runs)) > 1:

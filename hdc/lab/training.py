@@ -137,8 +137,8 @@ class Trainer:
         self.emulated = None
         if config.train.precision == "bf16" and jax.default_backend() == "cpu":
             self.emulated = (
-                "train.precision=bf16: on a CPU, values are rounded to bfloat16 and computed in float32, so a step "
-                "takes 1.05 to 1.3 times as long as with train.precision=float32"
+                "train.precision=bf16: on a CPU, values are rounded to bfloat16 and computed in float32, so "
+                "a step takes 1.05 to 1.3 times as long as with train.precision=float32"
             )
         self.layout(len(config.seeds))
         batch = config.train.batch_size

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -115,20 +116,19 @@ def _digest(path: Path) -> str:
 
 def _compile(compiler: list[str], sources: list[Path], added: tuple[str, ...], library: Path) -> None:
     objects, running = [], []
-    for source in sources:
-        if source.stem in _OF_CPU and platform.machine() != "x86_64":
-            continue
-        objects.append(str(library.with_name(f"{source.stem}.o")))
-        flags = (*_FLAGS, *_OF_CPU.get(source.stem, ()), f"-I{jax.ffi.include_dir()}", *added)
-        command = [*compiler, *flags, "-c", str(source), "-o", objects[-1]]
-        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace"))
-    try:
+    with ExitStack() as ended:  # killed, waited for, and their pipes closed, whatever happens
+        for source in sources:
+            if source.stem in _OF_CPU and platform.machine() != "x86_64":
+                continue
+            objects.append(str(library.with_name(f"{source.stem}.o")))
+            flags = (*_FLAGS, *_OF_CPU.get(source.stem, ()), f"-I{jax.ffi.include_dir()}", *added)
+            command = [*compiler, *flags, "-c", str(source), "-o", objects[-1]]
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
+            running.append(ended.enter_context(process))
+            ended.callback(process.kill)
         for process in running:
             _, said = process.communicate(timeout=_COMPILE_SECONDS)
             _succeeded(compiler[0], process.returncode, said)
-    finally:
-        for process in running:
-            process.kill()
     command = [*compiler, "-shared", *added, *objects, "-o", str(library)]
     linked = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     _succeeded(compiler[0], linked.returncode, linked.stderr)

@@ -23,7 +23,7 @@ COMMANDS = {
     "data": "list, prepare, describe and show data sets",
     "check": "what a schedule can and cannot see, exactly",
     "search": "find the best schedules for a receptive field",
-    "explore": "write a page, one HTML file, in which schedules are explored",
+    "explore": "write a page, one HTML file, in which schedules or the runs of a study are explored",
     "ops": "show which backend computes each layer, and why",
     "new": "write a package of your own: a network, a data set, a study and a test",
 }

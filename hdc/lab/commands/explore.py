@@ -1,8 +1,9 @@
-"""One HTML file in which schedules are explored: `hdc explore --help`."""
+"""One HTML file in which schedules, or the records of a study, are explored: `hdc explore --help`."""
 
 import json
+import re
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,15 @@ def parser() -> Parser:
     parser = Parser(
         prog="hdc explore",
         description="Write one HTML file, without server or network, in which dilation schedules are "
-        "explored, two side by side: rates as sliders, holes, certificate, ripple, orders, better schedules.",
+        "explored, two side by side: rates as sliders, holes, certificate, ripple, orders, better schedules. "
+        "With the folder of a study: its tables to sort and filter, any two columns as a scatter plot, and "
+        "pictures of its runs.",
     )
     parser.add_argument(
         "schedules", nargs="*", metavar="SCHEDULE",
         help="rates such as 1,2,5, with parallel branches such as 1,[0,6,12,18], or a name that 'hdc check "
-        "--named' lists; the first two are shown, the others are offered in a list",
+        "--named' lists; the first two are shown, the others are offered in a list; or one folder of a study, "
+        "such as results/quickstart",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("explore.html"), metavar="FILE",
@@ -53,12 +57,20 @@ def parser() -> Parser:
 def run(arguments: list[str]) -> int:
     """The command; returns exit code 0."""
     args = parser().parse_args(arguments)
-    known = published.networks()
-    given = [known[text].field if text in known else _parsed(text) for text in args.schedules]
     if not args.out.absolute().parent.is_dir():
         raise InputError(f"--out {args.out}: there is no folder {args.out.parent}")
+    known = published.networks()
+    folders = [one for one in args.schedules if one not in known and ("/" in one or Path(one).is_dir())]
+    if not folders:
+        text = page([known[one].field if one in known else _parsed(one) for one in args.schedules])
+    elif len(args.schedules) > 1:
+        raise InputError(f"{folders[0]}: a page shows one study and nothing else, or schedules")
+    else:
+        from hdc.lab.commands import explore_study
+
+        text = explore_study.page(Path(folders[0]), args.out)
     with writing(f"--out {args.out}"):
-        store.write_out(args.out, page(given).encode())
+        store.write_out(args.out, text.encode())
     print(f"{args.out} is written: open it in a browser")
     if args.open and not webbrowser.open(args.out.absolute().as_uri()):
         print("--open: this machine has no browser")
@@ -67,15 +79,19 @@ def run(arguments: list[str]) -> int:
 
 def page(given: Sequence[Field] = ()) -> str:
     """The HTML, in which `given` come first."""
+    data = json.dumps(_data(given), ensure_ascii=False).replace("<", "\\u003c")
+    return filled("page.html", {"data.json": data})
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """A template of `explorer/`, where `{{NAME}}` is that part, or the file of that name beside it."""
     files = resources.files("hdc.lab.commands").joinpath("explorer")
-    parts = {
-        name: files.joinpath(name).read_text("utf-8") for name in ("page.css", "arithmetic.js", "page.js")
-    }
-    parts["data.json"] = json.dumps(_data(given), ensure_ascii=False).replace("<", "\\u003c")
-    text = files.joinpath("page.html").read_text("utf-8")
-    for name, part in parts.items():
-        text = text.replace(f"{{{{{name}}}}}", part.strip())
-    return text
+
+    def part(match: re.Match[str]) -> str:
+        name = match[1]
+        return (parts[name] if name in parts else files.joinpath(name).read_text("utf-8")).strip()
+
+    return re.sub(r"\{\{([\w.]+)\}\}", part, files.joinpath(template).read_text("utf-8"))
 
 
 def _data(given: Sequence[Field]) -> dict[str, Any]:

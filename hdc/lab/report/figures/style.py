@@ -127,17 +127,22 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> lis
     """
     paths = []
     for kind in formats:
-        buffer = io.BytesIO()
-        dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        # Type 42, as journals ask: whole TrueType fonts, which can be searched and copied.
-        with matplotlib.rc_context({"svg.hashsalt": "hdc", "pdf.fonttype": 42}):
-            figure.savefig(buffer, format=kind, metadata=dated)
         paths.append(folder / f"{name}.{kind}")
-        files.write_out(paths[-1], _few_colours(buffer) if kind == "png" else buffer.getvalue())
+        files.write_out(paths[-1], content(figure, kind))
     if caption := figure.get_label():
         paths.append(folder / f"{name}.tex")
         files.write_out(paths[-1], _float(name, str(caption)).encode())
     return paths
+
+
+def content(figure: Figure, kind: str) -> bytes:
+    """A figure as png, svg or pdf."""
+    buffer = io.BytesIO()
+    dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    # Type 42, as journals ask: whole TrueType fonts, which can be searched and copied.
+    with matplotlib.rc_context({"svg.hashsalt": "hdc", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=kind, metadata=dated)
+    return _few_colours(buffer) if kind == "png" else buffer.getvalue()
 
 
 def _float(name: str, caption: str) -> str:

@@ -43,8 +43,8 @@ def parser() -> Parser:
     parser.add_argument(
         "schedules", nargs="*", metavar="SCHEDULE",
         help="rates such as 1,2,5, with parallel branches such as 1,[0,6,12,18], or a name that 'hdc check "
-        "--named' lists; the first two are shown, the others are offered in a list; or one folder of a study, "
-        "such as results/quickstart",
+        "--named' lists; the first two are shown, the others are offered in a list; or the folder of one "
+        "study, such as results/quickstart",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("explore.html"), metavar="FILE",

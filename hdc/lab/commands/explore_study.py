@@ -4,7 +4,8 @@ import base64
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ from hdc.lab.report import figures, tables
 from hdc.lab.report.figures import FigureConfig, style
 from hdc.lab.report.tables import Table, TableConfig
 from hdc.lab.report.tables.columns import column, title
+from hdc.lab.report.tables.rows import Row
 from hdc.lab.terminal import Rows
 
 
@@ -41,7 +43,9 @@ def page(folder: Path, out: Path) -> str:
         raise InputError(f"{folder} is neither a folder nor a schedule: 'hdc runs' lists the studies")
     for package in ("altair", "vl_convert"):
         if find_spec(package) is None:
-            raise InputError(f"the page of a study needs Altair: pip install 'hdc-jax[explore]' (no {package})")
+            raise InputError(
+                f"the page of a study needs Altair: pip install 'hdc-jax[explore]' (no {package})"
+            )
     import altair
     import vl_convert
 
@@ -50,18 +54,20 @@ def page(folder: Path, out: Path) -> str:
     runs = records.load(study, results)
     if not any(run.state == "done" for run in runs):
         raise InputError(f"study {study!r} has no finished run to show: 'hdc runs {study}' says why")
-    table = tables.build(_config(study, results), runs)
+    config, command = _config(study, results)
+    table = tables.build(config, runs)
     built = tables.document(table)
-    link = _linker(folder, out)
-    keys = _keys(table)
-    data = {"columns": _columns(table), "rows": _points(table, keys)}
-    library = vl_convert.javascript_bundle(vl_version=".".join(altair.SCHEMA_VERSION.split(".")[:2]))
+    link = _linker(out)
+    keys, columns = _keys(table), _columns(table)
+    data = {"columns": columns, "rows": [_point(row, columns, keys) for row in table.rows]}
+    version = ".".join(altair.SCHEMA_VERSION.split(".")[:2])
+    library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
     return filled(
         "study.html",
         {
             "title": _text(study),
             "found": _text(built.found),
-            "about": _text(_about(table)),
+            "about": _text(_about(table, command)),
             "files": link(folder),
             "filters": "".join(_filter(key, values) for key, values in keys.items()),
             "tables": "\n".join(_table(section, table) for section in built.sections),
@@ -73,22 +79,25 @@ def page(folder: Path, out: Path) -> str:
     )
 
 
-def _config(study: str, results: str) -> TableConfig:
-    """The study's own table, as `hdc report` has it; the default one where that is no table of its records."""
-    asked = [f"study={study}", f"results={results}"]
-    config = options.read(TableConfig, "table", [*options.of_study("table", study), *asked])
-    return config if config.source == "study" else options.read(TableConfig, "table", asked)
+def _config(study: str, results: str) -> tuple[TableConfig, str]:
+    """The study's own table, as `hdc report` has it, and the command that prints it.
+
+    The default table where its own is one of offsets.
+    """
+    default = [f"study={study}", f"results={results}"]
+    own = [*options.of_study("table", study), *default]
+    config = options.read(TableConfig, "table", own)
+    if config.source == "study":
+        return config, shlex.join(["hdc", "table", *own])
+    return options.read(TableConfig, "table", default), shlex.join(["hdc", "table", *default])
 
 
-def _about(table: Table) -> str:
+def _about(table: Table, command: str) -> str:
     done = [run for run in table.runs if run.state == "done"]
     seeds = sum(len(run.config.seeds) for run in done)
     data = ", ".join(dict.fromkeys(run.config.data.name for run in table.runs))
-    own = " ".join(options.of_study("table", table.config.study)) or f"study={table.config.study}"
-    return (
-        f"{len(done)} of {len(table.runs)} runs are done, with {seeds} seeds in total; data: {data}. The tables "
-        f"are those of: hdc table {own} results={table.config.results}"
-    )
+    counts = f"{len(done)} of {len(table.runs)} runs are done, with {seeds} seeds in total; data: {data}."
+    return f"{counts} The tables are those of: {command}"
 
 
 def _keys(table: Table) -> dict[str, dict[str, str]]:
@@ -117,27 +126,19 @@ def _columns(table: Table) -> dict[str, str]:
     }
 
 
-def _points(table: Table, keys: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
-    """For each row its label, kind and keys, and by column: mean, ends of the interval and the table's text.
+def _point(row: Row, columns: Iterable[str], keys: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """A row's label, kind and keys, and by column: mean, ends of the interval and the table's text.
 
-    The numbers are those of `hdc table format=csv` in the units of the headings; null where there is none.
+    The numbers are in the units of the headings; null where there is none.
     """
-    shown = {
-        row.label: {
-            "label": printable(row.label),
-            "kind": row.kind,
-            "keys": {printable(key): printable(values[row.label]) for key, values in keys.items()},
-            "values": {name: {"text": row.text(name)} for name in _columns(table)},
-        }
-        for row in table.rows
-    }
-    for line in tables.long_frame(table).iter_rows(named=True):
-        if (value := shown[line["row"]]["values"].get(line["column"])) is not None:
-            for end in ("mean", "low", "high"):
-                number = line[end]
-                known = number is not None and math.isfinite(number)
-                value[end] = number * column(line["column"]).factor if known else None
-    return [*shown.values()]
+    values = {}
+    for name in columns:
+        one, factor = row.estimate(name), column(name).factor
+        numbers = {"mean": one.mean, "low": one.low, "high": one.high}
+        known = {end: number * factor if math.isfinite(number) else None for end, number in numbers.items()}
+        values[name] = {"text": row.text(name), **known}
+    chosen = {printable(key): printable(of[row.label]) for key, of in keys.items()}
+    return {"label": printable(row.label), "kind": row.kind, "keys": chosen, "values": values}
 
 
 def _table(section: Rows, table: Table) -> str:
@@ -165,12 +166,13 @@ def _runs(table: Table, folder: Path, link: Callable[[Path], str]) -> Iterator[s
     console = Console(stderr=True)
     drawn = track(table.rows, "drawing", console=console, transient=True, disable=not console.is_terminal)
     for place, row in enumerate(drawn):
-        parts = "\n".join(
-            f"<h3>Run {_text(run.run_id)}, seeds {_text(', '.join(map(str, run.config.seeds)))}: {run.state}</h3>"
+        parts = "".join(
+            f"<h3>Run {_text(run.run_id)}, seeds {', '.join(map(str, run.config.seeds))}: {run.state}</h3>"
             f"{_picture(run, table)}{link(folder / run.run_id)}"
             for run in row.runs
         )
-        yield f'<details id="row{place}" data-row="{place}"><summary>{_text(row.label)}</summary>{parts}</details>'
+        head = f'<details id="row{place}" data-row="{place}"><summary>{_text(row.label)}</summary>'
+        yield f"{head}{parts}</details>"
 
 
 def _picture(run: Run, table: Table) -> str:
@@ -187,18 +189,16 @@ def _picture(run: Run, table: Table) -> str:
     return f'<img alt="{_text(about)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
-def _linker(folder: Path, out: Path) -> Callable[[Path], str]:
+def _linker(out: Path) -> Callable[[Path], str]:
     """Makes the links from the page to the files in a folder of the study, without its checkpoints."""
     home = out.absolute().parent
 
     def link(to: Path) -> str:
-        names = [*to.glob("*"), *to.glob("artifacts/*")]
-        files = sorted(path for path in names if path.is_file() and not path.name.startswith("."))
-        links = (
-            f'<li><a href="{quote(os.path.relpath(path, home))}">{_text(path.relative_to(to).as_posix())}</a></li>'
-            for path in files
-        )
-        return f'<ul class="files">{"".join(links)}</ul>' if files else ""
+        there = [*to.glob("*"), *to.glob("artifacts/*")]
+        files = sorted(path for path in there if path.is_file() and not path.name.startswith("."))
+        names = {quote(os.path.relpath(path, home)): _text(str(path.relative_to(to))) for path in files}
+        links = "".join(f'<li><a href="{address}">{name}</a></li>' for address, name in names.items())
+        return f'<ul class="files">{links}</ul>' if files else ""
 
     return link
 

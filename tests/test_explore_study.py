@@ -8,6 +8,7 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import synthetic
@@ -62,7 +63,7 @@ def study(tmp_path_factory):
     """A results folder with a study of two done runs and a failed one, and its page beside it."""
     pytest.importorskip("altair", reason="altair is not installed")
     pytest.importorskip("vl_convert", reason="vl-convert is not installed")
-    home = tmp_path_factory.mktemp("explore study")
+    home = tmp_path_factory.mktemp("a = [b], c%20d")
     synthetic.synthetic_study(home / "results", "quickstart")
     assert main(["explore", f"{home}/results/quickstart/", "--out", str(home / "page.html")]) == 0
     return home
@@ -72,10 +73,11 @@ def document(home: Path, **options):
     return table.document(TableConfig(study="quickstart", results=str(home / "results"), **options))
 
 
-def test_the_numbers_are_those_of_hdc_table(study, capsys):
+def test_the_numbers_are_those_of_hdc_table(study, monkeypatch, capsys):
     read = Reader((study / "page.html").read_text("utf-8"))
     assert read.open == []
-    asked = ["table=quickstart", "study=quickstart", f"results={study}/results", "format=csv"]
+    monkeypatch.chdir(study)
+    asked = ["table=quickstart", "study=quickstart", "results=results", "format=csv"]
     assert main(["table", *asked]) == 0
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     rows = {row["label"]: row for row in read.json["data"]["rows"]}
@@ -106,7 +108,7 @@ def test_the_page_asks_for_nothing_and_its_links_lead_to_files(study):
     assert len(read.pictures) == 2
     assert all(picture.startswith("data:image/png;base64,") for picture in read.pictures)
     files = [link for link in read.links if not link.startswith("#")]
-    assert all((study / link).is_file() for link in files)
+    assert all((study / unquote(link)).is_file() for link in files)
     runs = records.load("quickstart", study / "results")
     for run in runs:
         assert f"results/quickstart/{run.run_id}/run.json" in files

@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,12 +85,12 @@ def _config(study: str, results: str) -> tuple[TableConfig, str]:
 
     The default table where its own is one of offsets.
     """
-    default = [f"study={study}", f"results={results}"]
-    own = [*options.of_study("table", study), *default]
+    own = options.of_study("table", study)
     config = options.read(TableConfig, "table", own)
-    if config.source == "study":
-        return config, shlex.join(["hdc", "table", *own])
-    return options.read(TableConfig, "table", default), shlex.join(["hdc", "table", *default])
+    if config.source != "study":
+        own, config = [], TableConfig()
+    command = shlex.join(["hdc", "table", *own, f"study={study}", f"results={results}"])
+    return replace(config, study=study, results=results), command
 
 
 def _about(table: Table, command: str) -> str:

@@ -362,7 +362,7 @@ def test_the_features_of_known_sets_are_chosen(name, given, expected):
 
 
 def test_the_builder_in_the_documentation_prepares_what_is_read(data_dir, tmp_path):
-    text = "\n".join(path.read_text() for path in (Path(__file__).parents[1] / "docs").glob("*.md"))
+    text = "\n".join(path.read_text() for path in (Path(__file__).parents[1] / "docs").rglob("*.md"))
     (block,) = (one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "GeneratorBased" in one)
     for split, count in (("train", 5), ("test", 2)):
         (tmp_path / "roofs" / split).mkdir(parents=True)

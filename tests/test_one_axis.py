@@ -464,7 +464,7 @@ def test_a_network_gets_what_it_takes_and_nothing_else(monkeypatch) -> None:
 def test_the_part_of_the_page_on_signals_runs_as_it_is_written(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HDC_CACHE_DIR", WITH_PROGRAMS)
-    page = (DOCS / "data.md").read_text().partition("\n## Signals\n")[2].partition("\n## ")[0]
+    page = (DOCS / "how-to" / "signals.md").read_text().partition("\n## Your own\n")[2].partition("\n## ")[0]
     said = {}
     for language, text in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL):
         if language == "python":

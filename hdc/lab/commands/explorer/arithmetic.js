@@ -363,8 +363,8 @@ const arithmetic = (known) => {
   ];
 
   const predicted = (layers, taps, axes, stem) => {
-    const rates = layers.flat().filter((rate) => rate > 0); // a 1x1 branch beside one other is left out, as in Python
-    if ((!isStack(layers) && rates.length !== 1) || largest(rates) > known.max_ripple_rate) return null;
+    const rates = layers.flat();
+    if (!isStack(layers) || largest(rates) > known.max_ripple_rate) return null;
     const [[size, rate], ...rest] = withStem(rates, taps, stem);
     const tried =
       axes === 2 && size === known.stem && rate === 1 && [3, 5].includes(taps) && rest.length >= 3 && rest.length <= 8 &&

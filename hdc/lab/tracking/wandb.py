@@ -21,7 +21,7 @@ _QUIET = {"silent": True, "console": "off", "disable_git": True, "disable_code":
 class WandB:
     """Names the run of its seed `<study>-<run_id>-<seed>`.
 
-    A server keeps the steps that it has. Without one (WANDB_MODE=offline) the files are written anew at every
+    A server keeps its steps. Without one (WANDB_MODE=offline) the files are written again at every
     start.
     """
 

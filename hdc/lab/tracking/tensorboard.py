@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @registry.tracker("tensorboard")
 class TensorBoard:
-    """Writes `tensorboard/<label> <run_id>/seed<N>/` from the beginning at every start: points cannot be removed."""
+    """Writes `tensorboard/<label> <run_id>/seed<N>/`, all of it at every start: points cannot be removed."""
 
     def __init__(self, track: Track):
         self._folder = track.folder / "tensorboard" / f"{track.label} {track.run_id}" / f"seed{track.seed}"

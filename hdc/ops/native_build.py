@@ -1,8 +1,10 @@
 """Compile the library of native operations once, if there is a C++ compiler, and load it.
 
-It is kept in the cache folder under a digest of its sources and compiler flags.
+It is kept in the cache folder under a digest of its sources and compiler flags, which are those of the best
+instruction set that the processor has.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.metadata
@@ -13,7 +15,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -25,9 +26,11 @@ log = logging.getLogger("hdc")
 
 _SOURCES = Path(__file__).parent / "native_src"
 _FLAGS = ("-std=c++17", "-O3", "-w", "-fPIC", "-fno-math-errno", "-ffp-contract=fast")
-_OF_CPU = {
-    "avx512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"),
-    "avx2": ("-mavx2", "-mfma"),
+# What the processor must have for each, and the compiler's own names for it; the best first.
+_INSTRUCTION_SETS = {
+    "avx512": ("avx512f", "avx512vl", "avx512bw", "avx512dq", "fma"),
+    "avx2": ("avx2", "fma"),
+    "portable": (),
 }
 _CALLS = (
     "hdc_forward",
@@ -68,10 +71,20 @@ def unavailable() -> str:
 
 
 def instruction_set() -> str:
-    """The instruction set that it uses: avx512, avx2 or portable."""
-    ask = _library().hdc_instruction_set
-    ask.restype = ctypes.c_char_p
-    return ask().decode()
+    """The instruction set that it is compiled for: avx512, avx2 or portable."""
+    has = _processor_flags()
+    names = [name for name, needed in _INSTRUCTION_SETS.items() if has.issuperset(needed)]
+    asked = os.environ.get("HDC_NATIVE_ISA")  # for tests: a smaller one than the processor has
+    return asked if asked in names else names[0]
+
+
+def _processor_flags() -> set[str]:
+    """What an x86 processor has, as Linux names it; of others nothing."""
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+        return next(
+            (set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set()
+        )
+    return set()
 
 
 @cache
@@ -84,8 +97,9 @@ def _built() -> Path:
     sources = sorted(_SOURCES.iterdir())
     named = shlex.split(os.environ.get("CXX", ""))
     added = tuple(shlex.split(os.environ.get("CXXFLAGS", "")))
-    compiled_for = (platform.machine(), importlib.metadata.version("jaxlib"), *_FLAGS, *added)
-    digest = hashlib.sha256(repr((compiled_for, _OF_CPU, named)).encode())
+    flags = (*_FLAGS, *_instruction_flags(), *added)
+    compiled_for = (platform.machine(), importlib.metadata.version("jaxlib"), flags, named)
+    digest = hashlib.sha256(repr(compiled_for).encode())
     for source in sources:
         digest.update(source.read_bytes())
     path = cache_dir() / "native" / f"convolution-{digest.hexdigest()[:16]}.so"
@@ -101,7 +115,7 @@ def _built() -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
         log.warning("compiling the native convolution with %s, once", compiler)
         made = Path(work) / path.name
-        _compile([compiler, *named[1:]], [s for s in sources if s.suffix == ".cc"], added, made)
+        _compile([compiler, *named[1:]], [s for s in sources if s.suffix == ".cc"], flags, made)
         if not made.exists():
             raise OSError(f"{compiler} wrote no library")
         made.with_suffix(".sha256").write_text(_digest(made))
@@ -114,22 +128,25 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _compile(compiler: list[str], sources: list[Path], added: tuple[str, ...], library: Path) -> None:
+def _instruction_flags() -> list[str]:
+    name = instruction_set()
+    wide = ["-mprefer-vector-width=512"] if name == "avx512" else []
+    return [*(f"-m{needed}" for needed in _INSTRUCTION_SETS[name]), *wide]
+
+
+def _compile(compiler: list[str], sources: list[Path], flags: tuple[str, ...], library: Path) -> None:
     objects, running = [], []
-    with ExitStack() as ended:  # killed, waited for, and their pipes closed, whatever happens
+    with contextlib.ExitStack() as ended:  # killed, waited for, and their pipes closed, whatever happens
         for source in sources:
-            if source.stem in _OF_CPU and platform.machine() != "x86_64":
-                continue
             objects.append(str(library.with_name(f"{source.stem}.o")))
-            flags = (*_FLAGS, *_OF_CPU.get(source.stem, ()), f"-I{jax.ffi.include_dir()}", *added)
-            command = [*compiler, *flags, "-c", str(source), "-o", objects[-1]]
+            command = [*compiler, *flags, f"-I{jax.ffi.include_dir()}", "-c", str(source), "-o", objects[-1]]
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
             running.append(ended.enter_context(process))
             ended.callback(process.kill)
         for process in running:
             _, said = process.communicate(timeout=_COMPILE_SECONDS)
             _succeeded(compiler[0], process.returncode, said)
-    command = [*compiler, "-shared", *added, *objects, "-o", str(library)]
+    command = [*compiler, "-shared", *flags, *objects, "-o", str(library)]
     linked = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     _succeeded(compiler[0], linked.returncode, linked.stderr)
 

@@ -74,7 +74,7 @@ void convolve(const Cut& k, int block, const float* weights, const F& piece, con
     Image in = piece(p);
     in.shape.channels = std::min(k.piece, k.inputs - from), in.shape.features = k.count(block);
     in.shape.padded = k.width;
-    best().dense(in.shape, in.data, weights, from ? nullptr : bias, from > 0, relu && from + k.piece >= k.inputs, y);
+    kernels::dense(in.shape, in.data, weights, from ? nullptr : bias, from > 0, relu && from + k.piece >= k.inputs, y);
     weights += k.taps * (long)in.shape.channels * k.width;
   }
 }
@@ -139,7 +139,7 @@ class Gradient {
     if (!copied_) return dy;
     for (int block = 0; block < k_.all_blocks(); ++block) {
       const int first = k_.first(block);
-      best().before_relu(y ? y + first : nullptr, dy + first, features_, pixels_, k_.count(block), k_.width,
+      kernels::before_relu(y ? y + first : nullptr, dy + first, features_, pixels_, k_.count(block), k_.width,
                          own + block * pixels_ * k_.width, db ? db + block * k_.width : nullptr);
     }
     return own;
@@ -218,7 +218,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
         for (int block = 0; block < blocks; ++block) {
           const long at = n * pixels * s.features + k.first(block);
           all.features = k.count(block);
-          best().few_channels_kernel_gradient(all, filled, relu ? y.typed_data() + at : nullptr, dy.typed_data() + at,
+          kernels::few_channels_kernel_gradient(all, filled, relu ? y.typed_data() + at : nullptr, dy.typed_data() + at,
                                               sum + block * k.size(), bias_sum ? bias_sum + block * k.width : nullptr);
         }
         continue;
@@ -229,8 +229,8 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
         float* to = sum + block * k.size();
         Shape part = in;
         part.features = k.count(block);
-        if (few) best().few_channels_kernel_gradient(spread(part), filled, nullptr, own + g.block(block), to, nullptr);
-        else best().dense_kernel_gradient(part, one + k.group(block) * k.inputs, own + g.block(block), to, 1, 0, 0);
+        if (few) kernels::few_channels_kernel_gradient(spread(part), filled, nullptr, own + g.block(block), to, nullptr);
+        else kernels::dense_kernel_gradient(part, one + k.group(block) * k.inputs, own + g.block(block), to, 1, 0, 0);
       }
       for (const Return& way : ways)
         for (int block = 0; block < way.cut.all_blocks(); ++block)
@@ -246,7 +246,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
       one.top -= tap / s.kernel_w * s.rate_h, one.left -= tap % s.kernel_w * s.rate_w;
       float* own = scratch(0, k.inputs * (long)k.width);
       std::fill_n(own, k.inputs * (long)k.width, 0.0f);
-      best().dense_kernel_gradient(one, x.typed_data() + k.group(block) * k.inputs, all + g.block(block), own, batch,
+      kernels::dense_kernel_gradient(one, x.typed_data() + k.group(block) * k.inputs, all + g.block(block), own, batch,
                                    image, g.image());
       float* to = dk->typed_data() + tap * (long)k.inputs * s.features + k.first(block);
       for (int c = 0; c < k.inputs; ++c)
@@ -274,5 +274,3 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
 
 HDC_DEFINE(hdc_forward, hdc::forward, HDC_BUFFERS3, HDC_RESULT);
 HDC_DEFINE(hdc_backward, hdc::backward, HDC_BUFFERS3 HDC_BUFFER, HDC_RESULT HDC_RESULT HDC_RESULT);
-
-extern "C" const char* hdc_instruction_set() { return hdc::best().name; }

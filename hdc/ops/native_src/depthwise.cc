@@ -16,7 +16,7 @@ struct Range {
 
 // All channels, or where tasks are too few for the threads, pieces of them.
 std::vector<Range> ranges(int padded, int tasks) {
-  const int width = tasks >= 8 ? padded : 4 * best().lanes;
+  const int width = tasks >= 8 ? padded : 4 * LANES;
   std::vector<Range> all;
   for (int first = 0; first < padded; first += width) all.push_back({first, std::min(width, padded - first)});
   return all;
@@ -59,10 +59,10 @@ class Depthwise {
 
   // An image is given with all its channels, outputs and their gradients from the range on.
   void forward(Range r, const float* image, const float* bias, bool relu, float* y) const {
-    best().depthwise(of(s_, r), image + r.first, w_ + r.first, bias ? bias + r.first : nullptr, relu, y);
+    kernels::depthwise(of(s_, r), image + r.first, w_ + r.first, bias ? bias + r.first : nullptr, relu, y);
   }
   void kernel_gradient(Range r, const float* image, const float* dy, float* dk) const {
-    best().depthwise_kernel_gradient(of(s_, r), image + r.first, dy, dk + r.first);
+    kernels::depthwise_kernel_gradient(of(s_, r), image + r.first, dy, dk + r.first);
   }
   // Row by row: of strided outputs, several ways back write into each row, and the next one.
   void go_back(Range r, const float* dy, float* dx) const {
@@ -71,7 +71,7 @@ class Depthwise {
       for (const Back& back : backs_) {
         Shape row = of(back.shape, r);
         row.top -= h, row.out_height = std::min(1, row.out_height - h);
-        best().depthwise(row, dy, w, nullptr, false, dx + back.dx + r.first + h * row.out_line);  // without taps: zeros
+        kernels::depthwise(row, dy, w, nullptr, false, dx + back.dx + r.first + h * row.out_line);  // without taps: zeros
         w += back.taps.size() * s_.padded;
       }
     }
@@ -131,7 +131,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
       const float* g = dy.typed_data() + at;
       if (copied) {
         float* own = scratch(4, pixels * width);
-        best().before_relu(relu ? y.typed_data() + at : nullptr, g, s.features, pixels,
+        kernels::before_relu(relu ? y.typed_data() + at : nullptr, g, s.features, pixels,
                            std::min(r.count, s.features - r.first), width, own, db_sum);
         g = own;
       }
@@ -164,7 +164,7 @@ ffi::Error separable_forward(ffi::ThreadPool pool, Buffer x, Buffer depthwise, B
     float* maps = scratch(4, pixels * padded);
     const float* in = in_slot(x.typed_data() + n * image * s.channels, image, s.channels, 0);
     layer.forward({0, padded}, in, nullptr, false, maps);
-    best().dense(point, maps, w, b, false, relu, y->typed_data() + n * pixels * features);
+    kernels::dense(point, maps, w, b, false, relu, y->typed_data() + n * pixels * features);
   });
   return ffi::Error::Success();
 }
@@ -172,7 +172,6 @@ ffi::Error separable_forward(ffi::ThreadPool pool, Buffer x, Buffer depthwise, B
 ffi::Error separable_backward(ffi::ThreadPool pool, Buffer x, Buffer depthwise, Buffer kernel, Buffer y, Buffer dy,
                               Result dx, Result d_depthwise, Result d_kernel, Result db, HDC_NUMBERS) {
   const Shape s = shape_of(x, depthwise, dy, HDC_CALL);
-  const Kernels& kernels = best();
   const int batch = x.dimensions()[0], features = kernel.dimensions()[3], taps = s.kernel_h * s.kernel_w;
   const int channels = whole(s.channels), padded = whole(features), parts = parts_of(batch);
   const long image = s.height * (long)s.width, pixels = s.out_height * (long)s.out_width;
@@ -196,8 +195,8 @@ ffi::Error separable_backward(ffi::ThreadPool pool, Buffer x, Buffer depthwise, 
     float *g = scratch(4, pixels * padded), *maps = scratch(5, pixels * width);
     for (int n = batch * (long)part / parts; n < batch * (part + 1L) / parts; ++n) {
       const long at = n * pixels * features;
-      kernels.before_relu(relu ? y.typed_data() + at : nullptr, dy.typed_data() + at, features, pixels, features, padded, g,
-                          wants_db ? sum + bias_at : nullptr);
+      kernels::before_relu(relu ? y.typed_data() + at : nullptr, dy.typed_data() + at, features, pixels, features, padded,
+                           g, wants_db ? sum + bias_at : nullptr);
       const float* in = in_slot(x.typed_data() + n * image * s.channels, image, s.channels, 0);
       float *out = dx->typed_data() + n * image * s.channels, *to = fits ? out : scratch(1, image * channels);
       for (const Range& r : all) {
@@ -205,10 +204,10 @@ ffi::Error separable_backward(ffi::ThreadPool pool, Buffer x, Buffer depthwise, 
           layer.forward(r, in, nullptr, false, maps);
           Shape point = pointwise(pixels, std::min(r.count, s.channels - r.first), width, features, padded);
           point.out_pixel = padded, point.out_line = pixels * padded;
-          kernels.dense_kernel_gradient(point, maps, g, sum + r.first * (long)padded, 1, 0, 0);
+          kernels::dense_kernel_gradient(point, maps, g, sum + r.first * (long)padded, 1, 0, 0);
         }
         const Shape to_maps = pointwise(pixels, features, padded, width, width);
-        kernels.dense(to_maps, g, back.get() + r.first * (long)features, nullptr, false, false, maps);
+        kernels::dense(to_maps, g, back.get() + r.first * (long)features, nullptr, false, false, maps);
         if (wants_kernels) layer.kernel_gradient(r, in, maps, sum + depthwise_at);
         if (wants_dx) layer.go_back(r, maps, to);
       }

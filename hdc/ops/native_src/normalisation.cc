@@ -46,7 +46,7 @@ ffi::Error moments(ffi::ThreadPool pool, Buffer x, Result mean, Result variance)
   const Maps m = maps_of(x);
   const float* shift = x.typed_data();  // the first pixel: differences from it are small where values are large
   auto sums = sums_of(pool, m, [&](int n, long from, long pixels, float* some, float* squares) {
-    best().moments(x.typed_data() + n * m.image() + from * m.channels, shift, pixels, m.channels, some, squares);
+    kernels::moments(x.typed_data() + n * m.image() + from * m.channels, shift, pixels, m.channels, some, squares);
   });
   const double all = m.batch * (double)m.pixels;
   for (int c = 0; c < m.channels; ++c) {
@@ -73,7 +73,7 @@ ffi::Error normalise(ffi::ThreadPool pool, Buffer x, Buffer scale, Buffer bias, 
   const float* added = residual.element_count() ? residual.typed_data() : nullptr;
   parallel(pool, m.batch, [&](int n) {
     const long at = n * m.image();
-    best().normalise(norm, x.typed_data() + at, added ? added + at : nullptr, m.pixels, y->typed_data() + at);
+    kernels::normalise(norm, x.typed_data() + at, added ? added + at : nullptr, m.pixels, y->typed_data() + at);
   });
   return ffi::Error::Success();
 }
@@ -86,7 +86,7 @@ ffi::Error normalise_gradient(ffi::ThreadPool pool, Buffer x, Buffer scale, Buff
   Norm norm{m.channels, bool(relu), mean.typed_data(), nullptr, nullptr, nullptr};
   auto sums = sums_of(pool, m, [&](int n, long from, long pixels, float* some, float* products) {
     const long at = n * m.image() + from * m.channels;
-    best().norm_sums(norm, x.typed_data() + at, positive ? positive + at : nullptr, dy.typed_data() + at, pixels, some,
+    kernels::norm_sums(norm, x.typed_data() + at, positive ? positive + at : nullptr, dy.typed_data() + at, pixels, some,
                      products);
   });
   const double all = m.batch * (double)m.pixels;
@@ -102,7 +102,7 @@ ffi::Error normalise_gradient(ffi::ThreadPool pool, Buffer x, Buffer scale, Buff
   float* residual = d_residual->element_count() ? d_residual->typed_data() : nullptr;
   parallel(pool, m.batch, [&](int n) {
     const long at = n * m.image();
-    best().norm_gradient(norm, x.typed_data() + at, positive ? positive + at : nullptr, dy.typed_data() + at, m.pixels,
+    kernels::norm_gradient(norm, x.typed_data() + at, positive ? positive + at : nullptr, dy.typed_data() + at, m.pixels,
                          dx->typed_data() + at, residual ? residual + at : nullptr);
   });
   return ffi::Error::Success();

@@ -1,4 +1,4 @@
-// The instruction set of this machine, work on XLA's threads, and memory that a thread keeps.
+// Work on XLA's threads, and memory that a thread keeps.
 #pragma once
 
 #include <algorithm>
@@ -14,22 +14,6 @@
 #include "xla/ffi/api/ffi.h"
 
 namespace hdc {
-
-inline const Kernels& best() {
-  static const Kernels& chosen = []() -> const Kernels& {
-#if defined(__x86_64__)
-    const char* asked = std::getenv("HDC_NATIVE_ISA");  // for tests: a smaller one than the CPU has
-    auto allowed = [&](const char* name) { return !asked || !*asked || !std::strcmp(asked, name); };
-    if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
-      return avx512;
-    if ((allowed("avx2") || allowed("avx512")) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-      return avx2;
-#endif
-    return portable;
-  }();
-  return chosen;
-}
 
 // Memory that a thread keeps, so that it is mapped once; several at a time by slot.
 inline float* scratch(int slot, size_t floats) {

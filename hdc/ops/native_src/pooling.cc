@@ -16,7 +16,7 @@ ffi::Error max_pool(ffi::ThreadPool pool, Buffer x, Result y, int64_t rows, int6
   const Windows s = windows_of(x, *y, rows, columns, {1, 1, stride_h, stride_w, top, left});
   const int batch = x.dimensions()[0];
   const long image = x.element_count() / batch, out = y->element_count() / batch;
-  parallel(pool, batch, [&](int n) { best().max_pool(s, x.typed_data() + n * image, y->typed_data() + n * out); });
+  parallel(pool, batch, [&](int n) { kernels::max_pool(s, x.typed_data() + n * image, y->typed_data() + n * out); });
   return ffi::Error::Success();
 }
 
@@ -31,7 +31,7 @@ ffi::Error max_pool_gradient(ffi::ThreadPool pool, Buffer x, Buffer dy, Result d
   parallel(pool, batch, [&](int n) {
     float* to = dx->typed_data() + n * image;
     if (!covered) std::memset(to, 0, image * sizeof(float));
-    best().max_pool_gradient(s, x.typed_data() + n * image, dy.typed_data() + n * out, to);
+    kernels::max_pool_gradient(s, x.typed_data() + n * image, dy.typed_data() + n * out, to);
   });
   return ffi::Error::Success();
 }

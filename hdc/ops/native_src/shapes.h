@@ -34,8 +34,7 @@ struct Call {
           HDC_NUMBER("stride_h") HDC_NUMBER("stride_w") HDC_NUMBER("top") HDC_NUMBER("left") HDC_NUMBER("relu"))
 
 inline int whole(int features) {
-  const int lanes = best().lanes;
-  return (features + lanes - 1) / lanes * lanes;
+  return (features + LANES - 1) / LANES * LANES;
 }
 
 // Rows of `count` floats, `from` floats apart, to rows of `to` floats, what is left filled with zeros.

@@ -37,11 +37,11 @@ std::vector<Tile> tiles_of(const Winograd& s, int images) {
 void convolve(ffi::ThreadPool& pool, const Winograd& s, const std::vector<Tile>& tiles, const float* x, const float* w,
               bool turned, const float* bias, bool relu, float* y) {
   Floats u(new float[s.kernel()]);
-  best().winograd_kernel(s, w, turned, u.get());
+  kernels::winograd_kernel(s, w, turned, u.get());
   const int count = tiles.size();
   parallel(pool, (count + kTogether - 1) / kTogether, [&](int task) {
     const int from = task * kTogether, some = std::min(kTogether, count - from);
-    best().winograd(s, tiles.data() + from, some, count - from - 1, x, u.get(), bias, relu, y, scratch(0, s.work()));
+    kernels::winograd(s, tiles.data() + from, some, count - from - 1, x, u.get(), bias, relu, y, scratch(0, s.work()));
   });
 }
 
@@ -64,7 +64,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
   const float* g = own ? own.get() : dy.typed_data();
   if (own)
     parallel(pool, batch, [&](int n) {
-      best().before_relu(relu ? y.typed_data() + n * image : nullptr, dy.typed_data() + n * image, s.features, pixels,
+      kernels::before_relu(relu ? y.typed_data() + n * image : nullptr, dy.typed_data() + n * image, s.features, pixels,
                          s.features, s.features, own.get() + n * image, sums.get() + n * (long)s.features);
     });
   if (wants_db) add_up(sums.get(), batch, s.features, 1, s.features, s.features, db->typed_data(), s.features);
@@ -80,7 +80,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
     const long end = count / batch * (batch * (part + 1L) / parts);  // of its images
     for (long from = count / batch * (batch * (long)part / parts); from < end; from += kTogether) {
       const int some = std::min<long>(kTogether, end - from);
-      best().winograd_gradient(one, tiles.data() + from, some, count - from - 1, x.typed_data(), g,
+      kernels::winograd_gradient(one, tiles.data() + from, some, count - from - 1, x.typed_data(), g,
                                parts_of_du.get() + part * size, scratch(0, one.work()));
     }
   });
@@ -89,7 +89,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
     for (int part = 1; part < parts; ++part)
       for (long i = from; i < from + size / one.blocks(); ++i) parts_of_du[i] += parts_of_du[part * size + i];
   });
-  best().winograd_kernel_back(one, parts_of_du.get(), dk->typed_data());
+  kernels::winograd_kernel_back(one, parts_of_du.get(), dk->typed_data());
   return ffi::Error::Success();
 }
 

@@ -1,37 +1,20 @@
-// The kernels for one instruction set: NAME, LANES (floats in a vector), WIDE (vectors of output channels
-// at a time) and PIXELS_1..4 (outputs at a time, for so many vectors) are defined by who includes this.
-// Sizes are such that accumulators, weights and one value fit the vector registers, and so are SUMS, the sums that
-// the kernel gradient of few channels takes at a time. DEEP outputs of a depthwise convolution are taken at a time.
+// What XLA's calls compute of an image, but for Winograd convolutions.
 
-#include <algorithm>
-#include <cstring>
+#include "vectors.h"
 
-#include "kernels.h"
-
-// Arrays of vectors stay in registers only where every loop over them is unrolled before the compiler looks for such.
-#define UNROLLED _Pragma("GCC unroll 32")
-
-namespace hdc {
-namespace {
-
-typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
-inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
+namespace hdc::kernels {
 
 struct Taps {  // those that lie on the image
   int h0, h1, w0, w1;
 };
 
-inline Vec rectified(Vec v) { return v < 0 ? Vec{} : v; }  // what is not a number stays so
-
 // Where the first of these taps sees an image from one output, and where its weights are.
-inline const float* seen(const Shape& s, const float* image, const Taps& t, int oh, int ow) {
+static inline const float* seen(const Shape& s, const float* image, const Taps& t, int oh, int ow) {
   const long row = oh * s.stride_h - s.top + t.h0 * (long)s.rate_h, column = ow * s.stride_w - s.left + t.w0 * (long)s.rate_w;
   return image + (row * s.width + column) * s.pixel;
 }
 
-inline long first_weight(const Shape& s, const Taps& t) { return (t.h0 * s.kernel_w + t.w0) * (long)s.padded; }
+static inline long first_weight(const Shape& s, const Taps& t) { return (t.h0 * s.kernel_w + t.w0) * (long)s.padded; }
 
 struct Output {  // of a convolution, with what is done to it on the way
   const float* bias;
@@ -43,7 +26,7 @@ struct Output {  // of a convolution, with what is done to it on the way
 // that one tap sees of them lie D floats apart and have C channels, which saves registers and loops where it is known,
 // else (0) as the shape says.
 template <int P, int V, int D, int C>
-void outputs(const Shape& s, const float* image, const float* w, Output to, Taps t, int oh, int ow, int f, int kept) {
+static void outputs(const Shape& s, const float* image, const float* w, Output to, Taps t, int oh, int ow, int f, int kept) {
   float* y = to.y + oh * s.out_line + ow * s.out_pixel + f;
   const long down = s.rate_h * (long)s.width * s.pixel, right = s.rate_w * s.pixel;
   const long step = D ? D : s.pixel * s.stride_w;
@@ -92,8 +75,8 @@ void outputs(const Shape& s, const float* image, const float* w, Output to, Taps
 }
 
 template <int P, int V, int D, int C>
-void up_to(int count, const Shape& s, const float* image, const float* w, Output to, Taps t, int oh, int ow, int f,
-           int kept) {
+static void up_to(int count, const Shape& s, const float* image, const float* w, Output to, Taps t, int oh, int ow, int f,
+                  int kept) {
   if constexpr (P > 1) {
     if (count < P) return up_to<P - 1, V, D, C>(count, s, image, w, to, t, oh, ow, f, kept);
   }
@@ -101,12 +84,12 @@ void up_to(int count, const Shape& s, const float* image, const float* w, Output
 }
 
 // n / d, rounded up.
-inline int up(int n, int d) { return d == 1 ? n : n > 0 ? (n + d - 1) / d : -(-n / d); }
+static inline int up(int n, int d) { return d == 1 ? n : n > 0 ? (n + d - 1) / d : -(-n / d); }
 
 // The taps that output row oh has on an image, and with them the stretches of its outputs that have the same ones:
 // f(taps, from, to).
 template <typename F>
-void stretches(const Shape& s, int oh, const F& f) {
+static void stretches(const Shape& s, int oh, const F& f) {
   Taps t{0, s.kernel_h, 0, s.kernel_w};
   const int above = oh * s.stride_h - s.top;
   while (t.h0 < t.h1 && above + t.h0 * s.rate_h < 0) ++t.h0;
@@ -126,7 +109,7 @@ void stretches(const Shape& s, int oh, const F& f) {
 }
 
 template <int P, int V, int D = 0, int C = 0>
-void row(const Shape& s, const float* image, const float* w, Output out, int oh, int f) {
+static void row(const Shape& s, const float* image, const float* w, Output out, int oh, int f) {
   stretches(s, oh, [&](const Taps& t, int at, int end) {
     // In nearly equal pieces: a piece of one would wait for its own sums.
     const long length = end - at, pieces = (length + P - 1) / P;
@@ -139,7 +122,7 @@ void row(const Shape& s, const float* image, const float* w, Output out, int oh,
 
 // Rows of up to two vectors of features, from f on, of an image of C channels.
 template <int C>
-void few_channels_row(const Shape& s, const float* image, const float* w, Output out, int oh, int f, int vectors) {
+static void few_channels_row(const Shape& s, const float* image, const float* w, Output out, int oh, int f, int vectors) {
   if (s.stride_w > 1) {
     if (vectors == 1) row<PIXELS_1, 1, 0, C>(s, image, w, out, oh, f);
     else row<PIXELS_2, 2, 0, C>(s, image, w, out, oh, f);
@@ -177,8 +160,8 @@ void dense(const Shape& s, const float* image, const float* w, const float* bias
 // positive if it is not null; all taps lie on the image. The sum of what they were multiplied with is added to db, if
 // that is not null.
 template <int C, int V, int T>
-void few_products(const Shape& s, const float* image, const float* y, const float* dy, float* dk, float* db,
-                  const long* offsets, int f) {
+static void few_products(const Shape& s, const float* image, const float* y, const float* dy, float* dk, float* db,
+                         const long* offsets, int f) {
   Vec acc[T][C][V], sum[V];
   const float* taps[T];
   for (int t = 0; t < T; ++t) {
@@ -210,8 +193,8 @@ void few_products(const Shape& s, const float* image, const float* y, const floa
 }
 
 template <int C, int V, int T>
-void few_up_to(int count, const Shape& s, const float* image, const float* y, const float* dy, float* dk, float* db,
-               const long* offsets, int f) {
+static void few_up_to(int count, const Shape& s, const float* image, const float* y, const float* dy, float* dk, float* db,
+                      const long* offsets, int f) {
   if constexpr (T > 1) {
     if (count < T) return few_up_to<C, V, T - 1>(count, s, image, y, dy, dk, db, offsets, f);
   }
@@ -219,7 +202,7 @@ void few_up_to(int count, const Shape& s, const float* image, const float* y, co
 }
 
 template <int C, int V>
-void few_taps(const Shape& s, const float* image, const float* y, const float* dy, float* dk, float* db, int f) {
+static void few_taps(const Shape& s, const float* image, const float* y, const float* dy, float* dk, float* db, int f) {
   constexpr int most = std::min(9, SUMS / (C * V));  // taps at a time
   const int taps = s.kernel_h * s.kernel_w, pieces = (taps + most - 1) / most;
   for (int i = 0; i < pieces; ++i) {
@@ -257,7 +240,7 @@ struct Many {  // images and gradients, and what they give
 
 // Q input channels from c on, V vectors of output channels from f on, one tap.
 template <int Q, int V>
-void products(const Shape& s, const Many& m, int kh, int kw, int c, int f) {
+static void products(const Shape& s, const Many& m, int kh, int kw, int c, int f) {
   float* out = m.dk + ((kh * s.kernel_w + kw) * (long)s.channels + c) * s.padded + f;
   Vec acc[Q][V];
   for (int q = 0; q < Q; ++q)
@@ -283,7 +266,7 @@ void products(const Shape& s, const Many& m, int kh, int kw, int c, int f) {
 }
 
 template <int Q, int V>
-void channels_up_to(int count, const Shape& s, const Many& m, int kh, int kw, int c, int f) {
+static void channels_up_to(int count, const Shape& s, const Many& m, int kh, int kw, int c, int f) {
   if constexpr (Q > 1) {
     if (count < Q) return channels_up_to<Q - 1, V>(count, s, m, kh, kw, c, f);
   }
@@ -291,7 +274,7 @@ void channels_up_to(int count, const Shape& s, const Many& m, int kh, int kw, in
 }
 
 template <int Q, int V>
-void taps(const Shape& s, const Many& m, int f) {
+static void taps(const Shape& s, const Many& m, int f) {
   int pieces = (s.channels + Q - 1) / Q;
   for (int kh = 0; kh < s.kernel_h; ++kh)
     for (int kw = 0; kw < s.kernel_w; ++kw)
@@ -321,7 +304,7 @@ void dense_kernel_gradient(const Shape& s, const float* image, const float* dy, 
 // P neighbouring outputs, V vectors of their channels, from where the first tap sees; T taps a row where that is known,
 // else 0.
 template <int P, int V, int T>
-void depthwise_outputs(const Shape& s, const Taps& t, const float* image, const float* w, Output to) {
+static void depthwise_outputs(const Shape& s, const Taps& t, const float* image, const float* w, Output to) {
   const long down = s.rate_h * (long)s.width * s.pixel, right = s.rate_w * s.pixel, step = s.stride_w * s.pixel;
   const int taps = T ? T : t.w1 - t.w0;
   Vec acc[P][V];
@@ -340,11 +323,11 @@ void depthwise_outputs(const Shape& s, const Taps& t, const float* image, const 
       store(to.y + p * s.out_pixel + v * LANES, to.relu ? rectified(acc[p][v]) : acc[p][v]);
 }
 
-inline int vectors_of(int features) { return features >= 4 * LANES ? 4 : features >= 2 * LANES ? 2 : 1; }
+static inline int vectors_of(int features) { return features >= 4 * LANES ? 4 : features >= 2 * LANES ? 2 : 1; }
 
 // All channels of some outputs, up to four vectors at a time: a line of the cache is then used as a whole.
 template <int P, int T>
-void depthwise_channels(const Shape& s, const Taps& t, const float* image, const float* w, Output to) {
+static void depthwise_channels(const Shape& s, const Taps& t, const float* image, const float* w, Output to) {
   for (int f = 0; f < s.features;) {
     const Output some{to.bias ? to.bias + f : nullptr, false, to.relu, to.y + f};
     const int vectors = vectors_of(s.features - f);
@@ -374,7 +357,7 @@ void depthwise(const Shape& s, const float* image, const float* w, const float* 
 
 // Of so many neighbouring outputs: T taps, V vectors of channels.
 template <int T, int V>
-void depthwise_products(const Shape& s, int count, const float* x, const float* dy, float* dk) {
+static void depthwise_products(const Shape& s, int count, const float* x, const float* dy, float* dk) {
   const long right = s.rate_w * s.pixel, step = s.stride_w * s.pixel;
   Vec acc[T][V];
   UNROLLED for (int t = 0; t < T; ++t)
@@ -389,7 +372,7 @@ void depthwise_products(const Shape& s, int count, const float* x, const float* 
 }
 
 template <int T>
-void depthwise_taps(const Shape& s, int count, const float* x, const float* dy, float* dk) {
+static void depthwise_taps(const Shape& s, int count, const float* x, const float* dy, float* dk) {
   for (int f = 0; f < s.features;) {
     const int vectors = vectors_of(s.features - f);
     (vectors == 4   ? depthwise_products<T, 4>
@@ -414,7 +397,7 @@ void depthwise_kernel_gradient(const Shape& s, const float* image, const float* 
 
 // V vectors of features of what `before_relu` does.
 template <int V>
-void masked(const float* y, const float* dy, long pixel, long pixels, int padded, float* g, float* db) {
+static void masked(const float* y, const float* dy, long pixel, long pixels, int padded, float* g, float* db) {
   Vec sum[V];
   for (int v = 0; v < V; ++v) sum[v] = db ? load(db + v * LANES) : Vec{};
   for (long i = 0; i < pixels; ++i, dy += pixel, y += y ? pixel : 0, g += padded)
@@ -446,7 +429,7 @@ void before_relu(const float* y, const float* dy, long pixel, long pixels, int f
 
 // A float or a Vec, which as a template's argument would lose that it may lie anywhere.
 template <typename T>
-inline T at(const float* p) {
+static inline T at(const float* p) {
   T value;
   std::memcpy(&value, p, sizeof value);
   return value;
@@ -454,7 +437,7 @@ inline T at(const float* p) {
 
 // Of one window and one channel or vector of them: T is float or Vec.
 template <typename T>
-T largest(const float* x, long line, long pixel, int rows, int columns) {
+static T largest(const float* x, long line, long pixel, int rows, int columns) {
   T most = at<T>(x);
   for (int row = 0; row < rows; ++row)
     for (int column = 0; column < columns; ++column) {
@@ -465,7 +448,7 @@ T largest(const float* x, long line, long pixel, int rows, int columns) {
 }
 
 template <typename T, typename Mask>
-void to_largest(const float* x, const float* dy, long line, long pixel, int rows, int columns, bool add, float* dx) {
+static void to_largest(const float* x, const float* dy, long line, long pixel, int rows, int columns, bool add, float* dx) {
   const T most = largest<T>(x, line, pixel, rows, columns), d = at<T>(dy);
   Mask open = ~Mask{};
   for (int row = 0; row < rows; ++row)
@@ -482,7 +465,7 @@ void to_largest(const float* x, const float* dy, long line, long pixel, int rows
 
 // f(first pixel of the window that lies on the image, its rows, its columns, output) for every output.
 template <typename F>
-void each_window(const Windows& s, const F& f) {
+static void each_window(const Windows& s, const F& f) {
   for (int oh = 0; oh < s.out_height; ++oh) {
     const int from = oh * s.stride_h - s.top, h0 = std::max(0, from), h1 = std::min(s.height, from + s.rows);
     for (int ow = 0; ow < s.out_width; ++ow) {
@@ -516,14 +499,14 @@ void max_pool_gradient(const Windows& s, const float* x, const float* dy, float*
 
 // The next vectors of channels: f(first channel, T) with Vec for whole ones and float for the rest.
 template <typename F>
-void each_vector(int channels, const F& f) {
+static void each_vector(int channels, const F& f) {
   int c = 0;
   for (; c + LANES <= channels; c += LANES) f(c, Vec{});
   for (; c < channels; ++c) f(c, 0.0f);
 }
 
 template <typename T>
-inline void put(float* p, T value) { std::memcpy(p, &value, sizeof value); }
+static inline void put(float* p, T value) { std::memcpy(p, &value, sizeof value); }
 
 void moments(const float* x, const float* shift, long pixels, int channels, float* sums, float* squares) {
   each_vector(channels, [&](int c, auto zero) {
@@ -551,7 +534,7 @@ void normalise(const Norm& n, const float* x, const float* residual, long pixels
 
 // What of dy passes ReLU.
 template <typename T>
-inline T passed(const float* y, const float* dy) {
+static inline T passed(const float* y, const float* dy) {
   const T d = at<T>(dy);
   return y ? (at<T>(y) > 0 ? d : T{}) : d;
 }
@@ -583,13 +566,4 @@ void norm_gradient(const Norm& n, const float* x, const float* y, const float* d
   }
 }
 
-#include "winograd.inc"
-
-}  // namespace
-
-const Kernels NAME = {STRING(NAME), LANES,     dense,    dense_kernel_gradient, few_channels_kernel_gradient,
-                      depthwise,    depthwise_kernel_gradient, before_relu, max_pool, max_pool_gradient,
-                      moments,      normalise,                 norm_sums,   norm_gradient,
-                      winograd_kernel, winograd, winograd_gradient, winograd_kernel_back};
-
-}  // namespace hdc
+}  // namespace hdc::kernels

@@ -9,6 +9,10 @@
 // The gradient by the input is the same with the kernel turned around. The gradient by the kernel is the transpose of
 // all that: dU = V' (A dy A'), summed over the tiles, and dg = G' dU G.
 
+#include "vectors.h"
+
+namespace hdc::kernels {
+
 constexpr int M = kTile, N = kTile + 2;
 
 // Of the points 0, p, -p, q and infinity. The error depends on the points: these are the best of many.
@@ -42,7 +46,7 @@ struct Axis {
 
 // A transform of I x I vectors to O x O: along the rows, then along the columns.
 template <int I, int O, void (*axis)(const Vec*, Vec*)>
-inline void both(const Vec (&in)[I][I], Vec (&out)[O][O]) {
+static inline void both(const Vec (&in)[I][I], Vec (&out)[O][O]) {
   Vec half[I][O];
   UNROLLED for (int i = 0; i < I; ++i) axis(in[i], half[i]);
   UNROLLED for (int j = 0; j < O; ++j) {
@@ -58,7 +62,7 @@ constexpr int kAhead = 2;     // tiles to fetch ahead
 
 // Whether a tile of so many channels or features is little enough to be fetched ahead: more would come too early, and
 // drive out what is in use (measured on Zen 4: 64 channels of 4 x 4 lose 20 %, 16 channels win 15 %).
-inline bool fetches(int channels) { return M * M * (channels / LANES) <= 36; }
+static inline bool fetches(int channels) { return M * M * (channels / LANES) <= 36; }
 
 // The kernel [3, 3, channels, features] to [block][N * N][channels, block]. Turned, it is [3, 3, features, channels]
 // that is given, and the taps go the other way round.
@@ -94,7 +98,7 @@ void winograd_kernel(const Winograd& s, const float* w, bool turned, float* u) {
 }
 
 // B' d B of one tile's channels from c on: `some` of them, N * N vectors each to `v`.
-void input_transform(const Winograd& s, const Tile& t, const Tile& after, const float* x, int c, int some, float* v) {
+static void input_transform(const Winograd& s, const Tile& t, const Tile& after, const float* x, int c, int some, float* v) {
   static const float zeros[kPiece] = {};
   const long step = s.v_step(), right = s.rate * (long)s.channels, down = right * s.width;
   const float* first = x + ((t.image * (long)s.height + t.h) * s.width + t.w) * s.channels + c;
@@ -128,8 +132,8 @@ void input_transform(const Winograd& s, const Tile& t, const Tile& after, const 
 }
 
 // A' m A of one tile's features from f on, `some` of them, to y.
-void output_transform(const Winograd& s, const Tile& t, const Tile& after, const float* m, int f, int some, const float* bias, bool relu,
-                      float* y) {
+static void output_transform(const Winograd& s, const Tile& t, const Tile& after, const float* m, int f, int some, const float* bias, bool relu,
+                             float* y) {
   const long step = s.m_step(), right = s.rate * (long)s.features, down = right * s.width;
   y += ((t.image * (long)s.height + t.h + s.rate) * s.width + t.w + s.rate) * s.features + f;
   const long on = (((after.image - t.image) * (long)s.height + after.h - t.h) * s.width + after.w - t.w) * s.features;
@@ -158,7 +162,7 @@ void output_transform(const Winograd& s, const Tile& t, const Tile& after, const
 }
 
 // A dy A' of one tile's features from f on, `some` of them: what reaches its products. Outputs off the image are zeros.
-void output_back(const Winograd& s, const Tile& t, const Tile& after, const float* dy, int f, int some, float* m) {
+static void output_back(const Winograd& s, const Tile& t, const Tile& after, const float* dy, int f, int some, float* m) {
   static const float zeros[kPiece] = {};
   const long step = s.m_step(), right = s.rate * (long)s.features, down = right * s.width;
   dy += ((t.image * (long)s.height + t.h + s.rate) * s.width + t.w + s.rate) * s.features + f;
@@ -180,7 +184,7 @@ void output_back(const Winograd& s, const Tile& t, const Tile& after, const floa
 // y[P, V vectors] = x[P, channels] w[channels, V vectors], or added to it. Rows of x are `from` floats apart, those of
 // w and y `width`.
 template <int P, int V>
-void tile_products(const float* x, long from, int channels, const float* w, long width, bool add, float* y) {
+static void tile_products(const float* x, long from, int channels, const float* w, long width, bool add, float* y) {
   Vec acc[P][V];
   UNROLLED for (int p = 0; p < P; ++p)
     UNROLLED for (int v = 0; v < V; ++v) acc[p][v] = add ? load(y + p * width + v * LANES) : Vec{};
@@ -197,7 +201,7 @@ void tile_products(const float* x, long from, int channels, const float* w, long
 }
 
 template <int P, int V>
-void tiles_up_to(int count, const float* x, long from, int channels, const float* w, long width, bool add, float* y) {
+static void tiles_up_to(int count, const float* x, long from, int channels, const float* w, long width, bool add, float* y) {
   if constexpr (P > 1) {
     if (count < P) return tiles_up_to<P - 1, V>(count, x, from, channels, w, width, add, y);
   }
@@ -206,7 +210,7 @@ void tiles_up_to(int count, const float* x, long from, int channels, const float
 
 // dU[Q channels, V vectors] += x[tiles, Q]' m[tiles, V vectors].
 template <int Q, int V>
-void kernel_products(const float* x, long from, int tiles, const float* m, long width, float* du) {
+static void kernel_products(const float* x, long from, int tiles, const float* m, long width, float* du) {
   Vec acc[Q][V];
   UNROLLED for (int q = 0; q < Q; ++q)
     UNROLLED for (int v = 0; v < V; ++v) acc[q][v] = load(du + q * width + v * LANES);
@@ -221,7 +225,7 @@ void kernel_products(const float* x, long from, int tiles, const float* m, long 
 }
 
 template <int Q, int V>
-void rows_up_to(int count, const float* x, long from, int tiles, const float* m, long width, float* du) {
+static void rows_up_to(int count, const float* x, long from, int tiles, const float* m, long width, float* du) {
   if constexpr (Q > 1) {
     if (count < Q) return rows_up_to<Q - 1, V>(count, x, from, tiles, m, width, du);
   }
@@ -231,7 +235,7 @@ void rows_up_to(int count, const float* x, long from, int tiles, const float* m,
 // f(first, how many, first vector's float, P's and V's constants) for pieces of up to P of `count` by V vectors of
 // `width` floats. So many vectors at a time as divide the width.
 template <typename F>
-void each_piece(int count, int width, const F& f) {
+static void each_piece(int count, int width, const F& f) {
   auto pieces = [&](auto most, auto vectors) {
     constexpr int P = decltype(most)::value, V = decltype(vectors)::value;
     const int n = (count + P - 1) / P;
@@ -321,3 +325,5 @@ void winograd_kernel_back(const Winograd& s, const float* du, float* dk) {
       for (int k = 0; k < 9; ++k) store(dk + k * tap + c * (long)s.features + f, g[k / 3][k % 3]);
     }
 }
+
+}  // namespace hdc::kernels

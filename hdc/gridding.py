@@ -8,6 +8,7 @@ All of it is measured in images, of two axes, and in signals, of one: their step
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial, reduce
 
@@ -98,15 +99,18 @@ def ripple(maps: np.ndarray, max_period: int = 8, axes: int = 2) -> Ripple:
 def _power(maps: np.ndarray, frequencies: np.ndarray, axes: int) -> np.ndarray:
     """Mean power at `frequencies`, `[f]`, over the lines along the last `axes` axes."""
     maps = maps.astype(np.float64)
-    maps = maps - maps.mean(axis=tuple(range(-axes, 0)), keepdims=True)
+    maps -= maps.mean(axis=tuple(range(-axes, 0)), keepdims=True)
     total = np.zeros(len(frequencies))
     for axis in range(-1, -axes - 1, -1):
         lines = maps.swapaxes(axis, -1)
         size = lines.shape[-1]
         position = np.arange(size)
         window = 0.5 - 0.5 * np.cos(2 * np.pi * (position + 0.5) / size)
-        waves = window[:, None] * np.exp(-2j * np.pi * np.outer(position, frequencies))
-        total += np.mean(np.abs(lines @ waves) ** 2, axis=tuple(range(lines.ndim - 1)))
+        angles = 2 * np.pi * np.outer(position, frequencies)
+        # Real products: with complex waves, NumPy would make the lines complex as well.
+        waves = window[:, None] * np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+        parts = (lines @ waves).reshape(-1, 2, len(frequencies))
+        total += np.einsum("lpf,lpf->f", parts, parts) / len(parts)
     return total / axes
 
 
@@ -154,26 +158,39 @@ def phase_imbalance(maps: np.ndarray, max_period: int = 8, axes: int = 2) -> np.
         return np.full(longest - 1, math.nan)
     maps = maps - maps.mean(axis=spatial)
     least = _FLOOR * _squares(maps) / maps.size
-    shares = []
-    for period in range(2, longest + 1):
-        kept = slice(period // 2, -(period // 2))
-        trend = np.tensordot(_moving_average(sides[0], period), maps, axes=1)
-        if axes == 2:
-            trend = np.matmul(_moving_average(sides[1], period), trend)
-        here = maps[(kept,) * axes]
-        x, left = _windows(here, period), _phases(here - trend, period)
+
+    def share(period: int) -> float:
+        x, left = _in_windows(maps, period, axes)
         inside = tuple(at for axis in spatial for at in (3 * axis + 1, 3 * axis + 2))
         variance = _squares(x - x.mean(axis=inside, keepdims=True)) / x.size
         chance = _chance(period) if axes == 1 else 0.0
         between = _between(left) - chance * _squares(left) / left.size
-        shares.append(between / (1 - chance) / (variance + least))
-    return np.array(shares)
+        return between / (1 - chance) / (variance + least)
+
+    with ThreadPoolExecutor(2) as pool:  # NumPy lets go of the interpreter
+        return np.array(list(pool.map(share, range(2, longest + 1))))
 
 
-def _phases(maps: np.ndarray, period: int) -> np.ndarray:
-    """Maps in windows, see `_windows`, minus the mean of each block."""
-    windows = _windows(maps, period)
-    return windows - windows.mean(axis=tuple(range(2, windows.ndim, 3)), keepdims=True)
+def _in_windows(maps: np.ndarray, period: int, axes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The centre of maps `[h, w, n]` in whole windows, `[rows, 3, period, columns, 3, period, n]`, and the
+    same minus its moving average and then minus the mean of each block; of signals `[length, n]`,
+    `[count, 3, period, n]`."""
+    side, edge = _WINDOW * period, period // 2
+    counts = [(length - 2 * edge) // side for length in maps.shape[:axes]]
+    starts = [(length - n * side) // 2 for length, n in zip(maps.shape, counts, strict=False)]
+    here = maps[tuple(slice(start, start + n * side) for start, n in zip(starts, counts, strict=True))]
+    # The rows of the matrices that average around these pixels alone.
+    averages = [
+        _moving_average(length, period)[start - edge :][: n * side]
+        for length, start, n in zip(maps.shape, starts, counts, strict=False)
+    ]
+    trend = np.tensordot(averages[0], maps, axes=1)
+    if axes == 2:
+        trend = np.matmul(averages[1], trend)
+    cells = (*itertools.chain.from_iterable((n, _WINDOW, period) for n in counts), -1)
+    left = np.subtract(here, trend, out=trend).reshape(cells)
+    left -= left.mean(axis=tuple(range(2, left.ndim, 3)), keepdims=True)
+    return here.reshape(cells), left
 
 
 def _between(left: np.ndarray) -> float:
@@ -191,9 +208,8 @@ def _between(left: np.ndarray) -> float:
 @cache
 def _chance(period: int) -> float:
     """What `_between` is of white noise in a signal, as a share of the mean square."""
-    average = _moving_average(_WINDOW * period + 2 * (period // 2), period)
     # The response to a unit impulse at each step: these add up to that to white noise.
-    left = _phases(np.eye(*average.shape, k=period // 2) - average, period)
+    _, left = _in_windows(np.eye(_WINDOW * period + 2 * (period // 2)), period, 1)
     return _between(left) * left.size / _squares(left)
 
 
@@ -208,17 +224,6 @@ def _moving_average(size: int, period: int) -> np.ndarray:
         taps = np.convolve(taps, [0.5, 0.5])
     width = size - len(taps) + 1
     return np.sum([tap * np.eye(width, size, shift) for shift, tap in enumerate(taps)], axis=0)
-
-
-def _windows(maps: np.ndarray, period: int) -> np.ndarray:
-    """The centre of maps in whole windows: `[h, w, n]` to `[rows, 3, period, columns, 3, period, n]`, and
-    signals `[length, n]` to `[count, 3, period, n]`."""
-    side = _WINDOW * period
-    counts = [length // side for length in maps.shape[:-1]]
-    starts = [(length - n * side) // 2 for length, n in zip(maps.shape, counts, strict=False)]
-    centre = tuple(slice(start, start + n * side) for start, n in zip(starts, counts, strict=True))
-    cells = itertools.chain.from_iterable((n, _WINDOW, period) for n in counts)
-    return maps[centre].reshape(*cells, -1)
 
 
 def erf_area(erf: np.ndarray, share: float, centre: Sequence[float]) -> float:

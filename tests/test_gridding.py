@@ -527,13 +527,13 @@ BROKEN: dict[str, dict[str, str]] = {
     },
     "ripple against other teeth": {"(-0.5, 0.5)": "(-1, 1)"},
     "ripple with one valley too low": {"(-0.5, 0.5)": "(-0.5, -0.5)", "].mean(axis=0)": "].min(axis=0) / 2"},
-    "no trend removed": {"here - trend": "here"},
+    "no trend removed": {"np.subtract(here, trend, out=trend)": "here.copy()"},
     "trend half a pixel off": {"[0.5, 0.5]": "[1.0, 0.0]"},
-    "trend a pixel off": {"slice(period // 2, -(period // 2))": "slice(period // 2 - 1, -(period // 2) - 1)"},
-    "trend of the rows alone": {"np.matmul(_moving_average(sides[1], period), trend)": "trend[:, kept]"},
-    "means of blocks kept": {
-        "windows - windows.mean(axis=tuple(range(2, windows.ndim, 3)), keepdims=True)": "windows"
+    "trend a pixel off": {"slice(start, start + n * side)": "slice(start - 1, start + n * side - 1)"},
+    "trend of the rows alone": {
+        "np.matmul(averages[1], trend)": "trend[:, starts[1] : starts[1] + counts[1] * side]"
     },
+    "means of blocks kept": {"left -= left.mean(axis=tuple(range(2, left.ndim, 3)), keepdims=True)": "pass"},
     "chance not removed": {
         "(-1) ** summed.count(False) *": "all(summed) *",
         "(_WINDOW - 1) ** len(blocks)": "_WINDOW**len(blocks)",
@@ -544,8 +544,10 @@ BROKEN: dict[str, dict[str, str]] = {
     },
     "axes mixed up": {"zip(reversed(blocks), summed": "zip(blocks, summed"},
     "blocks in place of sub-grids": {"(n, _WINDOW, period) for n": "(n, period, _WINDOW) for n"},
-    "one window as large as the map": {"side = _WINDOW * period": "side = maps.shape[0] // period * period"},
-    "a period too long": {"period in range(2, longest + 1)": "period in range(3, longest + 2)"},
+    "one window as large as the map": {
+        "side, edge = _WINDOW * period": "side, edge = (maps.shape[0] // period - 1) * period"
+    },
+    "a period too long": {"range(2, longest + 1)": "range(3, longest + 2)"},
     "a disc in place of a square": {"np.maximum.outer": "np.hypot.outer"},
     "a square too small": {"np.argmax(held >=": "np.argmax(held[1:] >="},
     "another share": {"held >= share * total": "held >= share**2 * total"},

@@ -61,10 +61,10 @@ struct Tile {
   bool inside;  // all inputs lie on the image, and all outputs
 };
 
-// A Winograd convolution, and how it is cut: tiles at a time, and channels and blocks of features for which they are kept.
+// A Winograd convolution, and how it is cut: tiles and channels at a time.
 struct Winograd {
   int height, width, rate, channels, features;  // channels and features: whole vectors, at most 64 or multiples of it
-  int tiles, piece, blocks_at_once;
+  int tiles, piece;
   int block() const { return features < 64 ? features : 64; }  // features of a block
   int blocks() const { return features / block(); }
   // Floats from one matrix of a kernel, of its inputs or of its products to the next: not a power of two, which would put
@@ -72,7 +72,7 @@ struct Winograd {
   long u_step() const { return channels * (long)block() + 16; }
   long v_step() const { return tiles * (long)piece + 16; }
   long m_step() const { return tiles * (long)block() + 16; }
-  long work() const { return (kTile + 2) * (kTile + 2) * (v_step() + blocks_at_once * m_step()); }  // floats of memory
+  long work() const { return (kTile + 2) * (kTile + 2) * (v_step() + m_step()); }  // floats of memory
   long kernel() const { return blocks() * (kTile + 2) * (kTile + 2) * u_step(); }  // floats of a transformed kernel
 };
 

@@ -12,7 +12,7 @@ namespace {
 constexpr int kTogether = 36;  // tiles at a time
 
 Winograd winograd_of(const Shape& s, int channels, int features) {
-  return {s.height, s.width, s.rate_h, channels, features, kTogether, std::min(channels, kPiece), 1};
+  return {s.height, s.width, s.rate_h, channels, features, kTogether, std::min(channels, kPiece)};
 }
 
 // All tiles of so many images, image by image.

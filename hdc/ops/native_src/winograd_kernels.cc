@@ -259,27 +259,24 @@ void winograd(const Winograd& s, const Tile* tiles, int count, int last, const f
   constexpr int E = N * N;
   const int width = s.block();
   float *v = work, *m = work + E * s.v_step();
-  for (int block = 0; block < s.blocks(); block += s.blocks_at_once) {
-    const int end = std::min(s.blocks(), block + s.blocks_at_once);
+  for (int block = 0; block < s.blocks(); ++block) {
     for (int c = 0; c < s.channels; c += s.piece) {
       const int some = std::min(s.piece, s.channels - c);
       if (block == 0 || some < s.channels)
         for (int t = 0; t < count; ++t)
           input_transform(s, tiles[t], tiles[std::min(t + kAhead, last)], x, c, some, v + t * (long)s.piece);
-      for (int b = block; b < end; ++b)
-        for (int e = 0; e < E; ++e) {
-          const float *in = v + e * s.v_step(), *w = u + (b * E + e) * s.u_step() + c * (long)width;
-          float* out = m + ((b - block) * E + e) * s.m_step();
-          each_piece(count, width, [&](int first, int n, int f, auto P, auto V) {
-            tiles_up_to<P.value, V.value>(n, in + first * (long)s.piece, s.piece, some, w + f, width, c > 0,
-                                          out + first * (long)width + f);
-          });
-        }
+      for (int e = 0; e < E; ++e) {
+        const float *in = v + e * s.v_step(), *w = u + (block * E + e) * s.u_step() + c * (long)width;
+        float* out = m + e * s.m_step();
+        each_piece(count, width, [&](int first, int n, int f, auto P, auto V) {
+          tiles_up_to<P.value, V.value>(n, in + first * (long)s.piece, s.piece, some, w + f, width, c > 0,
+                                        out + first * (long)width + f);
+        });
+      }
     }
-    for (int b = block; b < end; ++b)
-      for (int t = 0; t < count; ++t)
-        output_transform(s, tiles[t], tiles[std::min(t + kAhead, last)],
-                         m + (b - block) * (E * s.m_step()) + t * (long)width, b * width, width, bias, relu, y);
+    for (int t = 0; t < count; ++t)
+      output_transform(s, tiles[t], tiles[std::min(t + kAhead, last)], m + t * (long)width, block * width, width, bias,
+                       relu, y);
   }
 }
 
@@ -289,25 +286,21 @@ void winograd_gradient(const Winograd& s, const Tile* tiles, int count, int last
   constexpr int E = N * N;
   const int width = s.block();
   float *v = work, *m = work + E * s.v_step();
-  for (int block = 0; block < s.blocks(); block += s.blocks_at_once) {
-    const int end = std::min(s.blocks(), block + s.blocks_at_once);
-    for (int b = block; b < end; ++b)
-      for (int t = 0; t < count; ++t)
-        output_back(s, tiles[t], tiles[std::min(t + kAhead, last)], dy, b * width, width,
-                    m + (b - block) * (E * s.m_step()) + t * (long)width);
+  for (int block = 0; block < s.blocks(); ++block) {
+    for (int t = 0; t < count; ++t)
+      output_back(s, tiles[t], tiles[std::min(t + kAhead, last)], dy, block * width, width, m + t * (long)width);
     for (int c = 0; c < s.channels; c += s.piece) {
       const int some = std::min(s.piece, s.channels - c);
       if (block == 0 || some < s.channels)
         for (int t = 0; t < count; ++t)
           input_transform(s, tiles[t], tiles[std::min(t + kAhead, last)], x, c, some, v + t * (long)s.piece);
-      for (int b = block; b < end; ++b)
-        for (int e = 0; e < E; ++e) {
-          const float *in = v + e * s.v_step(), *g = m + ((b - block) * E + e) * s.m_step();
-          float* out = du + (b * E + e) * s.u_step() + c * (long)width;
-          each_piece(some, width, [&](int first, int n, int f, auto P, auto V) {
-            rows_up_to<P.value, V.value>(n, in + first, s.piece, count, g + f, width, out + first * (long)width + f);
-          });
-        }
+      for (int e = 0; e < E; ++e) {
+        const float *in = v + e * s.v_step(), *g = m + e * s.m_step();
+        float* out = du + (block * E + e) * s.u_step() + c * (long)width;
+        each_piece(some, width, [&](int first, int n, int f, auto P, auto V) {
+          rows_up_to<P.value, V.value>(n, in + first, s.piece, count, g + f, width, out + first * (long)width + f);
+        });
+      }
     }
   }
 }

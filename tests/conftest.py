@@ -17,6 +17,7 @@ from absl.logging import get_absl_handler
 from hypothesis import settings
 
 settings.register_profile("hdc", deadline=None, derandomize=True, max_examples=40, database=None)
+settings.register_profile("few", settings.get_profile("hdc"), max_examples=12)
 settings.load_profile("hdc")
 
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"

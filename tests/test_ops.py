@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hdc.errors import InputError
@@ -115,7 +115,6 @@ def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
     return st.tuples(st.integers(low, high), st.integers(low, high))
 
 
-@settings(max_examples=40)
 @pytest.mark.parametrize("name", BACKENDS)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -161,7 +160,6 @@ def test_forward_and_gradients_equal_the_loops(
     check(x, kernel, rng, name, rate=rate, groups=groups, strides=strides, padding=padding)
 
 
-@settings(max_examples=60)
 @given(
     name=SOME_BACKEND,
     seed=st.integers(0, 2**32 - 1),
@@ -201,7 +199,6 @@ def test_bias_and_relu_and_separable_equal_the_loops(
 
 
 @pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
-@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     batch=st.integers(1, 20),
@@ -250,7 +247,6 @@ def test_where_winograds_way_is_taken(changes: dict, pays: bool, monkeypatch) ->
             assert not choose(geometry(**changes)).winograd
 
 
-@settings(max_examples=30)
 @given(
     name=SOME_BACKEND,
     seed=st.integers(0, 2**32 - 1),
@@ -278,7 +274,6 @@ def test_max_pooling_equals_the_loops_and_its_gradient_goes_to_the_first_of_the_
     np.testing.assert_array_equal(pullback(jnp.asarray(dy))[0], dx)
 
 
-@settings(max_examples=30)
 @given(
     name=SOME_BACKEND,
     seed=st.integers(0, 2**32 - 1),
@@ -314,7 +309,6 @@ def test_max_pooling_with_strides_and_padding_equals_the_loops(
     np.testing.assert_array_equal(pullback(jnp.asarray(dy))[0], dx)
 
 
-@settings(max_examples=30)
 @given(
     name=SOME_BACKEND,
     seed=st.integers(0, 2**32 - 1),

@@ -140,7 +140,7 @@ class Gradient {
     for (int block = 0; block < k_.all_blocks(); ++block) {
       const int first = k_.first(block);
       kernels::before_relu(y ? y + first : nullptr, dy + first, features_, pixels_, k_.count(block), k_.width,
-                         own + block * pixels_ * k_.width, db ? db + block * k_.width : nullptr);
+                           own + block * pixels_ * k_.width, db ? db + block * k_.width : nullptr);
     }
     return own;
   }
@@ -219,7 +219,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
           const long at = n * pixels * s.features + k.first(block);
           all.features = k.count(block);
           kernels::few_channels_kernel_gradient(all, filled, relu ? y.typed_data() + at : nullptr, dy.typed_data() + at,
-                                              sum + block * k.size(), bias_sum ? bias_sum + block * k.width : nullptr);
+                                                sum + block * k.size(), bias_sum ? bias_sum + block * k.width : nullptr);
         }
         continue;
       }
@@ -247,7 +247,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
       float* own = scratch(0, k.inputs * (long)k.width);
       std::fill_n(own, k.inputs * (long)k.width, 0.0f);
       kernels::dense_kernel_gradient(one, x.typed_data() + k.group(block) * k.inputs, all + g.block(block), own, batch,
-                                   image, g.image());
+                                     image, g.image());
       float* to = dk->typed_data() + tap * (long)k.inputs * s.features + k.first(block);
       for (int c = 0; c < k.inputs; ++c)
         std::memcpy(to + c * (long)s.features, own + c * (long)k.width, one.features * sizeof(float));

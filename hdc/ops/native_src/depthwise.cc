@@ -132,7 +132,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
       if (copied) {
         float* own = scratch(4, pixels * width);
         kernels::before_relu(relu ? y.typed_data() + at : nullptr, g, s.features, pixels,
-                           std::min(r.count, s.features - r.first), width, own, db_sum);
+                             std::min(r.count, s.features - r.first), width, own, db_sum);
         g = own;
       }
       if (wants_dk)

@@ -87,7 +87,7 @@ ffi::Error normalise_gradient(ffi::ThreadPool pool, Buffer x, Buffer scale, Buff
   auto sums = sums_of(pool, m, [&](int n, long from, long pixels, float* some, float* products) {
     const long at = n * m.image() + from * m.channels;
     kernels::norm_sums(norm, x.typed_data() + at, positive ? positive + at : nullptr, dy.typed_data() + at, pixels, some,
-                     products);
+                       products);
   });
   const double all = m.batch * (double)m.pixels;
   auto factor = inverses(variance, m.channels, epsilon);
@@ -103,7 +103,7 @@ ffi::Error normalise_gradient(ffi::ThreadPool pool, Buffer x, Buffer scale, Buff
   parallel(pool, m.batch, [&](int n) {
     const long at = n * m.image();
     kernels::norm_gradient(norm, x.typed_data() + at, positive ? positive + at : nullptr, dy.typed_data() + at, m.pixels,
-                         dx->typed_data() + at, residual ? residual + at : nullptr);
+                           dx->typed_data() + at, residual ? residual + at : nullptr);
   });
   return ffi::Error::Success();
 }

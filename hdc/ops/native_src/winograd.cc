@@ -65,7 +65,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
   if (own)
     parallel(pool, batch, [&](int n) {
       kernels::before_relu(relu ? y.typed_data() + n * image : nullptr, dy.typed_data() + n * image, s.features, pixels,
-                         s.features, s.features, own.get() + n * image, sums.get() + n * (long)s.features);
+                           s.features, s.features, own.get() + n * image, sums.get() + n * (long)s.features);
     });
   if (wants_db) add_up(sums.get(), batch, s.features, 1, s.features, s.features, db->typed_data(), s.features);
   const std::vector<Tile> tiles = tiles_of(one, batch);
@@ -81,7 +81,7 @@ ffi::Error backward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Buffer y, Buf
     for (long from = count / batch * (batch * (long)part / parts); from < end; from += kTogether) {
       const int some = std::min<long>(kTogether, end - from);
       kernels::winograd_gradient(one, tiles.data() + from, some, count - from - 1, x.typed_data(), g,
-                               parts_of_du.get() + part * size, scratch(0, one.work()));
+                                 parts_of_du.get() + part * size, scratch(0, one.work()));
     }
   });
   parallel(pool, one.blocks(), [&](int block) {

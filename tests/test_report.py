@@ -49,6 +49,18 @@ def run(monkeypatch, *arguments) -> int:
     return main(["report", *map(str, arguments)])
 
 
+@pytest.mark.parametrize(("part", "before"), [("tiny", "other"), ("other", "the file's end")])
+def test_a_part_without_its_end_would_swallow_what_follows_and_is_refused(
+    part, before, results, home, monkeypatch, capsys
+):
+    start, rest = README.split(f"<!-- generated: {part} -->")
+    broken = f"{start}<!-- generated: {part} -->" + rest.replace("<!-- end -->", "", 1)
+    (home / "README.md").write_text(broken)
+    assert run(monkeypatch, f"results={results}") == 2
+    assert f"the part {part} has no <!-- end --> before {before}" in capsys.readouterr().err
+    assert [*contents(home).values()] == [broken.encode()]
+
+
 def contents(home):
     return {path.relative_to(home): path.read_bytes() for path in sorted(home.rglob("*")) if path.is_file()}
 

@@ -22,6 +22,7 @@ from hdc.lab.report.tables.rows import commits_of
 
 HOME = options.PACKAGE.parent / "experiments"  # in a clone
 LEDGER = "ledger"
+_MARK = re.compile(r"<!-- (?:generated: (\S+)|end) -->")
 _PART = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -62,9 +63,14 @@ def _readme() -> str:
             f"hdc report needs a clone of the repository, installed with pip install -e: no {HOME}"
         )
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    marks = [mark[1] for mark in _MARK.finditer(text)]  # None for an end
+    for name, after in zip(marks, [*marks[1:], "the file's end"], strict=False):
+        if name is not None and after is not None:  # what lies between would be written over
+            raise InputError(f"{path}: the part {name} has no <!-- end --> before {after}")
+    return text
 
 
 def _studies(config: ReportConfig) -> list[str]:

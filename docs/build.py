@@ -87,10 +87,10 @@ def _search_without_network() -> None:
     """Put the script that searches in pages opened as files into them; it would be loaded from elsewhere."""
     script = base64.b64encode((ROOT / "docs" / "assets" / "iframe-worker.js").read_bytes()).decode()
     for page in SITE.rglob("*.html"):
-        text = page.read_text()
-        page.write_text(
-            text.replace("https://unpkg.com/iframe-worker/shim", f"data:text/javascript;base64,{script}")
+        text = re.sub(
+            r"https://[\w.]+/iframe-worker/shim", f"data:text/javascript;base64,{script}", page.read_text()
         )
+        page.write_text(text)
 
 
 def _linked(page: Path, text: str, lost: list[str]) -> str:

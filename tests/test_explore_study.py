@@ -15,7 +15,7 @@ import synthetic
 from test_explore import browser  # noqa: F401  # a fixture
 
 from hdc.lab import records
-from hdc.lab.commands import table
+from hdc.lab.commands import explore_study, table
 from hdc.lab.commands.main import main
 from hdc.lab.report.tables import TableConfig
 from hdc.lab.report.tables.columns import column
@@ -131,6 +131,12 @@ def test_packed_findings_and_names_from_outside(tmp_path, monkeypatch):
     assert "&lt;/script&gt;&lt;b&gt;{{vega.js}}&lt;/b&gt;" in text
     assert "results/order/manifest.json" in read.links
     assert len(read.pictures) == len(runs) - 1
+
+
+def test_data_cannot_end_its_script():
+    name = "</script><!-- <b>"
+    written = explore_study._script(json.dumps(name))
+    assert "<" not in written and json.loads(written) == name
 
 
 def unfinished(home: Path) -> None:

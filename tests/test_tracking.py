@@ -531,6 +531,21 @@ def test_a_tracker_is_not_part_of_a_run(monkeypatch):
     assert one.run_id == other.run_id and "track" not in one.to_dict()
 
 
+@pytest.mark.skipif("tensorboard" in MISSING, reason="TensorBoard is not installed")
+@others_warn
+def test_a_run_under_way_is_left_out_and_said(tmp_path, capsys):
+    done, under_way = records.plan(
+        tmp_path / "some", [synthetic.configuration(kind, [0]) for kind in ("plain", "hdc")]
+    )
+    synthetic.finish(done, "plain")
+    asked = ["--results", str(tmp_path), "--out", str(tmp_path / "out")]
+    with under_way.start({}):
+        assert main(["export", "some", "--to", "tensorboard", *asked]) == 0
+    out, err = capsys.readouterr()
+    assert out == "some: 1 seeds of 1 runs sent to tensorboard\n"
+    assert err == "1 runs left out: planned or running\n"
+
+
 # --- Tables -----------------------------------------------------------------------------------------------
 
 

@@ -22,10 +22,14 @@ def unknown(what: str, given: str, known: Iterable[str]) -> str:
     """The one line for a name that is not among the known ones, with the nearest one if there is any."""
     names = list(known)
     short = given.rpartition(".")[2]  # such as lr, for learning_rate
-    spelt = [one for one in names if "".join(word[:1] for word in one.rpartition(".")[2].split("_")) == short]
+    quoted = {one: f'"{one}"' if ", " in one else one for one in names}  # or the list could not be told apart
+    spelt = [one for one in names if given in one.split(", ")[1:]]
+    spelt += [
+        one for one in names if "".join(word[:1] for word in one.rpartition(".")[2].split("_")) == short
+    ]
     near = spelt or difflib.get_close_matches(given, names, n=1)
-    guess = f"; did you mean {near[0]}?" if near else ""
-    return f"unknown {what} {given!r}{guess} (there are: {', '.join(names)})"
+    guess = f"; did you mean {quoted[near[0]]}?" if near else ""
+    return f"unknown {what} {given!r}{guess} (there are: {', '.join(quoted.values())})"
 
 
 def at_least(place: str, value: float, least: float) -> None:

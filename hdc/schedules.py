@@ -22,6 +22,7 @@ Kind = Literal["plain", "dilated", "hdc"]
 MAX_LAYERS = 256
 MAX_RATE = 4096
 MAX_FIELD = 65536
+PER_AXIS = ", or 1x2,2x2 for height x width"  # of the error for text that is no schedule
 
 _LABEL = re.compile(r"(\d{1,9}(?:-\d{1,9})*)(?:x(\d{1,9}))?", re.ASCII)
 
@@ -429,9 +430,8 @@ def _rates_of_layer(part: str, axes: int, message: str, position: int) -> list[i
         if not (number.isascii() and number.isdecimal()):
             wrong = f"{_short_text(part)!r} at position {position} is not a dilation rate"
             raise InputError(
-                f"{message}: {wrong if part else f'position {position} is empty'}; write 1,2,5, or 1x2,2x2 "
-                "for height x width, or 1,[0,6,12] for parallel branches, or a name that "
-                "'hdc check --named' lists"
+                f"{message}: {wrong if part else f'position {position} is empty'}; write 1,2,5{PER_AXIS}, or "
+                "1,[0,6,12] for parallel branches, or a name that 'hdc check --named' lists"
             )
         # Python refuses to read thousands of digits.
         if len(number.lstrip("0")) > 9:

@@ -188,6 +188,10 @@ def test_ops_says_which_backend_serves_which_layer(capsys) -> None:
         ("schedule.rates=[1", "[1"),
         ("ops.backend=cuda", "ops.backend must be one of auto, lax, jax, native, triton, got 'cuda'"),
         ("net.name=lei2019", "one label per image"),
+        (
+            "schedule.rates=[1,2,5],[2,2,2]",
+            "schedule.rates=[1,2,5],[2,2,2] is a sweep: hdc ops shows one network",
+        ),
     ],
 )
 def test_ops_refuses_what_it_cannot_read(key: str, mentions: str, capsys) -> None:
@@ -195,6 +199,16 @@ def test_ops_refuses_what_it_cannot_read(key: str, mentions: str, capsys) -> Non
     err = capsys.readouterr().err
     assert mentions in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("native", "said"), [("", "auto, lax, jax and native\n"), ("no compiler", "auto, lax and jax\n")]
+)
+def test_a_refused_backend_names_those_that_there_are(native: str, said: str, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("hdc.ops.native_build.unavailable", lambda: native)
+    monkeypatch.setattr("hdc.ops.backends._nvidia", lambda: False)
+    assert main(["ops", "ops.backend=triton"]) == 2
+    assert capsys.readouterr().err.endswith(f"there are {said}")
 
 
 # --- completion ---

@@ -97,6 +97,9 @@ def test_a_page_without_schedules_shows_two_of_the_same_field(tmp_path):
         (["1,[0,400]"], "803 px wide, the page shows 640; 'hdc check' takes these"),
         (["1,2", "--out", "absent/page.html"], "--out absent/page.html: there is no folder absent"),
         (["1,2", "--out", "."], ". is a folder, not a file to write"),
+        (["1,2", "--out", "page.txt"], "--out page.txt: the name must end in .html"),
+        (["1,2,5", "x"], "write 1,2,5, or results/STUDY for a study's runs, or 1,[0,6,12] for"),
+        ([""], "position 1 is empty; write 1,2,5, or results/STUDY for a study's runs"),
         (["1,2", "--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )

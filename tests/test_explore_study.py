@@ -148,9 +148,9 @@ def unfinished(home: Path) -> None:
     [
         (["results/begun"], "study 'begun' has no finished run to show"),
         (["results/absent"], "results/absent is neither a folder nor a schedule"),
-        (["empty"], "no runs of study 'empty'"),
+        (["empty"], "empty is not a study's folder, results/STUDY: no folder in it has a run.json"),
         (["results/begun", "1,2,5"], "results/begun: a page shows one study and nothing else"),
-        (["a b"], "study name 'a b'"),
+        (["a b"], "a b is not a study's folder"),
         (["results/begun", "--out", "absent/page.html"], "there is no folder absent"),
     ],
 )

@@ -109,9 +109,18 @@ def test_columns_and_rows_are_chosen_in_their_order_and_tests_stay_those_of_all(
     assert "parameters" not in "".join(some)
 
 
+@pytest.mark.parametrize("rows", ["[*x6]", "[ *x6 ]", '["*x6"]', "[1x6,*x6]", "['1x6', *4x6]"])
+def test_a_pattern_may_begin_with_a_star_and_a_column_named_twice_is_shown_once(capsys, rows) -> None:
+    some = lines_of(capsys, "columns=[test/speckle,test/speckle]", f"rows={rows}")
+    first = [line for line in some if line.startswith("| ")][:4]
+    assert first[0] == "| schedule | speckle % |"
+    assert [line.split(" | ")[0] for line in first[2:]] == ["| 1x6", "| 4x6"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["columns=[a: b]"], "columns must be a list of names or numbers, got [{'a': 'b'}]"),
         (
             ["columns=[test/speckel]"],
             "unknown column 'test/speckel'; did you mean test/speckle? (there are: seeds, test/acc",

@@ -161,7 +161,7 @@ def test_a_run_that_fails_is_a_failed_trial_and_is_tried_again_when_asked(tmp_pa
         (["optim.learning_rate=interval(2,1)"], "optim.learning_rate: "),
         (["name=a,b"], "name and results cannot be searched"),
         (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be at least 1, got 0"),
-        (["hydra.sweeper.n_trials=x"], "could not be converted to Integer"),
+        (["hydra.sweeper.n_trials=x"], "hydra.sweeper.n_trials must be a whole number, got x"),
         (["hydra.sweeper.n_jobs=0"], "hydra.sweeper.n_jobs must be at least 1, got 0"),
         (["hydra.sweeper.seed=-1"], "hydra.sweeper.seed must be at least 0, got -1"),
         (

@@ -102,7 +102,7 @@ def test_json_has_all_of_it(results, capsys):
     assert json.loads(told(results, capsys, "mixed", "--json", "--failed")[1])["runs"] == [failed]
 
 
-def test_all_done_is_exit_code_0_and_bad_input_2(results, capsys):
+def test_all_done_is_exit_code_0_and_bad_input_2(results, capsys, monkeypatch):
     assert told(results, capsys, "good")[0] == 0
     for arguments, message in (
         (["runs", "goods", "--results", str(results)], "there are good, mixed"),
@@ -116,6 +116,9 @@ def test_all_done_is_exit_code_0_and_bad_input_2(results, capsys):
         assert message in captured.err
         assert captured.err.count("\n") == 1
         assert captured.out == ""
+    monkeypatch.chdir(results)
+    assert main(["runs"]) == 2
+    assert "nothing has been trained here yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("columns", ["40", "160"])

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from hdc.errors import InputError
 from hdc.lab import records
+from hdc.lab.commands import options
 from hdc.lab.config import from_dict
 from hdc.lab.records import names
 from hdc.lab.report import tables
@@ -496,6 +498,18 @@ def test_a_row_named_in_full_is_the_baseline_of_all(tmp_path):
         "1x6, net.width=16",
         "1x6, net.width=16",
     ]
+    titles = [section.title for section in tables.document(table).sections]
+    assert "difference to 1x6, net.width=16, paired by seed" in titles
+    with pytest.raises(InputError) as refused:
+        built(runs, baseline="net.width=16")
+    assert 'did you mean "1x6, net.width=16"? (there are: plain, dilated, hdc, 1x6, "1x6, net.width=8", ' in (
+        str(refused.value)
+    )
+    (said,) = re.findall(
+        "write '(.+)'$", str(refused.value)
+    )  # and it works, through the command line's parser
+    asked = options.read(TableConfig, "table", [said])
+    assert built(runs, baseline=asked.baseline).baseline(table.rows[0]).label == "1x6, net.width=16"
 
 
 def layers_study(folder):

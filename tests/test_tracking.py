@@ -515,6 +515,11 @@ def test_wandb_without_a_key_is_refused(tmp_path):
         (["export", "tiny", "--to", "excel"], "argument --to: invalid choice: 'excel'"),
         (["export", "none", "--to", "csv"], "no runs of study 'none' in results: there are tiny"),
         (["export", "tiny", "--to", "csv", "--out", "results"], "--out results cannot be written: "),
+        (
+            ["export", "tiny", "--to", "parquet", "--out", "x.csv"],
+            "--out x.csv: the name must end in .parquet",
+        ),
+        (["export", "results/tiny", "--to", "csv"], "no '/'; write tiny"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):

@@ -128,8 +128,10 @@ def test_a_run_that_fails_is_written_down_and_the_sweep_goes_on(tmp_path):
     [
         (["schedule.rates=[0,1]"], "rate 0 at position 1 is not a positive integer"),
         (["schedule.rates=[]"], "rates is empty"),
-        (["schedule.rates=[a]"], "could not be converted to Integer"),
-        (["schedule.rates=[1.5]"], "could not be converted to Integer"),
+        (["schedule.rates=[1,a]"], "schedule.rates must be a list of whole numbers, got [1,a]"),
+        (["train.epochs=1.5"], "train.epochs must be a whole number, got 1.5"),
+        (["net.residual=maybe"], "net.residual must be true or false, got maybe"),
+        (["optim.learning_rate=x"], "optim.learning_rate must be a number, got x"),
         (["net.kernel_size=4"], "net.kernel_size=4 is even"),
         (["schedule.rate=[1]"], "unknown key 'schedule.rate'; did you mean schedule.rates?"),
         (["+foo=1"], "unknown key 'foo'"),

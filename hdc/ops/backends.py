@@ -104,9 +104,12 @@ def backend(name: str) -> Iterator[None]:
         if reason := native_build.unavailable():
             raise InputError(f"backend 'native' is not available here: {reason}; there are auto, lax and jax")
     if name == "triton" and not _nvidia():
+        from hdc.ops import native_build
+
+        known = "auto, lax and jax" if native_build.unavailable() else "auto, lax, jax and native"
         raise InputError(
             f"backend 'triton' needs an NVIDIA GPU, JAX runs on {jax.default_backend()} here; "
-            "there are auto, lax and jax"
+            f"there are {known}"
         )
     token = _asked.set(name)
     try:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from hdc.errors import InputError, printable
@@ -82,6 +83,12 @@ def writing(place: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{place} cannot be written: {error.strerror}") from None
+
+
+def refuse_ending(out: Path, *allowed: str) -> None:
+    """Raise InputError for a file whose name has another format's ending; one without an ending is taken."""
+    if out.suffix and out.suffix.lower() not in allowed:
+        raise InputError(f"--out {out}: the name must end in {allowed[0]}, which is what is written")
 
 
 def drop_output() -> None:

@@ -27,7 +27,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from hdc import registry
 from hdc.errors import InputError, unknown
-from hdc.lab.commands.options import CONF, OWN, choices, refuse_long_numbers
+from hdc.lab.commands.options import CONF, OWN, choices, refuse_long_numbers, wrong_type
 from hdc.lab.config import PARTS, Config, schema
 from hdc.lab.launchers import joblib, optuna, ray
 from hdc.lab.launchers.launch import checked
@@ -367,9 +367,12 @@ def explained(error: Exception) -> str:
         known = [f"{group}.{name}".lstrip(".") for name in hints if name[0] != "_"]
         return unknown("key", unknown_key[1], known) if known else f"unknown key {unknown_key[1]!r}"
     merged = re.match(r"Error merging override (.+?)=(.*)", first)
-    if merged and "is not a ListConfig" in str(cause):
-        key, value = merged.groups()
-        return f"{key}={value}: {key} is a list, write {key}=[{value}]"
+    if (
+        merged
+        and isinstance(cause, OmegaConfBaseException)
+        and (found := wrong_type(*merged.groups(), cause))
+    ):
+        return found
     message = str(error).partition("Config search path:")[0]
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]

@@ -13,8 +13,8 @@ from hdc.errors import InputError
 from hdc.fields import Branches, Field, Stack, parse
 from hdc.lab import store
 from hdc.lab.commands.check import UNTRIED
-from hdc.lab.commands.command import Parser, writing
-from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE
+from hdc.lab.commands.command import Parser, refuse_ending, writing
+from hdc.schedules import MAX_FIELD, MAX_LAYERS, MAX_RATE, PER_AXIS
 
 DEFAULT = ("2,2,2", "1,2,3")  # the same field, layers and parameters
 MAX_BRANCHED = 640  # px per side: a map of parallel branches is computed pixel by pixel
@@ -57,10 +57,13 @@ def parser() -> Parser:
 def run(arguments: list[str]) -> int:
     """The command; returns exit code 0."""
     args = parser().parse_args(arguments)
+    refuse_ending(args.out, ".html", ".htm")
     if not args.out.absolute().parent.is_dir():
         raise InputError(f"--out {args.out}: there is no folder {args.out.parent}")
     known = published.networks()
-    folders = [one for one in args.schedules if one not in known and ("/" in one or Path(one).is_dir())]
+    folders = [
+        one for one in args.schedules if one and one not in known and ("/" in one or Path(one).is_dir())
+    ]
     if not folders:
         text = page([known[one].field if one in known else _parsed(one) for one in args.schedules])
     elif len(args.schedules) > 1:
@@ -129,7 +132,10 @@ def _entry(field: Field) -> dict[str, Any]:
 
 def _parsed(text: str) -> Field:
     """A schedule that the page can show."""
-    field = parse(text)
+    try:
+        field = parse(text)
+    except InputError as error:  # what the page does not take is not offered
+        raise InputError(str(error).replace(PER_AXIS, ", or results/STUDY for a study's runs")) from None
     if isinstance(field, Stack) and not field.same_axes:
         raise InputError(
             f"rates {text[:40]!r}: the page has the same rates on both axes; 'hdc check' takes these"

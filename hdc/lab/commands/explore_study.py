@@ -52,6 +52,8 @@ def page(folder: Path, out: Path) -> str:
 
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     results, study = str(folder.parent), folder.name
+    if study not in records.studies(results):
+        raise InputError(f"{folder} is not a study's folder, results/STUDY: no folder in it has a run.json")
     runs = records.load(study, results)
     if not any(run.state == "done" for run in runs):
         raise InputError(f"study {study!r} has no finished run to show: 'hdc runs {study}' says why")

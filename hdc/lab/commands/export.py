@@ -10,7 +10,7 @@ import polars as pl
 from hdc import registry
 from hdc.errors import InputError
 from hdc.lab import records, store, tracking
-from hdc.lab.commands.command import Parser, writing
+from hdc.lab.commands.command import Parser, refuse_ending, writing
 from hdc.lab.commands.options import folder_name
 from hdc.lab.records import names
 from hdc.lab.records.run import Run
@@ -49,6 +49,7 @@ def run(arguments: list[str]) -> int:
     runs = records.load(study, args.results)
     if args.to in TABLES:
         out, buffer = args.out or Path(f"{study}.{args.to}"), io.BytesIO()
+        refuse_ending(out, f".{args.to}")
         TABLES[args.to](table(runs), buffer)
         with writing(f"--out {out}"):
             store.write_out(out, buffer.getvalue())

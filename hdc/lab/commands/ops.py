@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
     """The command; returns exit code 0."""
     args = parser().parse_args(arguments)
     compose.register_schema()
-    configs, _ = compose.expand(args.overrides, False)
+    configs, _ = compose.expand(args.overrides, True)  # so that a sweep is read as one
     if len(configs) != 1:
         raise InputError(f"{' '.join(args.overrides)} is a sweep: hdc ops shows one network")
     served = experiment.served(configs[0])

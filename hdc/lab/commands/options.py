@@ -19,6 +19,16 @@ PACKAGE = Path(hdc.__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 OWN = ("figure", "table")  # groups of CONF for the commands of these names, not for a run
 
+# A pattern such as *true that begins a value or an item of a list: YAML would read an alias there.
+_QUOTED_OR_GLOB = re.compile(r"""("[^"]*"|'[^']*')|(^\w+=|[\[,]\s*)(\*[^],'"]*?)(?=\s*(?:[],'"]|$))""")
+# What OmegaConf says of a value of the wrong type; what is allowed, alone and in a list.
+_ALLOWED = {
+    "could not be converted to Integer": ("a whole number", "whole numbers"),
+    "could not be converted to Float": ("a number", "numbers"),
+    "is not a valid bool": ("true or false", "true and false"),
+    "to string": ("a name", "names"),
+}
+
 
 def of_study(group: str, study: str) -> list[str]:
     """The argument that chooses a study's own file in conf/GROUP/, or nothing if there is no such file."""
@@ -66,6 +76,9 @@ def read(kind: type[T], group: str, arguments: list[str], about: str = "") -> T:
         )
         raise SystemExit(0)
     refuse_long_numbers(arguments)
+    arguments = [
+        _QUOTED_OR_GLOB.sub(lambda found: found[1] or f"{found[2]}'{found[3]}'", one) for one in arguments
+    ]
     option, given = "", []
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -93,14 +106,27 @@ def read(kind: type[T], group: str, arguments: list[str], about: str = "") -> T:
     except YAMLError as error:
         raise InputError(f"{' '.join(given)} cannot be read: {' '.join(str(error).split())}") from None
     except OmegaConfBaseException as error:
-        key = str(error.full_key)
-        number = next((one.partition("=")[2] for one in given if one.startswith(f"{key}=")), "")
-        if number and "is not a ListConfig" in str(error):
-            raise InputError(f"{key}={number}: {key} is a list, write {key}=[{number}]") from None
-        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+        key = str(error.full_key).partition("[")[0]
+        value = next((one.partition("=")[2] for one in given if one.startswith(f"{key}=")), "")
+        raise InputError(wrong_type(key, value, error) or f"{key}: {str(error).splitlines()[0]}") from None
+    for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
+            raise InputError(f'{key} must be a list of names or numbers, got {value}: quote each as "NAME"')
     if values.get("study"):
         values["study"] = folder_name(values["study"])
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def wrong_type(key: str, value: str, error: OmegaConfBaseException) -> str | None:
+    """The one line for a value of the wrong type, with what is allowed; None for another error."""
+    message = str(error).partition("\n")[0]
+    if value and "is not a ListConfig" in message:
+        return f"{key}={value}: {key} is a list, write {key}=[{value}]"
+    for sign, (one, several) in _ALLOWED.items():
+        if sign in message:
+            allowed = f"a list of {several}" if str(error.full_key).endswith("]") else one
+            return f"{key} must be {allowed}, got {value}"
+    return None
 
 
 def refuse_long_numbers(arguments: list[str]) -> None:

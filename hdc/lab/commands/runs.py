@@ -39,6 +39,10 @@ def parser() -> Parser:
 def run(arguments: list[str]) -> int:
     """The command; returns exit code 0 where all runs are done, else 1."""
     args = parser().parse_args(arguments)
+    if args.results == "results" and not Path(args.results).exists():
+        raise InputError(
+            "nothing has been trained here yet: there is no folder results (--results DIR: another)"
+        )
     if not Path(args.results).is_dir():
         raise InputError(f"--results {args.results} is not a folder")
     if args.study is None:

@@ -35,11 +35,15 @@ from hdc.lab.records.names import flatten, plain
 from hdc.lab.records.run import METRICS, Run, State, check_info, check_metrics, content, digests_in
 from hdc.lab.store import Unwritable, line, naming, read_arrays, read_json, sha256, to_json, write
 
+_STUDY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
 
 def study_folder(results: str | Path, study: str) -> Path:
     """The folder of a study; InputError for a name that could lead out of the results folder."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", study):
-        raise InputError(f"study name {study!r}: use letters, digits, '_', '-' and '.', no '/'")
+    if not _STUDY.fullmatch(study):
+        name = study.rstrip("/").rpartition("/")[2]
+        write = f"; write {name}" if name != study and _STUDY.fullmatch(name) else ""
+        raise InputError(f"study name {study!r}: use letters, digits, '_', '-' and '.', no '/'{write}")
     return Path(results) / study
 
 

@@ -51,6 +51,7 @@ class Document:
         """
         if not columns and not rows:
             return self
+        columns = [*dict.fromkeys(columns)]
         known = dict.fromkeys(name for one in self.sections for name in (one.names or one.head)[1:])
         labels = dict.fromkeys(cells[0] for one in self.sections for cells in one.body)
         for column in columns:

@@ -237,7 +237,7 @@ class Table:
     def reference(self) -> str:
         """What the rows are compared with, in words; empty where there is no baseline."""
         labels = {other.schedule for row in self.rows if (other := self.baseline(row))}
-        if labels and ", " in self.config.baseline and not self._named:
+        if labels and ", " in self.config.baseline:
             return self.config.baseline
         if len(labels) > 1:
             return f"{self.config.baseline} of as many layers"
@@ -264,7 +264,10 @@ def build(config: TableConfig, runs: Sequence[Run]) -> Table:
     rows = group(runs, [*config.measured, *config.described])
     known = dict.fromkeys((*get_args(Kind), *(name for row in rows for name in (row.schedule, row.label))))
     if config.baseline not in known and not any(_matches(config.baseline, row) for row in rows):
-        raise InputError(unknown("baseline", config.baseline, known))
+        full = [name for name in known if ", " in name]
+        named = [name for name in full if config.baseline in name.split(", ")] or full
+        hint = f"; for a row with its keys write 'baseline=\"{named[0]}\"'" if named else ""
+        raise InputError(unknown("baseline", config.baseline, known) + hint)
     finished = any(run.state == "done" for run in runs)
     measured = [
         name

@@ -289,8 +289,8 @@ def _candidates(rates: tuple[int, ...], taps: int, max_rate: int) -> tuple[set[t
         if field > taps ** len(some):
             powers = tuple(taps**place for place in range(len(some)))
             note = note or (
-                f"{len(some)} layers see at most {taps ** len(some)} px per axis without holes, with the rates "
-                f"{_times(powers, ',')} in any order; these have {field} px"
+                f"{len(some)} layers see at most {taps ** len(some)} px per axis without holes, "
+                f"with the rates {_times(powers, ',')} in any order; these have {field} px"
             )
             continue
         target = Target(len(some), taps, field=field, max_rate=max_rate)

@@ -280,7 +280,8 @@ def test_where_no_rates_have_the_field_without_holes_it_says_which_field_they_re
     (group,) = advise(nnx.Sequential(*layers), SHAPE).groups
     assert group.better == ()
     assert group.note == (
-        "3 layers see at most 27 px per axis without holes, with the rates 1,3,9 in any order; these have 29 px"
+        "3 layers see at most 27 px per axis without holes, "
+        "with the rates 1,3,9 in any order; these have 29 px"
     )
     for order in itertools.permutations((1, 3, 9)):  # every sum of taps, and no further
         sums = {sum(taps) for taps in itertools.product(*((-rate, 0, rate) for rate in order))}

@@ -370,7 +370,7 @@ def explained(error: Exception) -> str:
     if (
         merged
         and isinstance(cause, OmegaConfBaseException)
-        and (found := wrong_type(*merged.groups(), cause))
+        and (found := wrong_type(merged[1], merged[2], cause))
     ):
         return found
     message = str(error).partition("Config search path:")[0]

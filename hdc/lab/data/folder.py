@@ -385,8 +385,12 @@ class _Files(Rows):
                 f"{channels} {dtype} channel{'s' * (channels > 1)}"
                 for channels, dtype in ((found.shape[2], found.dtype), (self.shape[3], self.dtype))
             )
-            how = ""
-            if found.dtype == self.dtype == np.uint8 and max(found.shape[2], self.shape[3]) <= 4:
+            how, in_pages = "", {path.suffix.lower(), self._first.suffix.lower()} & {".tif", ".tiff"}
+            if (
+                found.dtype == self.dtype == np.uint8
+                and max(found.shape[2], self.shape[3]) <= 4
+                and not in_pages
+            ):
                 how = '; PIL.Image.open(FILE).convert("RGB").save(FILE) gives a file 3 channels'
             raise InputError(f"{path} has {kind}, but {self._first} has {other}: all must be alike{how}")
         if found.shape != self.shape[1:]:

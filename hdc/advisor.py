@@ -26,6 +26,7 @@ from hdc.search import WORK, Target, best, best_order, count, work
 _WORK = WORK / 100  # the most `work` of a search, so that the answer comes in seconds
 _FEW = 3  # schedules of a group that are put into the model
 _POOL = 200  # from which these are taken
+_TOO_MANY = "{} layers have too many schedules of this field to search all"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -74,7 +75,7 @@ class Advice:
         kernel_size: taps per axis of each.
         now: the rates that they have.
         better: other rates at the same receptive field of the model, the best first; () if nothing is better.
-        note: why fewer schedules were looked at, or "".
+        note: why no or fewer schedules were looked at, or "".
     """
 
     layers: tuple[str, ...]
@@ -275,27 +276,31 @@ def _audible(ripple: float) -> float:
 def _candidates(rates: tuple[int, ...], taps: int, max_rate: int) -> tuple[set[tuple[int, ...]], str]:
     """Other rates of the same field, for all layers and for those from the first dilated one on."""
     found: set[tuple[int, ...]] = set()
-    skipped = False
+    note = ""
     first = next(place for place, rate in enumerate(rates) if rate > 1)
     for kept in {0, first}:
         some = rates[kept:]
         field = 1 + (taps - 1) * sum(some)
         if len(some) > MAX_LAYERS or field > MAX_FIELD or max(some) > MAX_RATE:
-            skipped = True
+            note = _TOO_MANY.format(len(rates))
             continue
         ordered = best_order(some, taps, stem=kept > 0)
         found |= set() if ordered is None else {rates[:kept] + ordered.rates}
-        if not 1 + (taps - 1) * len(some) <= field <= taps ** len(some):
+        if field > taps ** len(some):
+            powers = tuple(taps**place for place in range(len(some)))
+            note = note or (
+                f"{len(some)} layers see at most {taps ** len(some)} px per axis without holes, "
+                f"with the rates {_times(powers, ',')} in any order; these have {field} px"
+            )
             continue
         target = Target(len(some), taps, field=field, max_rate=max_rate)
         candidates = count(target)
         if candidates.number == 0:
             continue
         if not candidates.exact or work(target, _WORK) > _WORK:
-            skipped = True
+            note = _TOO_MANY.format(len(rates))
             continue
         found |= {rates[:kept] + one.rates for one in best(target, _POOL, stem=kept > 0).found}
-    note = f"{len(rates)} layers have too many schedules of this field to search all" if skipped else ""
     return found - {rates}, note
 
 

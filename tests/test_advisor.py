@@ -274,6 +274,20 @@ def test_where_no_order_and_no_rates_are_better_it_says_so() -> None:
     assert "replace_rates" not in str(found)
 
 
+def test_where_no_rates_have_the_field_without_holes_it_says_which_field_they_reach() -> None:
+    rates = (2, 4, 8)
+    layers = [nnx.Conv(3, 3, (3, 3), kernel_dilation=rate, rngs=RNGS) for rate in rates]
+    (group,) = advise(nnx.Sequential(*layers), SHAPE).groups
+    assert group.better == ()
+    assert group.note == (
+        "3 layers see at most 27 px per axis without holes, "
+        "with the rates 1,3,9 in any order; these have 29 px"
+    )
+    for order in itertools.permutations((1, 3, 9)):  # every sum of taps, and no further
+        sums = {sum(taps) for taps in itertools.product(*((-rate, 0, rate) for rate in order))}
+        assert sums == set(range(-13, 14))
+
+
 def test_the_least_ripple_of_all_orders_is_found() -> None:
     (group,) = advise(context([2, 2, 2]), SHAPE).groups
     assert group.better[0].predicted < least_ripple(4, 7) + SPREAD_DB

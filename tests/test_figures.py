@@ -1,5 +1,6 @@
 """Figures show what the records hold."""
 
+import itertools
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -427,8 +428,8 @@ def test_a_figure_for_a_paper_has_its_width_its_fonts_and_its_caption_beside_it(
 ):
     asked = FigureConfig(study="tiny", style="paper", width=width)
     with figures.of(asked):
-        figure = figures.panels(asked, runs)
-        pdf, tex = figures.save(figure, tmp_path, "panels", ("pdf",))
+        figure = figures.prediction(asked, runs)
+        pdf, tex = figures.save(figure, tmp_path, "prediction", ("pdf",))
     assert figure.get_figwidth() == inches
     assert figure.get_suptitle() == ""
     assert max(float(text.get_fontsize()) for text in figure.findobj(Text) if text.get_text()) <= 7.5
@@ -436,8 +437,29 @@ def test_a_figure_for_a_paper_has_its_width_its_fonts_and_its_caption_beside_it(
     assert b"/FontFile2" in content and b"/Type3" not in content  # TrueType, embedded
     caption = tex.read_text(encoding="ascii")
     assert f"\\begin{{figure{star}}}" in caption and "\\caption{tiny: " in caption
-    plain = figures.panels(FigureConfig(study="tiny"), runs)
+    plain = figures.prediction(FigureConfig(study="tiny"), runs)
     assert plain.get_suptitle() and plain.get_figwidth() > 7
+
+
+@pytest.mark.parametrize("width", ["single", "double"])
+@pytest.mark.parametrize("draw", ["panels", "errors", "prediction", "pareto", "differences"])
+def test_no_words_of_a_figure_for_a_paper_collide_or_are_cut(runs, draw, width):
+    asked = FigureConfig(study="tiny", style="paper", width=width)
+    with figures.of(asked):
+        if width == "single" and draw in ("panels", "errors"):
+            with pytest.raises(InputError, match=r"side by side have no room .*: use width=double"):
+                figures.DRAWINGS[draw](asked, runs)
+            return
+        figure = figures.DRAWINGS[draw](asked, runs)
+    figure.draw_without_rendering()
+    words = [text for axis in figure.axes for text in (axis.xaxis.label, axis.yaxis.label, axis.title)]
+    words += [text for legend in figure.legends for text in legend.get_texts()]
+    boxes = [text.get_window_extent() for text in words if text.get_text()]
+    assert len(boxes) > 3
+    for box in boxes:
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.padded(-1).overlaps(other.padded(-1))
 
 
 def test_dark_images_are_brightened_and_points_keep_their_colours():

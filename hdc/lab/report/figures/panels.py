@@ -147,10 +147,9 @@ def _draw_sample(axes: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
     predicted = predictions["predictions"][sample]
     _draw_image(axes[0], image)
     if predicted.ndim == 0:
-        names = predictions["classes"]
-        axes[0].set_xlabel(
-            style.literal(f"{names[label]}, predicted {names[predicted]}"), fontsize=style.size(9)
-        )
+        names = [str(name) if len(str(name)) <= 18 else f"{name:.17}…" for name in predictions["classes"]]
+        true, said = (style.literal(names[place]) for place in (label, predicted))
+        axes[0].set_xlabel(f"{true},\npredicted {said}", fontsize=style.size(9))
     else:
         colours = ListedColormap([style.colour(i) for i in range(len(predictions["classes"]))])
         for axis, values in zip(axes[1:], (label, predicted), strict=True):
@@ -222,14 +221,14 @@ def _caption(config: FigureConfig, runs: Sequence[Run], done: dict[str, Run], si
     first = next(iter(done.values()))
     counts = sorted({len(run.config.seeds) for run in done.values()})
     pictured = "the first seed" if config.seed is None else f"seed {config.seed}"
-    regression = task_of(list(done.values())) == "regression"
-    also = "PSNR" if regression else "speckle"
+    task = task_of(list(done.values()))
+    also = {"regression": " and PSNR", "dense": " and speckle"}.get(task, "")
     text = (
-        f"{config.study}: {first.config.data.name}, test split. Ripple and {also}: mean of "
+        f"{config.study}: {first.config.data.name}, test split. Ripple{also}: mean of "
         f"n = {', '.join(map(str, counts))} seeds; maps: {pictured}. Axes in "
         f"{'steps' if signals else 'pixels'}."
     )
-    if regression:
+    if task == "regression":
         scale = "have one scale" if signals else "are brightened alike"
         text += (
             f" Truth and prediction {scale}. Error: prediction minus truth, mean over the "

@@ -40,7 +40,7 @@ def differences(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     columns = table.measured
     longest = max(len(style.row_name(row)) for row, _ in pairs)
     size = (max(2.2, 0.4 + 0.07 * longest) + 2.6 * len(columns), 1.9 + 0.3 * len(pairs))
-    figure, (axes,) = style.new(*size, len(columns), sharey=True)
+    figure, axes = style.beside(*size, len(columns), 1.5 + 0.04 * longest, sharey=True)
     for axis, column in zip(axes, columns, strict=True):
         factor = column_of(column).factor
         axis.axvline(0, color="0.4", linewidth=1)

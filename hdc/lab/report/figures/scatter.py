@@ -40,8 +40,8 @@ def prediction(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     table = style.table_of(config, runs, [*config.measured, style.quality(runs)])
     rows = [row for row in table.rows if any(row.values.values())]
     measured, predicted = table.measured, config.predicted
-    figure, axes = style.new(3.1 * len(measured), 3.7, len(measured))
-    for axis, column in zip(axes[0], measured, strict=True):
+    figure, axes = style.beside(3.1 * len(measured), 3.7, len(measured), 1.75)
+    for axis, column in zip(axes, measured, strict=True):
         for row in rows:
             _point(axis, row.kind, style.scaled(row, predicted), style.scaled(row, column))
         # Rows that differ in other keys too would count one schedule several times.

@@ -36,6 +36,7 @@ LINES = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#D55E00", "#009E73", "#CC7
 MARKERS = "osD^vP*X"
 DPI = 110
 _GREY = 0.4  # the median of an image that is shown, at least, where it can be had
+_PICTURE = 1.15  # inches of a picture with its lines of type, at least
 _SIZE, _PER_INCH = 8.5, 16  # of captions: size in points, and characters per inch
 
 
@@ -64,18 +65,53 @@ def new(width: float, height: float, columns: int = 1, **shared: Any) -> tuple[F
     """A figure of this size in inches, or of a paper's width; and its axes `[rows, columns]`.
 
     `shared` goes to `Figure.subplots`.
+
+    Raises:
+        InputError: where a paper's width has no room for so many columns of pictures.
     """
     if (most := _paper.get()) is not None and width > most:
+        if columns * _PICTURE > most:
+            wide = columns * _PICTURE <= PAPER["double"]
+            raise InputError(
+                f"{columns} pictures side by side have no room in {most} inches: "
+                + ("use width=double" if wide else "use style=screen")
+            )
         height *= max(most / width, 0.6)  # lines of type shrink less than pictures do
         width = most
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
     return figure, figure.subplots(ncols=columns, squeeze=False, **shared)
 
 
+def beside(width: float, height: float, count: int, least: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of this size with so many axes side by side; in a paper, in several rows where each would be
+    narrower than `least` inches.
+
+    `shared` goes to `Figure.subplots`.
+    """
+    most = _paper.get()
+    columns = count if most is None else max(1, min(count, int(most / least)))
+    rows = math.ceil(count / columns)
+    width *= columns / count
+    if most is not None and rows > 1:
+        width, height = most, 0.6 * rows * height
+    figure, axes = new(width, height, columns, nrows=rows, **shared)
+    for axis in axes.flat[count:]:
+        axis.remove()
+    return figure, list(axes.flat[:count])
+
+
 def legend(figure: Figure, columns: int, handles: list[Any] | None = None, points: float = 8) -> None:
-    """A legend below the axes; without handles, of what has a label."""
+    """A legend below the axes, in so many columns or as there is room for; without handles, of what has a
+    label."""
+    handles = handles or [one for axis in figure.axes for one in axis.get_legend_handles_labels()[0]]
+    letters = max((len(str(handle.get_label())) for handle in handles), default=0) + 6  # with its mark
+    room = int(figure.get_figwidth() * 72 / (0.55 * size(points) * letters))
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, fontsize=size(points), frameon=False
+        handles=handles,
+        loc="outside lower center",
+        ncols=max(1, min(columns, room)),
+        fontsize=size(points),
+        frameon=False,
     )
 
 

@@ -40,7 +40,7 @@ def tradeoff(config: FigureConfig, runs: Sequence[Run]) -> Figure:
     panels = {name: rows for name, rows in panels.items() if len(rows) > 1}
     if not panels:
         raise InputError(f"study {config.study!r} has no row that can be compared with {config.baseline!r}")
-    figure, (axes,) = style.new(0.6 + 5.4 * len(panels), 5.4, len(panels))
+    figure, axes = style.beside(0.6 + 5.4 * len(panels), 5.4, len(panels), 3.0)
     for axis, (name, rows) in zip(axes, panels.items(), strict=True):
         baseline = next(row for row in rows if row.label == name)
         for row in rows:

@@ -311,7 +311,7 @@ def pipe(case: Case) -> None:
 
 @kind
 def other_files(case: Case) -> None:
-    path = case.either().parent / ("notes.txt", "x.gif", "x.npy", "x", "Thumbs.db")[case.number % 5]
+    path = case.either().parent / ("notes.txt", "x.gif", "x.npy", "x", "Thumbs.dbx")[case.number % 5]
     case._name(path).write_bytes(b"x")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from PIL import Image
 
 from hdc.errors import InputError
@@ -765,6 +766,85 @@ def test_a_launch_on_changed_data_ends_with_one_line_and_changes_nothing(tmp_pat
     (line,) = captured.err.splitlines()
     assert f"{run.run_id}/run.json was made with data of fingerprint aaaa" in line
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
+def classified(root: Path, names: str = "ab") -> Path:
+    """A folder with 12 images in each class."""
+    for name in names:
+        for number, image in enumerate(drawn(12)[0]):
+            save(root / name / f"{number}.png", image)
+    return root
+
+
+def test_files_that_windows_writes_into_folders_are_ignored(tmp_path):
+    root = classified(tmp_path / "photos")
+    expected = folder.dataset(root).fingerprint
+    for place in (root, root / "a"):
+        for name in ("Thumbs.db", "desktop.ini", "Desktop.ini", ".DS_Store"):
+            (place / name).write_bytes(b"x")
+    assert folder.dataset(root).fingerprint == expected
+
+
+@pytest.mark.parametrize("limit", [None, 2000])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_all_files_that_cannot_be_read_are_counted_and_five_are_named(tmp_path, monkeypatch, count, limit):
+    root = classified(tmp_path / "photos")
+    if limit:
+        monkeypatch.setattr(folder.memory, "limit", lambda: limit)
+    order = sorted(root.rglob("*.png"))
+    train = [path for path in order if split_of(f"{path.parent.name}/{path.stem}") == "train"]
+    for path in (broken := train[:count]):
+        path.write_bytes(b"no image" if path is not broken[-1] else path.read_bytes()[:90])
+    with pytest.raises(InputError) as caught:
+        folder.dataset(root)
+    said = str(caught.value)
+    assert said.startswith(f"{broken[0]} ")
+    more = " and 2 more" if count == 7 else ""
+    listed = f" ({count} files cannot be read: {', '.join(map(str, broken[:5]))}{more})"
+    assert said.endswith(listed) == (count > 1)
+
+
+def test_how_to_convert_a_grey_image_among_coloured_ones_is_said(tmp_path):
+    root = classified(tmp_path / "photos")
+    grey = root / "b" / "7.png"
+    colours = folder.dataset(root).image_shape
+    with Image.open(grey) as image:
+        image.convert("L").save(grey)
+    with pytest.raises(InputError, match=r"has 1 uint8 channel, but .* all must be alike; PIL") as caught:
+        folder.dataset(root)
+    command = re.search("; PIL[.](.*) gives a file 3 channels$", str(caught.value))
+    assert command
+    exec(command[1], {"Image": Image, "FILE": grey})
+    assert folder.dataset(root).image_shape == colours
+
+
+@pytest.mark.parametrize("command", ["data info folder path={}", "train data=folder data.path={}"])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("one", "one has only one subfolder of a class, a: classification needs at least two"),
+        ("nope", "data.path=nope is not there"),
+    ],
+)
+def test_a_single_class_or_no_folder_is_refused(tmp_path, monkeypatch, capsys, command, place, message):
+    monkeypatch.chdir(tmp_path)
+    classified(Path("one"), "a")
+    assert main(command.format(place).split()) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert message in line
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("name", ["my textures (2024)", "a,b", 'it\'s "ü" [{x}] \\ (d\\'])
+def test_how_to_quote_a_path_that_hydra_does_not_take_is_said(capsys, name):
+    assert main(["train", "--cfg", "job", "data=folder", f"data.path={name}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    asked = re.search("(?:type|text) ('.*')(?:, and a sweep needs -m)?$", line)
+    assert asked
+    (override,) = shlex.split(asked[1])
+    assert main(["train", "--cfg", "job", "data=folder", override]) == 0
+    assert OmegaConf.create(capsys.readouterr().out).data.path == name
 
 
 @pytest.mark.parametrize("axes", [1, 3, 4])

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -18,7 +19,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -336,11 +337,22 @@ def _names_code(values: Any) -> bool:
     return isinstance(values, list) and any(map(_names_code, values))
 
 
+def _in_quotes(override: str) -> str:
+    """How to type a value in a shell so that Hydra takes it as text; "" for what is not KEY=TEXT."""
+    key, _, value = override.partition("=")
+    if not re.fullmatch(r"[\w./]+", key) or re.match(r"[\[{\"']|$", value) or "${" in value:
+        return ""
+    quoted = QuotedString(value, Quote.double).with_quotes()
+    return shlex.quote(f"{key}={quoted}")
+
+
 def explained(error: Exception) -> str:
     """What is wrong, in one line, from an error of Hydra or OmegaConf."""
     cause = error.__cause__
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} cannot be read as KEY=VALUE: {str(error).splitlines()[0]}"
+        quoted = _in_quotes(error.override)
+        detail = f"such text must be in quotes, type {quoted}" if quoted else str(error).splitlines()[0]
+        return f"{error.override!r} cannot be read as KEY=VALUE: {detail}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/launcher/installed":
@@ -353,6 +365,10 @@ def explained(error: Exception) -> str:
             found = unknown(group, option, known)
             return "; ".join([found, *(registry.problems() if group in PARTS else ())])
     first = str(error).partition("\n")[0]
+    commas = re.fullmatch(r"Ambiguous value for argument '(.*)'", first)
+    if commas and (quoted := _in_quotes(commas[1])):
+        key, _, value = commas[1].partition("=")
+        return f"{commas[1]} is not clear: a list is '{key}=[{value}]', text {quoted}, and a sweep needs -m"
     if open_group := re.match(r"You must specify '(\w+)'", first):
         group = open_group[1]
         instead = " or ".join(f"stand_in={one}" for one in choices("stand_in"))

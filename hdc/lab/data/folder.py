@@ -25,6 +25,7 @@ from hdc.lab.store import line, read, sha256
 from hdc.registry import Task
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+_OF_WINDOWS = ("thumbs.db", "desktop.ini")  # which it writes into folders, in any case of letters
 CLASSES, LISTED = "classes.txt", "splits.csv"
 _MAPS: dict[str, Task] = {"masks": "dense", "targets": "regression"}  # by the folder beside images/
 _KINDS: dict[Task, str] = {"classification": "classes", "dense": "masks", "regression": "targets"}
@@ -97,8 +98,24 @@ def dataset(root: Path, options: FolderOptions = FolderOptions()) -> Dataset:
         if names is not None and sorted(names) != found:
             raise InputError(f"{root / CLASSES} names {some(names)}, but the subfolders are {some(found)}")
         names = names or tuple(found)
+        if len(found) < 2:
+            raise InputError(
+                f"{root} has only one subfolder of a class, {found[0]}: classification needs at least two"
+            )
     splits = _assigned(root, given)
-    paths = [path for item in items for path in (item.image, item.label) if isinstance(path, Path)]
+    try:
+        return _read(splits, items, options, names)
+    except pictures.Unreadable as error:
+        raise InputError(f"{error}{_others(items)}") from None
+
+
+def _read(
+    splits: Mapping[str, Sequence[Item]],
+    items: Sequence[Item],
+    options: FolderOptions,
+    names: tuple[str, ...] | None,
+) -> Dataset:
+    paths = _paths(items)
     with pictures.careful():
         streamed = _columns(splits, options, {path: _time(path) for path in paths}, timed=True)
         if sum(one.nbytes for some in streamed.values() for one in some) > memory.limit() / 4:
@@ -119,6 +136,26 @@ def dataset(root: Path, options: FolderOptions = FolderOptions()) -> Dataset:
             return _made(splits, arrays, names, options)
 
     return cached(key, loaded)
+
+
+def _paths(items: Sequence[Item]) -> list[Path]:
+    return [path for item in items for path in (item.image, item.label) if isinstance(path, Path)]
+
+
+def _others(items: Sequence[Item]) -> str:
+    """The files that cannot be read, where there is more than one."""
+
+    def unreadable(path: Path) -> bool:
+        try:
+            pictures.image(_bytes(path), path)
+        except InputError as error:
+            return isinstance(error, pictures.Unreadable)
+        return False
+
+    paths = _paths(items)
+    with pictures.careful(), ThreadPoolExecutor() as pool:
+        found = [str(path) for path, bad in zip(paths, pool.map(unreadable, paths), strict=True) if bad]
+    return f" ({len(found)} files cannot be read: {some(found)})" if len(found) > 1 else ""
 
 
 def class_names(path: Path) -> tuple[str, ...] | None:
@@ -225,9 +262,13 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, in order of its names, but for hidden files."""
+    """What is in a folder, in order of its names, but for hidden files and those of Windows."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(
+            path
+            for path in folder.iterdir()
+            if not path.name.startswith(".") and path.name.lower() not in _OF_WINDOWS
+        )
     except FileNotFoundError:
         raise InputError(f"{folder} is not there") from None
     except OSError as error:
@@ -290,7 +331,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return read(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or line(error)}") from None
+        raise pictures.Unreadable(f"{path} cannot be read: {error.strerror or line(error)}") from None
 
 
 def _time(path: Path) -> str:
@@ -344,7 +385,14 @@ class _Files(Rows):
                 f"{channels} {dtype} channel{'s' * (channels > 1)}"
                 for channels, dtype in ((found.shape[2], found.dtype), (self.shape[3], self.dtype))
             )
-            raise InputError(f"{path} has {kind}, but {self._first} has {other}: all must be alike")
+            how, in_pages = "", {path.suffix.lower(), self._first.suffix.lower()} & {".tif", ".tiff"}
+            if (
+                found.dtype == self.dtype == np.uint8
+                and max(found.shape[2], self.shape[3]) <= 4
+                and not in_pages
+            ):
+                how = '; PIL.Image.open(FILE).convert("RGB").save(FILE) gives a file 3 channels'
+            raise InputError(f"{path} has {kind}, but {self._first} has {other}: all must be alike{how}")
         if found.shape != self.shape[1:]:
             raise InputError(
                 f"{path} is {_by(found.shape)} pixels, but {self._first} is {_by(self.shape[1:])}: give "

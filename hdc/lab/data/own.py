@@ -59,7 +59,8 @@ def local(path: str, name: str, what: str) -> Path:
     """The place on this machine that `data.path` names.
 
     Raises:
-        InputError: for none, and for an address, whose line says which libraries would read it.
+        InputError: for none, for one that is not there, and for an address, whose line says which libraries
+            would read it.
     """
     if not path:
         raise InputError(f"data.path is empty: give data={name} data.path={what}")
@@ -72,7 +73,14 @@ def local(path: str, name: str, what: str) -> Path:
         )
     if "\0" in path:
         raise InputError(f"data.path={path!r} is not a path")
-    return Path(path).expanduser()
+    found = Path(path).expanduser()
+    try:
+        found.stat()
+    except FileNotFoundError:
+        raise InputError(f"data.path={path} is not there") from None
+    except OSError as error:
+        raise InputError(f"data.path={path} cannot be read: {error.strerror}") from None
+    return found
 
 
 def share(name: str) -> float:

@@ -18,6 +18,10 @@ _AS_COLOUR = {"P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa"}
 _BITS_PER_SAMPLE = 258  # the tag of a TIFF
 
 
+class Unreadable(InputError):
+    """A file that cannot be read at all, whatever the other files are."""
+
+
 @contextmanager
 def careful() -> Iterator[None]:
     """In the block, a file that claims to be too large is refused, and Pillow's other warnings are not shown.
@@ -134,11 +138,11 @@ def _pages(content: bytes, path: Path, *, indices: bool = False) -> list[np.ndar
                 found.append(_array(opened, indices))
             return found
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path} {_unknown(content)}") from None
+        raise Unreadable(f"{path} {_unknown(content)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise InputError(f"{path} claims more than {Image.MAX_IMAGE_PIXELS} pixels") from None
+        raise Unreadable(f"{path} claims more than {Image.MAX_IMAGE_PIXELS} pixels") from None
     except Exception as error:  # Pillow, zlib and struct each raise their own for a file that is damaged
-        raise InputError(f"{path} cannot be read as an image: {line(error)}") from None
+        raise Unreadable(f"{path} cannot be read as an image: {line(error)}") from None
 
 
 def _array(opened: Image.Image, indices: bool) -> np.ndarray:

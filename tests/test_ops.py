@@ -250,48 +250,23 @@ def test_where_winograds_way_is_taken(changes: dict, pays: bool, monkeypatch) ->
 @given(
     name=SOME_BACKEND,
     seed=st.integers(0, 2**32 - 1),
-    batch=st.integers(1, 3),
-    size=pairs(4, 11),
-    window=pairs(1, 4),
-    channels=st.sampled_from([1, 3, 16, 21, 40]),
-)
-def test_max_pooling_equals_the_loops_and_its_gradient_goes_to_the_first_of_the_largest(
-    name, seed, batch, size, window, channels
-) -> None:
-    rng = np.random.default_rng(seed)
-    x = rng.integers(-3, 4, (batch, *size, channels)).astype(np.float32)  # with many ties
-    with backend(name):
-        y, pullback = jax.vjp(lambda x: max_pool(x, window), jnp.asarray(x))
-    (rows, columns), dy = window, rng.integers(1, 99, y.shape).astype(np.float32)
-    expected, dx = np.zeros(y.shape, np.float32), np.zeros_like(x)
-    for n, i, j, c in np.ndindex(y.shape):
-        part = (n, slice(i * rows, (i + 1) * rows), slice(j * columns, (j + 1) * columns), c)
-        expected[n, i, j, c] = x[part].max()
-        row, column = np.unravel_index(x[part].argmax(), window)
-        dx[n, i * rows + row, j * columns + column, c] = dy[n, i, j, c]
-    assert y.shape == (batch, size[0] // rows, size[1] // columns, channels)
-    np.testing.assert_array_equal(y, expected)
-    np.testing.assert_array_equal(pullback(jnp.asarray(dy))[0], dx)
-
-
-@given(
-    name=SOME_BACKEND,
-    seed=st.integers(0, 2**32 - 1),
     size=pairs(4, 9),
     window=pairs(1, 4),
-    strides=pairs(1, 4),
+    strides=st.none() | pairs(1, 4),
     pads=st.tuples(pairs(0, 3), pairs(0, 3)),
-    channels=st.sampled_from([1, 5, 16, 21]),
+    channels=st.sampled_from([1, 5, 16, 21, 40]),
 )
-def test_max_pooling_with_strides_and_padding_equals_the_loops(
+def test_max_pooling_equals_the_loops_and_its_gradient_goes_to_the_first_of_the_largest(
     name, seed, size, window, strides, pads, channels
 ) -> None:
     pads = tuple((min(a, k - 1), min(b, k - 1)) for (a, b), k in zip(pads, window, strict=True))
+    options = {"strides": strides, "padding": pads}
+    if strides is None:
+        options, strides, pads = {}, window, ((0, 0), (0, 0))
     rng = np.random.default_rng(seed)
     x = rng.integers(-3, 4, (2, *size, channels)).astype(np.float32)  # with many ties
     with backend(name):
-        pool = partial(max_pool, size=window, strides=strides, padding=pads)
-        y, pullback = jax.vjp(pool, jnp.asarray(x))
+        y, pullback = jax.vjp(lambda x: max_pool(x, window, **options), jnp.asarray(x))
     dy, dx = rng.integers(1, 99, y.shape).astype(np.float32), np.zeros_like(x)
     expected = np.zeros(y.shape, np.float32)
     for n, i, j, c in np.ndindex(y.shape):
@@ -660,6 +635,7 @@ both(conv2d, jnp.ones((1, 1, 180_000, 5)), jnp.ones((1, 3, 5, 4)))
 print("equal")
 """
     environment = os.environ | {"HDC_NATIVE_ISA": instructions}
+    environment |= {"CXXFLAGS": "-O1"} if instructions else {}  # compiled in a third of the time
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.stdout == "equal\n", done.stderr
 
@@ -917,7 +893,7 @@ def test_without_a_compiler_it_says_so_in_one_line(tmp_path) -> None:
 
 
 @pytest.mark.skipif(bool(native_build.unavailable()), reason="not available")
-@pytest.mark.parametrize("instructions", ["avx2", "portable"])
+@pytest.mark.parametrize("instructions", sorted({"avx2", "portable"} - {native_build.instruction_set()}))
 def test_smaller_instruction_sets_compute_the_same(instructions: str) -> None:
     program = """
 import jax, jax.numpy as jnp, numpy as np
@@ -954,6 +930,6 @@ for one, other in zip(*found):
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 print(native_build.instruction_set())
 """
-    environment = os.environ | {"HDC_NATIVE_ISA": instructions}
+    environment = os.environ | {"HDC_NATIVE_ISA": instructions, "CXXFLAGS": "-O1"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() in (instructions, "portable"), done.stderr

@@ -23,7 +23,8 @@ def finish(sweep, run_id, seconds, *, file="done.json", before=False) -> None:
 
 @pytest.fixture
 def sweep(tmp_path) -> Sweep:
-    return Sweep(tmp_path, time.time() - 1, {"a": 10, "b": 10, "c": 30, "d": 10})
+    work = {"a": 10, "b": 10, "c": 30, "d": 10}
+    return Sweep(tmp_path, time.time() - 1, work, {one: f"1-2, net.width={one}" for one in work})
 
 
 def test_nothing_is_said_before_a_run_of_this_launch_has_finished(sweep) -> None:
@@ -56,6 +57,8 @@ def test_a_sweep_reaches_the_processes_that_are_started(sweep, monkeypatch) -> N
     assert again is not None and again == sweep and Sweep.announced("unknown") is None
     assert [again.place(one) for one in ("a", "d", "unknown")] == ["run 1 of 4", "run 4 of 4", ""]
     assert Sweep(sweep.folder, 0, {"a": 1}).place("a") == ""
+    Sweep(sweep.folder, 0, sweep.work, dict.fromkeys(map(str, range(5000)), 20 * "x")).announce()
+    assert len(os.environ["HDC_SWEEP"]) < 1000 and Sweep.announced("a").names == {}
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def run(
     """
     if jax.process_count() > 1:
         raise InputError("hdc trains a run in one process: several that train together call Trainer.fit")
-    config, name = record.config, f"{record.config.dilation.label} ({record.run_id})"
+    config, name = record.config, called(record)
 
     def say(text: str, kind: str = "") -> None:
         console.print(f"{kind}{name}: {text}", highlight=False, markup=False, soft_wrap=True)
@@ -124,6 +124,13 @@ def run(
             say(str(other))
         except records.Unwritable as error:
             say(f"interrupted: {error}")
+
+
+def called(record: records.RunFolder) -> str:
+    """How messages name a run: its schedule, the keys in which the runs of its sweep differ, its run_id."""
+    sweep = progress.Sweep.announced(record.run_id)
+    name = sweep.names.get(record.run_id) if sweep else None
+    return f"{name or record.config.dilation.label} ({record.run_id})"
 
 
 @dataclass
@@ -175,7 +182,7 @@ class _Session:
         def left(done: int) -> float | None:
             return sweep.left(at_once, {run_id: done}) if sweep and at_once else None
 
-        name, total = f"{config.dilation.label} ({run_id})", len(config.seeds) * config.train.epochs
+        name, total = called(self.record), len(config.seeds) * config.train.epochs
         place = sweep.place(run_id) if sweep else ""
         return progress.reported(self.console, self.say, name, total, done, left, place)
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import current_process
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rich.table import Column
 from rich.text import Text
 
 _VARIABLE = "HDC_SWEEP"  # by which the processes of a launcher know the whole sweep
+_MOST = 100_000  # characters of it: Linux starts no process with one of 128 kB
 _EVERY, _ASKED = 60.0, 2.0  # seconds between two plain lines, and between two looks at the records
 # XLA says in a few lines that it compiles slowly; each message of its log starts with letter and date.
 _ALARM, _MESSAGE = re.compile(rb"slow_operation_alarm|Very slow compile"), re.compile(rb"[IWEF]\d{4}")
@@ -32,16 +33,19 @@ class Sweep:
         folder: of the study.
         started: when it was launched, in seconds of `time.time`.
         work: by run_id, in the order of the launch, the run's number of epochs over all seeds.
+        names: by run_id, the run's schedule with the keys in which the runs differ.
     """
 
     folder: Path
     started: float
     work: Mapping[str, int]
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def announce(self) -> None:
         """Let this process and those that it starts know the sweep."""
         values = {"folder": str(self.folder.absolute()), "started": self.started, "work": dict(self.work)}
-        os.environ[_VARIABLE] = json.dumps(values)
+        text = json.dumps({**values, "names": dict(self.names)})
+        os.environ[_VARIABLE] = text if len(text) < _MOST else json.dumps({**values, "names": {}})
 
     @staticmethod
     def announced(run_id: str) -> "Sweep | None":
@@ -49,7 +53,7 @@ class Sweep:
         values = json.loads(os.environ.get(_VARIABLE) or "null")
         if not values or run_id not in values["work"]:
             return None
-        return Sweep(Path(values["folder"]), values["started"], values["work"])
+        return Sweep(Path(values["folder"]), values["started"], values["work"], values["names"])
 
     def place(self, run_id: str) -> str:
         """`run 2 of 9`, in the order of the launch; empty for a single run."""

@@ -24,6 +24,7 @@ from hdc.lab.commands.command import one_line_errors
 from hdc.lab.commands.output import console
 from hdc.lab.launchers import joblib, trials
 from hdc.lab.launchers.launch import checked
+from hdc.lab.records.names import names
 from hdc.lab.records.run import Run
 from hdc.lab.report import tables
 from hdc.lab.report.tables import rendering
@@ -69,7 +70,8 @@ def run(arguments: list[str]) -> int:
         run.refuse_other_data(experiment.data_of(config.data).fingerprint)
     runs = records.plan(folder, configs)
     work = {config.run_id: len(config.seeds) * config.train.epochs for config in configs}
-    progress.Sweep(folder, time.time(), work).announce()
+    called = {run.run_id: ", ".join(words) for run, words in zip(runs, names(runs), strict=True)}
+    progress.Sweep(folder, time.time(), work, called).announce()
     given_up = False
     try:
         _task()
@@ -145,8 +147,9 @@ def _run(config: DictConfig) -> tuple[float, float] | None:
                 track=asked.track,
             )
         except Exception as error:
-            name = f"{asked.config.dilation.label} ({run.run_id})"
-            terminal.print(f"{name}: failed: {printable(str(error))}", markup=False, soft_wrap=True)
+            terminal.print(
+                f"{experiment.called(run)}: failed: {printable(str(error))}", markup=False, soft_wrap=True
+            )
         if HydraConfig.get().runtime.choices["hydra/sweeper"] == "optuna":
             return objectives.of(run, terminal)
     return None

@@ -379,6 +379,10 @@ def test_bfloat16_trains_float32_parameters_to_a_near_loss():
     for kind in (nnx.Param, nnx.BatchStat):
         leaves = jax.tree.leaves(nnx.filter_state(other.state, kind))
         assert {leaf.dtype.name for leaf in leaves} == {"float32"}
+    statistics = [jax.tree.leaves(nnx.filter_state(epoch.state, nnx.BatchStat)) for epoch in (one, other)]
+    for a, b in zip(*statistics, strict=True):
+        assert np.ptp(b) > 0  # they begin as zeros and ones
+        np.testing.assert_allclose(b, a, rtol=0.1, atol=0.05)
     assert one.loss != other.loss == pytest.approx(one.loss, rel=0.02)
     for a, b in zip(parameters(one.state), parameters(other.state), strict=True):
         np.testing.assert_allclose(a, b, atol=0.05)

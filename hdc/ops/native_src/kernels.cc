@@ -26,7 +26,7 @@ struct Output {  // of a convolution, with what is done to it on the way
 // that one tap sees of them lie D floats apart and have C channels, which saves registers and loops where it is known,
 // else (0) as the shape says.
 template <int P, int V, int D, int C>
-static void outputs(const Shape& s, const float* image, const float* w, Output to, Taps t, int oh, int ow, int f, int kept) {
+ALONE static void outputs(const Shape& s, const float* image, const float* w, Output to, Taps t, int oh, int ow, int f, int kept) {
   float* y = to.y + oh * s.out_line + ow * s.out_pixel + f;
   const long down = s.rate_h * (long)s.width * s.pixel, right = s.rate_w * s.pixel;
   const long step = D ? D : s.pixel * s.stride_w;
@@ -240,7 +240,7 @@ struct Many {  // images and gradients, and what they give
 
 // Q input channels from c on, V vectors of output channels from f on, one tap.
 template <int Q, int V>
-static void products(const Shape& s, const Many& m, int kh, int kw, int c, int f) {
+ALONE static void products(const Shape& s, const Many& m, int kh, int kw, int c, int f) {
   float* out = m.dk + ((kh * s.kernel_w + kw) * (long)s.channels + c) * s.padded + f;
   Vec acc[Q][V];
   for (int q = 0; q < Q; ++q)

@@ -110,6 +110,12 @@ def functions(equation: Any) -> list[Function]:
     return [Function.of(item) for item in items if _is_function(item)]
 
 
+def primitives(jaxpr: core.Jaxpr) -> set[str]:
+    """The names of all operations of a program and of the functions in it."""
+    names = {equation.primitive.name for equation in jaxpr.eqns}
+    return names.union(*(primitives(f.jaxpr) for equation in jaxpr.eqns for f in functions(equation)))
+
+
 def scan(equation: Any) -> Scan:
     """The parts of a scan, told apart by shape: a turn takes and returns a stack without its first axis.
 

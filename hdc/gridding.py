@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from hdc import equations
 from hdc.errors import InputError
 from hdc.layers import evaluation
 from hdc.receptive import Analysis, analyse
@@ -31,6 +32,7 @@ _WINDOW = 3  # periods per axis over which phases are averaged: the smallest map
 
 _NOISE = 32  # images of an expected ripple: as many as are worth the 64 alike ones of a measurement
 _ERF_BATCH = 4  # images per call; each takes one backward pass per feature channel
+_ENTRIES = 2**24  # of the gradients that are computed at a time
 
 
 @dataclass(frozen=True)
@@ -277,14 +279,42 @@ def _erf_sum(
         return maps[:, *(side // 2 - start for side, (start, _) in zip(whole, window, strict=True))]
 
     part = normalise(images)[:, *(slice(*ends) for ends in window)]
-    outputs, pullback = jax.vjp(centre, part)
-    channels = outputs.shape[1]
-    one_hot = jnp.broadcast_to(jnp.eye(channels)[:, None], (channels, *outputs.shape))
-    (gradients,) = jax.vmap(pullback)(one_hot)
+    # Back in their places first, so that sums are in the order of the whole.
     around = [(start, side - stop) for side, (start, stop) in zip(sides, window, strict=True)]
-    if any(map(any, around)):  # back in their places first, so that sums are in the order of the whole
-        gradients = lax.optimization_barrier(jnp.pad(gradients, [(0, 0), (0, 0), *around, (0, 0)]))
-    return jnp.sum(jnp.abs(gradients), axis=(0, 1, gradients.ndim - 1))
+    return gradient_sum(centre, part, around)
+
+
+def gradient_sum(
+    outputs: Callable[[Array], Array], images: Array, around: Sequence[tuple[int, int]] = ()
+) -> Array:
+    """Sum of |d outputs / d images| over the images and the channels of both, `[space...]`; to be traced.
+
+    Args:
+        outputs: of images `[n, space..., channels]`, the channels of one feature each, `[n, features]`.
+        images: float32.
+        around: pixels of zeros to add, before and after, per axis.
+    """
+    around = around or [(0, 0)] * (images.ndim - 2)
+    values, pullback = jax.vjp(outputs, images)
+    features = values.shape[1]
+    step = min(features, max(1, _ENTRIES // math.prod((16, *images.shape[:-1]))))
+    # One at a time, gradients stay in the caches: half the time. XLA's own convolutions are slow in loops.
+    names = equations.primitives(jax.make_jaxpr(outputs)(images).jaxpr)
+    if "ffi_call" in names and "conv_general_dilated" not in names:
+        step = 1
+
+    def add(total: Array, some: Array) -> tuple[Array, None]:
+        one_hot = jax.nn.one_hot(some, features, dtype=values.dtype)  # nothing beyond the last feature
+        (gradients,) = jax.vmap(pullback)(jnp.broadcast_to(one_hot[:, None], (step, *values.shape)))
+        if any(map(any, around)):  # without fusion, so that sums are in the same order
+            gradients = lax.optimization_barrier(jnp.pad(gradients, [(0, 0), (0, 0), *around, (0, 0)]))
+        return total + jnp.sum(jnp.abs(gradients), axis=(0, 1, gradients.ndim - 1)), None
+
+    turns = jnp.arange(-(-features // step) * step).reshape(-1, step)
+    sides = [side + sum(more) for side, more in zip(images.shape[1:-1], around, strict=True)]
+    if len(turns) == 1:  # no loop, for XLA's own
+        return add(jnp.zeros(sides), turns[0])[0]
+    return lax.scan(add, jnp.zeros(sides), turns)[0]
 
 
 _found_windows: dict[tuple, _Window] = {}

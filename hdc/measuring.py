@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BATCH = 4  # images at a time
-_ENTRIES = 2**22  # of the gradients that are computed at a time
 MAX_PERIOD = 8
 
 
@@ -298,14 +297,4 @@ def _erf_sum(
         y = evaluate(values, x)
         return y[:, *at].reshape(len(x), -1)
 
-    outputs, pullback = jax.vjp(pixel, images)
-    channels = outputs.shape[1]
-    step = min(channels, max(1, _ENTRIES // math.prod((16, *images.shape[:-1]))))
-
-    def add(total: Array, some: Array) -> tuple[Array, None]:
-        one_hot = jax.nn.one_hot(some, channels, dtype=outputs.dtype)  # nothing beyond the last channel
-        (gradients,) = jax.vmap(pullback)(jnp.broadcast_to(one_hot[:, None], (step, *outputs.shape)))
-        return total + jnp.sum(jnp.abs(gradients), axis=(0, 1, gradients.ndim - 1)), None
-
-    turns = jnp.arange(-(-channels // step) * step).reshape(-1, step)
-    return jax.lax.scan(add, jnp.zeros(images.shape[1:-1]), turns)[0]
+    return gridding.gradient_sum(pixel, images)

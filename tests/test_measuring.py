@@ -10,7 +10,7 @@ import pytest
 from flax import linen, nnx
 
 import hdc
-from hdc import DilationSchedule, gridding, measuring
+from hdc import DilationSchedule, gridding
 from hdc.errors import InputError
 from hdc.measuring import effective_receptive_field, measure_gridding
 
@@ -68,7 +68,7 @@ def by_jacobian(call, images, at, first=False) -> np.ndarray:
 @pytest.mark.parametrize("at", [None, (1, 5)])
 @pytest.mark.parametrize("kind", ["function", "channels first", "linen", "nnx layer"])
 def test_the_effective_receptive_field_is_the_mean_of_the_jacobian(kind, at, monkeypatch) -> None:
-    monkeypatch.setattr(measuring, "_ENTRIES", 16 * 4 * 12 * 14)  # one channel after the other
+    monkeypatch.setattr(gridding, "_ENTRIES", 16 * 4 * 12 * 14)  # one channel after the other
     truth = by_jacobian(lambda x: function(WEIGHTS, x), IMAGES, at or (3, 3))
     match kind:
         case "function":

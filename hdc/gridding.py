@@ -33,6 +33,7 @@ _WINDOW = 3  # periods per axis over which phases are averaged: the smallest map
 _NOISE = 32  # images of an expected ripple: as many as are worth the 64 alike ones of a measurement
 _ERF_BATCH = 4  # images per call; each takes one backward pass per feature channel
 _ENTRIES = 2**24  # of the gradients that are computed at a time
+_AT_ONCE = 256  # maps of which phases are averaged: those of 64 x 64 pixels stay in the caches
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,6 @@ def phase_imbalance(maps: np.ndarray, max_period: int = 8, axes: int = 2) -> np.
             sums[at] += between, _squares(x - x.mean(axis=inside, keepdims=True)), x.size
     between, variance, cells = sums.T
     return between / (variance + _FLOOR * power / maps.size * cells)
-
-
-_AT_ONCE = 256  # maps, of which those of 64 x 64 pixels stay in the processor's caches
 
 
 def _in_windows(maps: np.ndarray, period: int, axes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -807,3 +807,10 @@ def test_a_shape_that_is_not_an_image_is_refused(shape: tuple[int, ...]) -> None
 def test_the_shape_of_a_signal_is_refused_by_a_network_for_images() -> None:
     with pytest.raises(InputError, match=r"conv2d takes x \[batch, height, width, channels\]"):
         expected_ripple(network([1]), (32, 32))
+
+
+def test_phase_imbalance_in_parts_is_that_of_all_maps(monkeypatch) -> None:
+    maps = np.random.default_rng(0).standard_normal((5, 40, 32)).cumsum(axis=-1)
+    whole = gridding.phase_imbalance(maps)
+    monkeypatch.setattr(gridding, "_AT_ONCE", 2)
+    np.testing.assert_allclose(gridding.phase_imbalance(maps), whole, rtol=1e-12)

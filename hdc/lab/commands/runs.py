@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     if args.results == "results" and not Path(args.results).exists():
         raise InputError(
-            "nothing has been trained here yet: there is no folder results; --results DIR names another one"
+            "nothing has been trained here yet: there is no folder results (another: --results DIR)"
         )
     if not Path(args.results).is_dir():
         raise InputError(f"--results {args.results} is not a folder")
